@@ -1,0 +1,43 @@
+# Everything runs in .venv, made here; nothing else need be installed but Python and a compiler.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test slow check format bench clean
+
+demo: .venv/.study
+	$(BIN)/momos demo
+
+test: .venv/.test
+	$(BIN)/python -m pytest
+
+slow: .venv/.test
+	$(BIN)/python -m pytest -m slow
+
+check: .venv/.test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: .venv/.test
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: .venv/.bench
+	$(BIN)/python bench/run.py
+
+NATIVE := setup.py $(wildcard src/momos/assign/native/*)
+
+.venv/.study .venv/.test .venv/.bench: .venv/.torch pyproject.toml constraints.txt $(NATIVE)
+	$(INSTALL) -e '.[$(patsubst .venv/.%,%,$@)]'
+	touch $@
+
+# torch first and alone, so that nothing else can choose another build of it.
+.venv/.torch: constraints.txt
+	$(PYTHON) -m venv .venv
+	$(INSTALL) torch
+	touch $@
+
+clean:
+	rm -rf .venv build runs src/*.egg-info src/momos/assign/*.so

@@ -1,0 +1,44 @@
+"""The compiled part: the CPU engines of momos.assign. Everything else is in pyproject.toml.
+
+The same source makes one module per instruction set; momos.assign picks the best that the
+processor has, so a wheel runs on every processor of its architecture.
+"""
+
+import platform
+
+from setuptools import Extension, setup
+
+NATIVE = "src/momos/assign/native"
+HEADERS = ("engine", "flat", "grid", "lanes", "parallel")
+# Exactness: a multiply and an add must round twice (see native/engine.hpp).
+FLAGS = [
+    "-std=c++17",
+    "-O3",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-Wno-psabi",
+    "-pthread",
+]
+INSTRUCTION_SETS = {"portable": []}
+if platform.machine() in ("x86_64", "AMD64"):
+    INSTRUCTION_SETS["avx2"] = ["-mavx2", "-mfma"]
+    INSTRUCTION_SETS["avx512"] = [
+        *("-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mavx2", "-mfma"),
+        "-mprefer-vector-width=512",
+    ]
+
+setup(
+    ext_modules=[
+        Extension(
+            f"momos.assign._{name}",
+            sources=[f"{NATIVE}/module.cpp"],
+            depends=[f"{NATIVE}/{header}.hpp" for header in HEADERS],
+            define_macros=[("Py_LIMITED_API", "0x030B0000"), ("MOMOS_MODULE", f"_{name}")],
+            py_limited_api=True,
+            extra_compile_args=[*FLAGS, *flags],
+            extra_link_args=["-pthread"],
+        )
+        for name, flags in INSTRUCTION_SETS.items()
+    ],
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},
+)

@@ -1,0 +1,68 @@
+"""The compiled CPU engines, and the choice between them.
+
+`grid` searches cells ring by ring (s ≤ 2); `flat` fuses float32 distances over tiles, without an
+m × k matrix, and lets float64 decide (any s). Both are described and proved exact in `native/`.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+# Beyond this many motifs looked at per block the grid has degenerated (motifs on a line or in
+# clumps), and the k-d tree of the flat engine is faster (bench/assign.py prints both).
+MOST_CANDIDATES = 400
+
+
+def searcher(motifs: Tensor) -> Callable[[Tensor], Tensor]:
+    """Finds the nearest motifs of blocks, for finite `motifs` on the CPU; indices are int32."""
+    engines: dict[bool, object] = {}
+
+    def search(blocks: Tensor) -> Tensor:
+        wide = torch.float64 in (blocks.dtype, motifs.dtype)
+        if wide not in engines:
+            engines[wide] = build(motifs, wide=wide)
+        return query(engines[wide], blocks, wide=wide)
+
+    return search
+
+
+def build(motifs: Tensor, *, wide: bool, kind: str | None = None) -> object:
+    """An engine over `motifs`, in float64 if `wide`, else in float32."""
+    values = motifs.to(_dtype(wide)).contiguous()
+    num_motifs, block_size = values.shape
+    arguments = (values.numpy(), num_motifs, block_size, wide)
+    if kind is None and block_size <= 2:
+        engine = native().build("grid", *arguments)
+        if native().candidates(engine) <= MOST_CANDIDATES:
+            return engine
+    return native().build(kind or "flat", *arguments)
+
+
+def query(engine: object, blocks: Tensor, *, wide: bool) -> Tensor:
+    """Indices (int32) of the nearest motifs by an engine from `build`.
+
+    Raises:
+        FloatingPointError: if a block is not finite.
+    """
+    values = blocks.to(_dtype(wide)).contiguous()
+    indices = torch.empty(len(values), dtype=torch.int32)
+    threads = torch.get_num_threads()
+    if native().query(engine, values.numpy(), indices.numpy(), threads):
+        raise FloatingPointError("blocks must be finite")
+    return indices
+
+
+@cache
+def native() -> ModuleType:
+    """The compiled module for the best instruction set of this processor."""
+    portable = import_module("momos.assign._portable")
+    names = [*portable.instruction_sets(), "portable"]
+    return import_module(f"momos.assign._{names[0]}")
+
+
+def _dtype(wide: bool) -> torch.dtype:
+    return torch.float64 if wide else torch.float32

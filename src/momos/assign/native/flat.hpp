@@ -1,0 +1,399 @@
+// Exact nearest motif for blocks of any size: float32 filter over tiles, float64 verdict.
+//
+// A k-d tree cuts the motifs into groups of kGroup, blocks are put in the order of the groups
+// they fall into, and kLanes blocks travel together, from their own group to its siblings and so
+// on outwards. For a group with centre c and radius R a
+// block b needs u = b - c and, for each motif z with v = z - c, |u|^2 + 2 (|v|^2 / 2 - u.v): one
+// fused operation per value. Being centred, the sum cancels little, and its float32 error is at
+// most error_ (|u|^2 + R^2): u and v are each rounded once (2^-24 relative), the chain of s fused
+// operations starting at |v|^2 / 2 adds (s + 1) 2^-24 (R^2 / 2 + |u| R), and |u|^2 adds
+// (s + 2) 2^-24 |u|^2; together less than 2 (s + 4) 2^-24 (|u|^2 + R^2), and error_ is four times
+// that. A group is skipped when its box is farther than the best upper bound, kBox of them at once
+// when their common box is; where more than one motif remains possible within the bounds, float64
+// decides, as the definition says.
+//
+// Values are scaled by a power of two so that motifs lie within [-1, 1]: tiny weights would
+// otherwise underflow in float32. Blocks beyond float32 after scaling take the plain loop.
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <vector>
+
+#include "engine.hpp"
+#include "lanes.hpp"
+#include "parallel.hpp"
+
+namespace momos {
+
+constexpr int kTile = 16;               // motifs whose smallest distance is kept
+constexpr int kBox = 8;                 // groups in a box of boxes
+constexpr float kTiny = 0x1p-96f;       // above all that underflow can lose
+constexpr float kMargin = 0x1p-20f;     // more than a few roundings lose
+constexpr float kWild = 0x1p40f;       // blocks beyond this take the plain loop
+constexpr float kFar = std::numeric_limits<float>::infinity();
+
+template <class T>
+struct Node {
+    int32_t axis;       // -1: a leaf
+    int32_t right;      // left is the next node; a leaf keeps its group here
+    T split;
+};
+
+template <class T, int S>  // S: the block size where it is known at compile time, else 0
+class Flat final : public Engine {
+    // More motifs share one centre where pruning gains less.
+    static constexpr int kTiles = S == 0 || S > 8 ? 8 : 4;  // tiles in a group
+    static constexpr int kGroup = kTile * kTiles;           // motifs around one centre
+    static constexpr int kScale = sizeof(T) == 4 ? 126 : 1000;  // its power is a normal T
+    int s_;
+    int64_t num_motifs_, num_groups_, num_boxes_;
+    int64_t boxes_above_;  // the power of two not below num_boxes_
+    double scale_;
+    bool extreme_ = false;  // squares may leave the range of float64
+    float error_;
+    std::vector<Node<T>> nodes_;
+    std::vector<float> center_, radius_;  // (group, s), (group)
+    std::vector<Row> offset_, half_;      // (tile, kTile / kLanes, s), (tile, kTile / kLanes)
+    std::vector<float> low_, high_;       // (group, s), then (box, s)
+    std::vector<T> values_;               // (tile, kTile, s), as given
+    std::vector<int32_t> index_;          // (tile, kTile), original indices
+
+    int size() const { return S ? S : s_; }
+
+   public:
+    explicit Flat(const Motifs& motifs)
+        : s_(motifs.block_size), num_motifs_(motifs.num_motifs),
+          num_groups_((motifs.num_motifs + kGroup - 1) / kGroup),
+          error_(8.0f * (motifs.block_size + 4) * 0x1p-24f) {
+        const T* values = static_cast<const T*>(motifs.values);
+        double largest = 0;
+        for (int64_t i = 0; i < num_motifs_ * s_; ++i)
+            largest = std::max(largest, std::fabs(double(values[i])));
+        int exponent = 0;
+        std::frexp(largest, &exponent);
+        scale_ = largest > 0 ? std::ldexp(1.0, std::clamp(-exponent, -kScale, kScale)) : 1.0;
+        extreme_ = largest > 0x1p500 || (largest > 0 && largest < 0x1p-400);
+        std::vector<int32_t> order(num_motifs_);
+        std::iota(order.begin(), order.end(), 0);
+        split(values, order, 0, num_groups_);
+        store(values, order);
+        enclose();
+    }
+
+    double candidates() const override { return double(num_motifs_); }
+
+    int64_t query(const void* blocks, int64_t num_blocks, int32_t* indices,
+                  int num_threads) const override {
+        std::atomic<int64_t> not_finite{0};
+        const T* values = static_cast<const T*>(blocks);
+        const int64_t grain =
+            std::clamp<int64_t>(num_blocks / (4 * std::max(1, num_threads)), 256, 65536);
+        for_pieces(num_blocks, grain, num_threads, [&](int64_t begin, int64_t end) {
+            not_finite += piece(values + begin * size(), end - begin, indices + begin);
+        });
+        return not_finite;
+    }
+
+   private:
+    // Orders the motifs of groups [first, first + groups) so that each group is compact.
+    void split(const T* values, std::vector<int32_t>& order, int64_t first, int64_t groups) {
+        const int64_t at = nodes_.size();
+        nodes_.push_back({-1, int32_t(first), 0});
+        if (groups == 1) return;
+        int64_t left = 1;  // a power of two: siblings differ in one bit of their number
+        while (2 * left < groups) left *= 2;
+        const auto begin = order.begin() + first * kGroup;
+        const auto end = order.begin() + std::min(num_motifs_, (first + groups) * kGroup);
+        const auto middle = begin + left * kGroup;
+        const int axis = widest(values, begin, end);
+        std::nth_element(begin, middle, end, [&](int32_t a, int32_t b) {
+            return values[int64_t(a) * s_ + axis] < values[int64_t(b) * s_ + axis];
+        });
+        nodes_[at].axis = axis;
+        nodes_[at].split = values[int64_t(*middle) * s_ + axis];
+        split(values, order, first, left);
+        nodes_[at].right = nodes_.size();
+        split(values, order, first + left, groups - left);
+    }
+
+    int widest(const T* values, std::vector<int32_t>::iterator begin,
+               std::vector<int32_t>::iterator end) const {
+        int axis = 0;
+        double largest = -1;
+        for (int i = 0; i < s_; ++i) {
+            double sum = 0, squares = 0;
+            for (auto j = begin; j != end; ++j) {
+                const double value = scale_ * values[int64_t(*j) * s_ + i];
+                sum += value, squares += value * value;
+            }
+            const double spread = squares - sum * sum / double(end - begin);
+            if (spread > largest) largest = spread, axis = i;
+        }
+        return axis;
+    }
+
+    void store(const T* values, const std::vector<int32_t>& order) {
+        const int64_t padded = num_groups_ * kGroup;
+        center_.assign(num_groups_ * s_, 0);
+        radius_.assign(num_groups_, 0);
+        offset_.assign(padded / kLanes * s_, Row{});
+        half_.assign(padded / kLanes, Row{broadcast(kFar)});
+        values_.resize(num_motifs_ * s_);
+        index_ = order;
+        for (int64_t j = 0; j < num_motifs_; ++j)
+            std::copy_n(values + int64_t(order[j]) * s_, s_, values_.data() + j * s_);
+        for (int64_t g = 0; g < num_groups_; ++g)
+            centre(g, std::min<int64_t>(kGroup, num_motifs_ - g * kGroup));
+    }
+
+    double motif(int64_t j, int i) const { return values_[j * size() + i]; }
+
+    void centre(int64_t group, int64_t count) {
+        const int64_t first = group * kGroup;
+        float* center = center_.data() + group * s_;
+        for (int i = 0; i < s_; ++i) {
+            double sum = 0;
+            for (int64_t j = 0; j < count; ++j) sum += scale_ * motif(first + j, i);
+            center[i] = float(sum / count);
+        }
+        double farthest = 0;
+        for (int64_t j = first; j < first + count; ++j) {
+            double square = 0;
+            for (int i = 0; i < s_; ++i) {
+                const double v = scale_ * motif(j, i) - center[i];
+                offset_[j / kLanes * s_ + i].lanes[j % kLanes] = float(v);
+                square += v * v;
+            }
+            half_[j / kLanes].lanes[j % kLanes] = float(square / 2);
+            farthest = std::max(farthest, square);
+        }
+        radius_[group] = float(std::sqrt(farthest) * (1 + 0x1p-20)) + 0x1p-100f;
+    }
+
+    // Boxes around each group, then around each kBox groups, in scaled values rounded outwards.
+    void enclose() {
+        num_boxes_ = (num_groups_ + kBox - 1) / kBox;
+        for (boxes_above_ = 1; boxes_above_ < num_boxes_;) boxes_above_ *= 2;
+        low_.assign((num_groups_ + num_boxes_) * s_, kFar);
+        high_.assign((num_groups_ + num_boxes_) * s_, -kFar);
+        for (int64_t j = 0; j < num_motifs_; ++j)
+            for (const int64_t box : {j / kGroup, num_groups_ + j / (kGroup * kBox)})
+                for (int i = 0; i < s_; ++i) {
+                    const float value = float(scale_ * motif(j, i));
+                    float &low = low_[box * s_ + i], &high = high_[box * s_ + i];
+                    low = std::min(low, std::nextafterf(value, -kFar));
+                    high = std::max(high, std::nextafterf(value, kFar));
+                }
+    }
+
+    int32_t leaf(const T* block) const {
+        int32_t at = 0;
+        while (nodes_[at].axis >= 0) {
+            const Node<T>& node = nodes_[at];
+            const int32_t below = block[node.axis] < node.split;
+            at = node.right + below * (at + 1 - node.right);  // a branch would be guessed wrong
+        }
+        return nodes_[at].right;
+    }
+
+    // What was learnt of one group: for each tile, a lower bound on its smallest distance.
+    struct Visit {
+        int64_t group;
+        Lanes rest;  // what the distances of its motifs add to twice their half, less the slack
+        Lanes lower[kTiles];
+    };
+
+    // Blocks of one piece, sorted by leaf and taken kLanes at a time.
+    int64_t piece(const T* blocks, int64_t count, int32_t* indices) const {
+        std::vector<int32_t> leaves(count), order(count), next(num_groups_ + 1, 0);
+        int64_t bad = 0;
+        for (int64_t b = 0; b < count; ++b) {
+            const T* block = blocks + b * size();
+            T check = 0;
+            for (int i = 0; i < size(); ++i) check += block[i] * T(0);
+            bad += check != 0;  // 0 x infinity and 0 x NaN are NaN, and NaN differs from 0
+            ++next[(leaves[b] = leaf(block)) + 1];
+        }
+        if (bad) return bad;
+        std::partial_sum(next.begin(), next.end(), next.begin());
+        for (int64_t b = 0; b < count; ++b) order[next[leaves[b]]++] = b;
+        std::vector<Visit> visits(num_groups_);
+        std::vector<Row> scaled(size()), shifted(size());
+        for (int64_t b = 0; b < count; b += kLanes)
+            travel(blocks, order.data() + b, std::min<int64_t>(kLanes, count - b), leaves, indices,
+                   visits, scaled.data(), shifted.data());
+        return 0;
+    }
+
+    void travel(const T* blocks, const int32_t* order, int64_t count,
+                const std::vector<int32_t>& leaves, int32_t* indices,
+                std::vector<Visit>& visits, Row* scaled, Row* shifted) const {
+        float* values = reinterpret_cast<float*>(scaled);
+        for (int l = 0; l < kLanes; ++l) {
+            const T* block = blocks + int64_t(order[std::min<int64_t>(l, count - 1)]) * size();
+            for (int i = 0; i < size(); ++i) values[i * kLanes + l] = float(T(scale_) * block[i]);
+        }
+        Lanes sum = Lanes{};
+        for (int i = 0; i < size(); ++i) sum += larger(scaled[i].lanes, -scaled[i].lanes);
+        if (extreme_ || at_most(broadcast(kWild), sum)) {
+            for (int64_t l = 0; l < count; ++l) plain(blocks, order[l], indices);
+            return;
+        }
+        // How far the float32 block may be from the scaled one.
+        const Lanes residue = sizeof(T) == 8 ? sum * 0x1p-23f : Lanes{};
+        int64_t num_visits = 0;
+        Lanes bound = broadcast(kFar);  // on the squared distance
+        const int64_t own = leaves[order[0]];
+        for (int64_t far = 0; far < boxes_above_; ++far) {
+            const int64_t box = (own / kBox) ^ far;
+            if (box >= num_boxes_ || !near(num_groups_ + box, scaled, residue, bound)) continue;
+            for (int64_t step = 0; step < kBox; ++step) {
+                const int64_t group = box * kBox + ((own % kBox) ^ step);
+                if (group < num_groups_ && near(group, scaled, residue, bound))
+                    visit(group, scaled, shifted, residue, bound, visits, num_visits);
+            }
+        }
+        settle(blocks, order, count, scaled, bound, visits.data(), num_visits, indices);
+    }
+
+    bool near(int64_t box, const Row* scaled, Lanes residue, Lanes bound) const {
+        Lanes square = Lanes{};
+        for (int i = 0; i < size(); ++i) {
+            const Lanes below = broadcast(low_[box * size() + i]) - scaled[i].lanes;
+            const Lanes above = scaled[i].lanes - broadcast(high_[box * size() + i]);
+            const Lanes gap = larger(larger(below, above), Lanes{});
+            square = add_product(square, gap, gap);
+        }
+        if constexpr (sizeof(T) == 8) {
+            const Lanes limit = root(bound) + residue;
+            bound = limit * limit;
+        }
+        return at_most(square * (1 - error_), bound * (1 + kMargin) + kTiny);
+    }
+
+    // Bounds the distances to one group; keeps the tiles where a lane may have its nearest motif.
+    void visit(int64_t group, const Row* scaled, Row* shifted, Lanes residue, Lanes& bound,
+               std::vector<Visit>& visits, int64_t& num_visits) const {
+        const float radius = radius_[group];
+        Lanes square = Lanes{};
+        for (int i = 0; i < size(); ++i) {
+            const Lanes u = scaled[i].lanes - broadcast(center_[group * size() + i]);
+            square = add_product(square, u, u);
+            shifted[i].lanes = u;
+        }
+        const Lanes sum = square + radius * radius;
+        Lanes slack = error_ * sum + kTiny;
+        if constexpr (sizeof(T) == 8) slack += 4 * residue * (residue + larger(sum, broadcast(1)));
+        const Lanes rest = square - slack;
+        Visit& visit = visits[num_visits++];
+        visit.group = group, visit.rest = rest;
+        Lanes lowest = broadcast(kFar);
+        for (int t = 0; t < kTiles; ++t) {
+            const Lanes half = lowest_half(group * kTiles + t, shifted);
+            visit.lower[t] = rest + 2 * half;
+            lowest = smaller(lowest, half);
+        }
+        bound = smaller(bound, square + 2 * lowest + slack);
+    }
+
+    // The least |v|^2 / 2 - u.v of one tile.
+    Lanes lowest_half(int64_t tile, const Row* shifted) const {
+        Lanes lowest = broadcast(kFar);
+        for (int64_t row = tile * kTile / kLanes; row < (tile + 1) * kTile / kLanes; ++row) {
+            const float* half = reinterpret_cast<const float*>(half_.data() + row);
+            const float* offset = reinterpret_cast<const float*>(offset_.data() + row * size());
+            Lanes sum[kLanes];
+            for (int a = 0; a < kLanes; ++a) sum[a] = broadcast(half[a]);
+#pragma GCC unroll 4
+            for (int i = 0; i < size(); ++i) {
+                const Lanes u = shifted[i].lanes;
+                for (int a = 0; a < kLanes; ++a)
+                    sum[a] = subtract_product(sum[a], u, broadcast(offset[i * kLanes + a]));
+            }
+            for (int step = kLanes / 2; step; step /= 2)
+                for (int a = 0; a < step; ++a) sum[a] = smaller(sum[a], sum[a + step]);
+            lowest = smaller(lowest, sum[0]);
+        }
+        return lowest;
+    }
+
+    // The nearest of the motifs within a block's bound: mostly there is one.
+    struct Nearest {
+        int64_t motif = -1;
+        double distance = -1;  // measured when a second motif comes up
+    };
+
+    void settle(const T* blocks, const int32_t* order, int64_t count, const Row* scaled,
+                Lanes bound, const Visit* visits, int64_t num_visits, int32_t* indices) const {
+        Nearest nearest[kLanes];
+        for (const Visit* visit = visits; visit < visits + num_visits; ++visit)
+            for (int t = 0; t < kTiles; ++t)
+                for (unsigned lanes = at_most(visit->lower[t], bound); lanes; lanes &= lanes - 1) {
+                    const int l = __builtin_ctz(lanes);
+                    if (l >= count) break;
+                    const T* block = blocks + int64_t(order[l]) * size();
+                    const float rest = visit->rest[l], limit = (bound[l] - rest) * 0.5f;
+                    within(visit->group * kTiles + t, reinterpret_cast<const float*>(scaled) + l,
+                           limit + kMargin * (std::fabs(limit) + std::fabs(rest)),
+                           [&](int64_t j) { compare(block, j, nearest[l]); });
+                }
+        for (int64_t l = 0; l < count; ++l) indices[order[l]] = index_[nearest[l].motif];
+    }
+
+    // Calls seen(j) for each motif of a tile with |v|^2 / 2 - u.v <= limit; block has stride kLanes.
+    template <class Seen>
+    void within(int64_t tile, const float* block, float limit, const Seen& seen) const {
+        const float* center = center_.data() + tile / kTiles * size();
+        for (int64_t row = tile * kTile / kLanes; row < (tile + 1) * kTile / kLanes; ++row) {
+            Lanes half = half_[row].lanes;
+            for (int i = 0; i < size(); ++i)
+                half = subtract_product(half, broadcast(block[i * kLanes] - center[i]),
+                                        offset_[row * size() + i].lanes);
+            for (unsigned lanes = at_most(half, broadcast(limit)); lanes; lanes &= lanes - 1)
+                seen(row * kLanes + __builtin_ctz(lanes));
+        }
+    }
+
+    void compare(const T* block, int64_t j, Nearest& nearest) const {
+        if (nearest.motif < 0) {
+            nearest.motif = j;
+            return;
+        }
+        if (nearest.distance < 0) nearest.distance = distance(block, nearest.motif);
+        const double other = distance(block, j);
+        if (other < nearest.distance ||
+            (other == nearest.distance && index_[j] < index_[nearest.motif]))
+            nearest = {j, other};
+    }
+
+    // The definition, in its order of operations.
+    double distance(const T* block, int64_t j) const {
+        double sum = 0;
+        for (int i = 0; i < size(); ++i) {
+            const double difference = double(block[i]) - motif(j, i);
+            sum += difference * difference;
+        }
+        return sum;
+    }
+
+    void plain(const T* blocks, int64_t b, int32_t* indices) const {
+        Nearest nearest;
+        for (int64_t j = 0; j < num_motifs_; ++j) compare(blocks + b * size(), j, nearest);
+        indices[b] = index_[nearest.motif];
+    }
+};
+
+template <class T>
+std::unique_ptr<Engine> make_flat(const Motifs& motifs) {
+    switch (motifs.block_size) {
+        case 3: return std::make_unique<Flat<T, 3>>(motifs);
+        case 4: return std::make_unique<Flat<T, 4>>(motifs);
+        case 8: return std::make_unique<Flat<T, 8>>(motifs);
+        case 16: return std::make_unique<Flat<T, 16>>(motifs);
+        default: return std::make_unique<Flat<T, 0>>(motifs);
+    }
+}
+
+}  // namespace momos

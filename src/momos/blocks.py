@@ -1,0 +1,249 @@
+"""Weights as rows of `block_size` values, and back; `Layout` says which row is whose.
+
+Each chosen parameter is flattened row-major, padded with zeros at its end to whole blocks, and
+cut; blocks never cross parameters (Bakhtiarifard et al. 2026, §3). `read` and `write_` are
+inverses on the weights; the padding is written as zeros and never read back.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import reduce
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+PIECE = 1 << 18  # blocks taken at once where memory must stay bounded
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where one parameter stands among the blocks."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    start: int
+    num_blocks: int
+    num_weights: int
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.num_blocks
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which parameters are cut into blocks, and which rows are theirs."""
+
+    block_size: int
+    placements: tuple[Placement, ...]
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        *,
+        block_size: int,
+        include: tuple[str, ...] = ("*",),
+        exclude: tuple[str, ...] = (),
+    ) -> "Layout":
+        """The layout of the trainable parameters of `model` that the patterns choose.
+
+        A parameter with several names (tied weights) is taken once, under its first; it is
+        left out if any of its names is excluded. Empty and frozen parameters are left out.
+
+        Raises:
+            ValueError: if no parameter is chosen, or one cannot be cut into blocks: not
+                initialised, not a real floating dtype, or on another device than the rest.
+        """
+        if block_size < 1:
+            raise ValueError(f"block_size must be at least 1, got {block_size}")
+        chosen = _choose(model, include, exclude)
+        for name, parameter in chosen.items():
+            if parameter.dtype not in DTYPES:
+                allowed = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+                raise ValueError(
+                    f"dtype must be one of {allowed}, got {parameter.dtype} for parameter "
+                    f"{name!r} (exclude it to leave it as it is)"
+                )
+        placements, start = [], 0
+        for name, parameter in chosen.items():
+            count = -(-parameter.numel() // block_size)
+            placements.append(
+                Placement(
+                    name=name,
+                    shape=tuple(parameter.shape),
+                    dtype=parameter.dtype,
+                    start=start,
+                    num_blocks=count,
+                    num_weights=parameter.numel(),
+                )
+            )
+            start += count
+        return cls(block_size, tuple(placements))
+
+    @property
+    def num_blocks(self) -> int:
+        return self.placements[-1].stop if self.placements else 0
+
+    @property
+    def num_weights(self) -> int:
+        return sum(placement.num_weights for placement in self.placements)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The narrowest dtype that holds every chosen parameter."""
+        dtypes = [placement.dtype for placement in self.placements]
+        return reduce(torch.promote_types, dtypes)
+
+    def tensors(self, model: nn.Module) -> Iterator[tuple[Placement, Tensor]]:
+        """Each placement with its parameter's values (sharing memory with `model`).
+
+        Raises:
+            ValueError: if a parameter is missing, has another shape, or holds no values.
+        """
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        for placement in self.placements:
+            name = placement.name
+            if name not in parameters:
+                raise ValueError(f"model must have the parameter {name!r} of the layout")
+            tensor = parameters[name].detach()
+            if tuple(tensor.shape) != placement.shape:
+                raise ValueError(
+                    f"parameter {name!r} must have shape {placement.shape}, got "
+                    f"{tuple(tensor.shape)}"
+                )
+            if tensor.is_meta:
+                raise ValueError(f"parameter {name!r} must hold values, got a meta tensor")
+            yield placement, tensor
+
+    def pieces(self, model: nn.Module) -> Iterator[tuple[int, Float[Tensor, "p s"]]]:
+        """First row and blocks of successive pieces of at most `PIECE` blocks."""
+        start, held, rows = 0, [], 0
+        for _, tensor in self.tensors(model):
+            for part in _parts(tensor.reshape(-1), self.block_size):
+                if rows + len(part) > PIECE:
+                    yield start, self._joined(held)
+                    start, held, rows = start + rows, [], 0
+                held.append(part)
+                rows += len(part)
+        if rows:
+            yield start, self._joined(held)
+
+    def _joined(self, parts: list[Tensor]) -> Tensor:
+        if len(parts) == 1:
+            return parts[0].to(self.dtype)
+        return torch.cat([part.to(self.dtype) for part in parts])
+
+    def read(self, model: nn.Module) -> Float[Tensor, "m s"]:
+        """The blocks of `model`, in the dtype of the layout."""
+        return torch.cat([blocks for _, blocks in self.pieces(model)])
+
+    def take(self, model: nn.Module, rows: Int[Tensor, " r"]) -> Float[Tensor, "r s"]:
+        """The blocks at `rows`, without reading the others."""
+        if not len(self.placements):
+            raise ValueError("layout must have at least one parameter to take blocks from")
+        stops = torch.tensor([placement.stop for placement in self.placements])
+        order = torch.argsort(rows.cpu(), stable=True)
+        ordered = rows.cpu()[order]
+        edges = [0, *torch.searchsorted(ordered, stops).tolist()]
+        taken = []
+        for (placement, tensor), (low, high) in zip(
+            self.tensors(model), pairwise(edges), strict=True
+        ):
+            local = (ordered[low:high] - placement.start).to(tensor.device)
+            values = local[:, None] * self.block_size
+            values = values + torch.arange(self.block_size, device=tensor.device)
+            flat = tensor.reshape(-1)
+            inside = values < placement.num_weights
+            block = flat[values.clamp(max=placement.num_weights - 1)] * inside
+            taken.append(block.to(self.dtype))
+        blocks = torch.cat(taken)
+        result = torch.empty_like(blocks)
+        result[order.to(blocks.device)] = blocks
+        return result
+
+    @torch.no_grad()
+    def write_(self, model: nn.Module, blocks: Float[Tensor, "m s"]) -> None:
+        """Replaces the chosen parameters of `model` by `blocks`.
+
+        Raises:
+            ValueError: if the blocks or the model do not have the shapes of the layout.
+        """
+        if tuple(blocks.shape) != (self.num_blocks, self.block_size):
+            raise ValueError(
+                f"blocks must have shape {(self.num_blocks, self.block_size)}, got "
+                f"{tuple(blocks.shape)}"
+            )
+        for placement, tensor in list(self.tensors(model)):
+            rows = blocks[placement.start : placement.stop]
+            tensor.copy_(rows.reshape(-1)[: placement.num_weights].view(placement.shape))
+
+
+def _parts(flat: Tensor, block_size: int) -> Iterator[Tensor]:
+    """Rows of one parameter, views but for a padded last one."""
+    whole = len(flat) // block_size
+    for start in range(0, whole, PIECE):
+        stop = min(start + PIECE, whole)
+        yield flat[start * block_size : stop * block_size].view(-1, block_size)
+    if whole * block_size < len(flat):
+        tail = flat[whole * block_size :]
+        yield nn.functional.pad(tail, (0, block_size - len(tail)))[None]
+
+
+def _choose(
+    model: nn.Module, include: tuple[str, ...], exclude: tuple[str, ...]
+) -> dict[str, Tensor]:
+    names: dict[object, list[str]] = {}
+    parameters: dict[object, Tensor] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if not parameter.requires_grad:
+            continue
+        if is_lazy(parameter):
+            raise ValueError(
+                f"parameter {name!r} must be initialised (run one forward pass first), got an "
+                "uninitialised one"
+            )
+        if parameter.numel():
+            key = _memory(parameter)
+            names.setdefault(key, []).append(name)
+            parameters[key] = parameter
+    chosen = {
+        aliases[0]: parameters[key]
+        for key, aliases in names.items()
+        if any(_matches(name, include) for name in aliases)
+        and not any(_matches(name, exclude) for name in aliases)
+    }
+    if not chosen:
+        raise ValueError(
+            f"at least one trainable parameter must be chosen, got none for "
+            f"include={include}, exclude={exclude} among {sum(map(len, names.values()))} "
+            "trainable parameters"
+        )
+    devices = {parameter.device: name for name, parameter in chosen.items()}
+    if len(devices) > 1:
+        found = " and ".join(f"{device} ({name!r})" for device, name in devices.items())
+        raise ValueError(f"all chosen parameters must be on one device, got {found}")
+    return chosen
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _memory(parameter: Tensor) -> object:
+    """What two names share when they are one parameter: the object, or its memory."""
+    if parameter.is_meta:
+        return id(parameter)
+    return (
+        parameter.device,
+        parameter.data_ptr(),
+        parameter.dtype,
+        tuple(parameter.shape),
+        parameter.stride(),
+    )

@@ -1,0 +1,1 @@
+"""momos inside other frameworks; each module needs the framework it is named after."""

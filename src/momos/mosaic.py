@@ -1,0 +1,128 @@
+"""A mosaic: motifs, and for each block which motif it is.
+
+A `Mosaic` is a value. Written into a model, it is also remembered there, so that `Mosaic.of`
+can give it back after checking that every weight still is what the mosaic says.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from momos.blocks import PIECE, Layout, Placement
+
+_MEMORY = "_momos_mosaic"  # the attribute of a module under which its mosaic is remembered
+
+
+@dataclass(frozen=True, eq=False)
+class Mosaic:
+    """Motifs (k, s), indices (m,) in the smallest integer type that holds k, and the layout.
+
+    Raises:
+        ValueError: if the shapes do not fit each other or an index names no motif.
+    """
+
+    motifs: Float[Tensor, "k s"]
+    indices: Int[Tensor, " m"]
+    layout: Layout
+
+    def __post_init__(self) -> None:
+        k = len(self.motifs)
+        if (
+            self.motifs.ndim != 2
+            or k == 0
+            or self.motifs.shape[1] != self.layout.block_size
+        ):
+            raise ValueError(
+                f"motifs must have shape (k, {self.layout.block_size}) with k at least 1, got "
+                f"{tuple(self.motifs.shape)}"
+            )
+        if tuple(self.indices.shape) != (self.layout.num_blocks,):
+            raise ValueError(
+                f"indices must have shape ({self.layout.num_blocks},), got "
+                f"{tuple(self.indices.shape)}"
+            )
+        if len(self.indices):
+            low, high = (int(end) for end in self.indices.int().aminmax())
+            if low < 0 or high >= k:
+                raise ValueError(f"indices must be 0 to {k - 1}, got {low} to {high}")
+        object.__setattr__(self, "indices", self.indices.to(index_dtype(k)))
+
+    @classmethod
+    def of(cls, model: nn.Module) -> "Mosaic":
+        """The mosaic that `model` is.
+
+        Raises:
+            ValueError: if `model` was not projected, or has changed since; says where.
+        """
+        mosaic = model.__dict__.get(_MEMORY)
+        if mosaic is None:
+            raise ValueError(
+                f"model must be a mosaic, but {type(model).__name__} was never projected "
+                "(momos.project_ makes it one)"
+            )
+        for placement, tensor in mosaic.layout.tensors(model):
+            flat = tensor.reshape(-1)
+            for start, values in mosaic.rebuilt(placement):
+                wrong = flat[start : start + len(values)] != values.to(flat.device)
+                if count := int(wrong.sum()):
+                    first = (start + int(wrong.nonzero()[0])) // mosaic.layout.block_size
+                    raise ValueError(
+                        f"model must be a mosaic, but parameter {placement.name!r} differs from "
+                        f"its motifs in {count} weights (first in its block {first}): it has "
+                        "changed since it was projected"
+                    )
+        return mosaic
+
+    @property
+    def num_motifs(self) -> int:
+        return len(self.motifs)
+
+    def usage(self) -> Int[Tensor, " k"]:
+        """How many blocks each motif is."""
+        return torch.bincount(self.indices.int(), minlength=self.num_motifs)
+
+    def rebuilt(self, placement: Placement) -> Iterator[tuple[int, Tensor]]:
+        """First weight and values of successive pieces of one parameter, flat, in its dtype."""
+        size = self.layout.block_size
+        for first in range(placement.start, placement.stop, PIECE):
+            last = min(first + PIECE, placement.stop)
+            blocks = self.motifs.index_select(0, self.indices[first:last].int())
+            start = (first - placement.start) * size
+            flat = blocks.view(-1)[: placement.num_weights - start]
+            yield start, flat.to(placement.dtype)
+
+    def dense(self) -> dict[str, Tensor]:
+        """All constrained parameters by name, as ordinary tensors."""
+        return {
+            placement.name: torch.cat(
+                [values for _, values in self.rebuilt(placement)]
+            ).view(placement.shape)
+            for placement in self.layout.placements
+        }
+
+    @torch.no_grad()
+    def write_(self, model: nn.Module) -> None:
+        """Replaces the weights of `model` by the mosaic, in place, and remembers it there.
+
+        Raises:
+            ValueError: if the parameters of `model` are not those of the layout.
+        """
+        for placement, tensor in list(self.layout.tensors(model)):
+            flat = tensor.reshape(-1)
+            for start, values in self.rebuilt(placement):
+                flat[start : start + len(values)] = values
+            if flat.data_ptr() != tensor.data_ptr():  # not contiguous: flat is a copy
+                tensor.copy_(flat.view(placement.shape))
+        model.__dict__[_MEMORY] = self
+
+
+def index_dtype(num_motifs: int) -> torch.dtype:
+    """The smallest integer type that holds indices below `num_motifs`."""
+    if num_motifs <= 1 << 8:
+        return torch.uint8
+    if num_motifs <= 1 << 15:
+        return torch.int16
+    return torch.uint16 if num_motifs <= 1 << 16 else torch.int32

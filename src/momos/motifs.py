@@ -1,0 +1,206 @@
+"""Choosing the motifs of a network: the paper's sample, a distinct sample, k-means.
+
+All are deterministic from a generator and return at most as many motifs as asked for: never more
+than there are blocks to draw (`sample`) or distinct blocks (`distinct`, `kmeans`), since more
+would be wasted. The zero motif, where wanted, is motif 0 and never moves.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from momos.assign import searcher
+from momos.ranks import ALONE, Ranks
+
+PIECE = 1 << 18  # blocks taken at once, so that memory beside the blocks stays bounded
+SEEDING_BLOCKS = 1 << 15  # blocks that k-means++ looks at
+
+
+def sample_motifs(
+    blocks: Float[Tensor, "m s"],
+    num_motifs: int,
+    *,
+    zero_motif: bool = True,
+    generator: torch.Generator | None = None,
+) -> Float[Tensor, "k s"]:
+    """Blocks drawn uniformly by position, without replacement (Bakhtiarifard et al. 2026).
+
+    Equal blocks at different positions may both be drawn: frequent blocks are drawn often.
+    """
+    _check(blocks, num_motifs)
+    rows = sample_positions(len(blocks), num_motifs - zero_motif, generator=generator)
+    return with_zero(blocks[rows.to(blocks.device)], zero_motif)
+
+
+def distinct_motifs(
+    blocks: Float[Tensor, "m s"],
+    num_motifs: int,
+    *,
+    zero_motif: bool = True,
+    generator: torch.Generator | None = None,
+) -> Float[Tensor, "k s"]:
+    """Like `sample_motifs`, but no motif twice, and none equal to the zero motif.
+
+    Positions are drawn until enough different blocks are found. With as many motifs as there
+    are distinct blocks nothing is lost in projection.
+    """
+    _check(blocks, num_motifs)
+    wanted = num_motifs - zero_motif
+    order = torch.randperm(len(blocks), generator=generator)
+    drawn = 2 * wanted
+    while True:
+        rows = blocks[order[:drawn].to(blocks.device)]
+        found = _first_of_equals(rows, zero_motif)
+        if len(found) >= wanted or drawn >= len(blocks):
+            return with_zero(rows[found[:wanted]], zero_motif)
+        drawn *= 2
+
+
+def kmeans_motifs(
+    blocks: Float[Tensor, "m s"],
+    num_motifs: int,
+    *,
+    zero_motif: bool = True,
+    start: Literal["sample", "kmeans++"] = "sample",
+    iterations: int = 25,
+    generator: torch.Generator | None = None,
+    ranks: Ranks = ALONE,
+) -> Float[Tensor, "k s"]:
+    """Motifs of small distortion, by Lloyd's iterations (Lloyd 1982).
+
+    They start from a distinct sample or from k-means++ (Arthur and Vassilvitskii 2007, on at
+    most `SEEDING_BLOCKS` blocks), which takes longer and ends no lower on weights as networks
+    have them (bench/kmeans.py). A motif that no block uses moves to the block farthest from
+    its own. Where there are no more distinct blocks than motifs, the blocks are the motifs.
+    """
+    _check(blocks, num_motifs)
+    if start not in ("sample", "kmeans++"):
+        raise ValueError(f"start must be 'sample' or 'kmeans++', got {start!r}")
+    if iterations < 0:
+        raise ValueError(f"iterations must be at least 0, got {iterations}")
+    motifs = distinct_motifs(blocks, num_motifs, zero_motif=zero_motif, generator=generator)
+    if len(motifs) < num_motifs:
+        return motifs
+    if start == "kmeans++":
+        motifs = _spread(blocks, motifs, zero_motif, generator)
+    first, end = ranks.edges(len(blocks))
+    for _ in range(iterations):
+        moved = _lloyd(blocks[first:end], motifs, zero_motif, ranks)
+        if torch.equal(moved, motifs):
+            break
+        motifs = moved
+    return motifs
+
+
+def sample_positions(
+    total: int, count: int, *, generator: torch.Generator | None = None
+) -> Int[Tensor, " count"]:
+    """`count` different numbers below `total` (all of them if there are fewer), uniformly."""
+    count = min(count, total)
+    if 4 * count > total:
+        return torch.randperm(total, generator=generator)[:count]
+    # Draws one by one, repeats skipped: uniform without replacement in time O(count log count).
+    drawn = torch.randint(total, (count + count // 4,), generator=generator)
+    while True:
+        first = _first_of_equals(drawn[:, None], zero_motif=False)
+        if len(first) >= count:
+            return drawn[first[:count]]
+        drawn = torch.cat([drawn, torch.randint(total, (count,), generator=generator)])
+
+
+def with_zero(motifs: Float[Tensor, "k s"], zero_motif: bool) -> Float[Tensor, "j s"]:
+    """`motifs` behind the zero motif, where it is wanted."""
+    if not zero_motif:
+        return motifs.clone()
+    return (
+        torch.cat([torch.zeros_like(motifs[:1]), motifs])
+        if len(motifs)
+        else (motifs.new_zeros(1, motifs.shape[1]))
+    )
+
+
+def _check(blocks: Tensor, num_motifs: int) -> None:
+    if blocks.ndim != 2 or 0 in blocks.shape:
+        raise ValueError(
+            f"blocks must have at least one row and one value, got shape {tuple(blocks.shape)}"
+        )
+    if num_motifs < 1:
+        raise ValueError(f"num_motifs must be at least 1, got {num_motifs}")
+
+
+def _first_of_equals(rows: Tensor, zero_motif: bool) -> Tensor:
+    """Numbers of the rows that differ from all rows before them (and from zero), in order."""
+    keys = rows + 0  # -0.0 becomes 0.0: they are equal
+    if keys.is_floating_point() and keys.itemsize < 4:
+        keys = keys.float()
+    if keys.is_floating_point() and keys.itemsize * keys.shape[1] == 8:
+        keys = keys.contiguous().view(torch.int64)  # one number a row sorts much faster
+    if keys.shape[1] == 1:
+        _, group = torch.unique(keys[:, 0], return_inverse=True)
+    else:
+        _, group = torch.unique(keys, dim=0, return_inverse=True)
+    number = torch.arange(len(rows), device=rows.device)
+    first = torch.full_like(number, len(rows))
+    first = first.scatter_reduce_(0, group, number, "amin")
+    first = first[first < len(rows)].sort().values
+    return first[rows[first].any(1)] if zero_motif else first
+
+
+def _spread(
+    blocks: Tensor, motifs: Tensor, zero_motif: bool, generator: torch.Generator | None
+) -> Tensor:
+    """k-means++: each motif a block drawn with probability ∝ squared distance to the others."""
+    rows = sample_positions(len(blocks), SEEDING_BLOCKS, generator=generator)
+    pool = blocks[rows.to(blocks.device)].float()
+    chosen = motifs.clone()
+    distance = torch.full((len(pool),), torch.inf, device=pool.device)
+    draws = torch.rand(len(motifs), generator=generator, dtype=torch.float64)
+    for j in range(len(motifs)):
+        if j or not zero_motif:
+            mass = distance.double().cumsum(0)
+            if j == 0 or not bool(mass[-1] > 0):  # the first; or the pool is used up
+                at = int(draws[j] * len(pool))
+            else:
+                at = int(torch.searchsorted(mass, float(draws[j] * mass[-1]), right=True))
+            chosen[j] = blocks[rows[min(at, len(pool) - 1)]]
+        distance = torch.minimum(distance, (pool - chosen[j].float()).square().sum(1))
+    return chosen
+
+
+def _lloyd(blocks: Tensor, motifs: Tensor, zero_motif: bool, ranks: Ranks) -> Tensor:
+    """Motifs moved to the mean of their blocks; unused ones to the farthest blocks."""
+    search = searcher(motifs)
+    counts = torch.zeros(len(motifs), dtype=torch.float64, device=blocks.device)
+    sums = torch.zeros(motifs.shape, dtype=torch.float64, device=blocks.device)
+    for piece in blocks.split(PIECE):
+        indices = search(piece).long()
+        counts += torch.bincount(indices, minlength=len(motifs))
+        for column, values in zip(sums.T, piece.T, strict=True):
+            column += torch.bincount(indices, values.double(), minlength=len(motifs))
+    counts, sums = ranks.sum(counts), ranks.sum(sums)
+    used = counts > 0
+    used[:zero_motif] = False
+    moved = motifs.clone()
+    moved[used] = (sums[used] / counts[used, None]).to(motifs.dtype)
+    dead = (counts == 0).nonzero()[:, 0]
+    dead = dead[dead >= int(zero_motif)]
+    if len(dead):
+        far = _farthest(blocks, motifs, search, len(dead))
+        moved[dead[: len(far)]] = far
+    return moved
+
+
+def _farthest(blocks: Tensor, motifs: Tensor, search, count: int) -> Tensor:
+    """Different blocks, farthest from their motifs first, none that lies on its motif."""
+    best = blocks.new_zeros(0, dtype=torch.float64)
+    rows = blocks[:0]
+    for piece in blocks.split(PIECE):
+        own = motifs.index_select(0, search(piece).int())
+        distance = (piece.double() - own.double()).square().sum(1)
+        best, rows = torch.cat([best, distance]), torch.cat([rows, piece])
+        kept = best.topk(min(8 * count, len(best))).indices
+        best, rows = best[kept], rows[kept]
+    rows = rows[best > 0]
+    return rows[_first_of_equals(rows, zero_motif=False)[:count]] if len(rows) else rows

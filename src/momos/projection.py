@@ -1,0 +1,149 @@
+"""Projecting a model onto a mosaic, once (`project_`) or throughout training (`Projector`).
+
+A projection replaces each block by its nearest motif, in place. Gradients, optimizer state and
+weights that the config leaves out are not touched.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from momos.assign import searcher
+from momos.blocks import Layout
+from momos.config import MosaicConfig
+from momos.mosaic import Mosaic, index_dtype
+from momos.motifs import distinct_motifs, kmeans_motifs, sample_positions, with_zero
+
+
+@dataclass(frozen=True)
+class Projection:
+    """What a projection did: the mosaic, ‖w − ŵ‖² in float64, and how many weights changed."""
+
+    mosaic: Mosaic
+    distortion: float
+    moved: int
+
+
+def project_(
+    model: nn.Module,
+    config: MosaicConfig,
+    *,
+    motifs: Float[Tensor, "k s"] | None = None,
+    generator: torch.Generator | None = None,
+) -> Projection:
+    """Makes `model` a mosaic, in place.
+
+    Motifs are chosen from the current weights as `config` says, or given as `motifs`.
+    Projecting again with the same motifs moves nothing. Without a `generator` the draw is that
+    of `config.seed`.
+
+    Raises:
+        ValueError: if no parameter is chosen, a weight is not finite (names the parameter), or
+            `motifs` have another block size. The model is then unchanged.
+    """
+    layout = Layout.of(
+        model, block_size=config.block_size, include=config.include, exclude=config.exclude
+    )
+    if generator is None:
+        generator = torch.Generator().manual_seed(config.seed)
+    if motifs is None:
+        motifs = _choose(model, layout, config, generator)
+    elif motifs.ndim != 2 or motifs.shape[1] != config.block_size:
+        raise ValueError(
+            f"motifs must have shape (k, {config.block_size}), got {tuple(motifs.shape)}"
+        )
+    mosaic = Mosaic(motifs, _assign(model, layout, motifs), layout)
+    distortion, moved = _difference(model, mosaic)
+    mosaic.write_(model)
+    return Projection(mosaic, distortion, moved)
+
+
+class Projector:
+    """Projects a model at every `every`-th call of `step`, like a learning-rate scheduler.
+
+    Call `step` after the optimizer's, once per epoch or per batch. A run resumed from
+    `state_dict` draws the same motifs as one that was never interrupted.
+    """
+
+    def __init__(self, model: nn.Module, config: MosaicConfig, *, every: int = 1) -> None:
+        if every < 1:
+            raise ValueError(f"every must be at least 1, got {every}")
+        self.model = model
+        self.config = config
+        self.every = every
+        self.steps = 0
+        self.generator = torch.Generator().manual_seed(config.seed)
+
+    def step(self) -> Projection | None:
+        """Counts one step; the projection, if this step is one to project at."""
+        self.steps += 1
+        return self.project() if self.steps % self.every == 0 else None
+
+    def project(self) -> Projection:
+        """Projects now, whatever the count."""
+        return project_(self.model, self.config, generator=self.generator)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps, "generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.steps = state["steps"]
+        self.generator.set_state(state["generator"].cpu())
+
+
+def _choose(
+    model: nn.Module, layout: Layout, config: MosaicConfig, generator: torch.Generator
+) -> Tensor:
+    num_motifs = config.motifs_for(layout.num_blocks)
+    if config.selection == "sample":  # only the drawn blocks are read
+        rows = sample_positions(
+            layout.num_blocks, num_motifs - config.zero_motif, generator=generator
+        )
+        motifs = layout.take(model, rows)
+        _check_finite(model, layout, motifs)
+        return with_zero(motifs, config.zero_motif)
+    blocks = layout.read(model)
+    _check_finite(model, layout, blocks)
+    choose = distinct_motifs if config.selection == "distinct" else kmeans_motifs
+    return choose(blocks, num_motifs, zero_motif=config.zero_motif, generator=generator)
+
+
+def _assign(model: nn.Module, layout: Layout, motifs: Tensor) -> Tensor:
+    search = searcher(motifs)
+    indices = torch.empty(
+        layout.num_blocks, dtype=index_dtype(len(motifs)), device=motifs.device
+    )
+    for start, blocks in layout.pieces(model):
+        try:
+            found = search(blocks)
+        except ValueError:
+            _check_finite(model, layout, blocks)
+            raise
+        indices[start : start + len(blocks)] = found.to(indices.dtype)
+    return indices
+
+
+def _difference(model: nn.Module, mosaic: Mosaic) -> tuple[float, int]:
+    squares, moved = [], []
+    for placement, tensor in mosaic.layout.tensors(model):
+        flat = tensor.reshape(-1)
+        for start, new in mosaic.rebuilt(placement):
+            old = flat[start : start + len(new)]
+            squares.append((old.double() - new.double()).square().sum())
+            moved.append((old != new).sum())
+    return float(torch.stack(squares).sum()), int(torch.stack(moved).sum())
+
+
+def _check_finite(model: nn.Module, layout: Layout, blocks: Tensor) -> None:
+    """Names the first parameter with a weight that is not finite, if `blocks` hold one."""
+    if bool(torch.isfinite(blocks).all()):
+        return
+    for placement, tensor in layout.tensors(model):
+        if count := int((~torch.isfinite(tensor)).sum()):
+            raise ValueError(
+                f"weights must be finite, got {count} of {tensor.numel()} NaN or infinite in "
+                f"parameter {placement.name!r}"
+            )

@@ -1,0 +1,175 @@
+"""The callback: what validation and checkpoints see, and that a resumed run is the same run."""
+
+import logging
+import warnings
+
+import lightning.pytorch as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from torch.utils.data import DataLoader, TensorDataset
+
+import momos
+from momos.integrations.lightning import MosaicCallback
+
+CONFIG = momos.MosaicConfig(block_size=2, num_motifs=12)
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+
+class Net(L.LightningModule):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = torch.nn.Sequential(
+            torch.nn.Linear(6, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4)
+        )
+        self.distinct = []  # distinct blocks at each validation
+
+    def loss(self, batch):
+        return torch.nn.functional.cross_entropy(self.layer(batch[0]), batch[1])
+
+    def training_step(self, batch, _):
+        return self.loss(batch)
+
+    def validation_step(self, batch, _):
+        self.log("val", self.loss(batch))
+
+    def on_validation_epoch_start(self):
+        blocks = momos.Layout.of(self, block_size=2).read(self)
+        self.distinct.append(len(torch.unique(blocks, dim=0)))
+
+    def configure_optimizers(self):
+        return torch.optim.AdamW(self.parameters(), lr=0.02)
+
+
+def loader(size=8):
+    generator = torch.Generator().manual_seed(1)
+    data = torch.randn(40, 6, generator=generator)
+    return DataLoader(TensorDataset(data, data.argmax(1) // 2), batch_size=size)
+
+
+def fit(tmp_path, *, callbacks, epochs=3, module=None, checkpoint=None, **options):
+    module = module or Net()
+    options = {"enable_checkpointing": False, "logger": False} | options
+    trainer = L.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        callbacks=callbacks,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+        log_every_n_steps=1,
+        **options,
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The '.*_dataloader' does not have many workers")
+        warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+        warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+        trainer.fit(module, loader(), loader(40), ckpt_path=checkpoint, weights_only=False)
+    return module
+
+
+@pytest.mark.parametrize("every", ["epoch", "step", 3])
+def test_validation_sees_projected_weights(tmp_path, every):
+    module = fit(
+        tmp_path, callbacks=[MosaicCallback(CONFIG, every)], num_sanity_val_steps=0
+    )
+    assert len(module.distinct) == 3
+    assert max(module.distinct) <= 12
+
+
+def test_validation_in_mid_epoch_sees_projected_weights(tmp_path):
+    callback = MosaicCallback(CONFIG)
+    module = fit(
+        tmp_path, callbacks=[callback], val_check_interval=2, num_sanity_val_steps=0
+    )
+    assert len(module.distinct) > 3
+    assert max(module.distinct) <= 12
+
+
+def test_the_sanity_check_leaves_the_initial_weights_alone(tmp_path):
+    module = fit(tmp_path, callbacks=[MosaicCallback(CONFIG)], num_sanity_val_steps=1)
+    assert module.distinct[0] > 12
+
+
+def test_the_trained_module_is_a_mosaic(tmp_path):
+    callback = MosaicCallback(CONFIG)
+    module = fit(tmp_path, callbacks=[callback])
+    assert momos.Mosaic.of(module) is callback.projection.mosaic
+
+
+def test_a_run_that_stops_within_an_epoch_ends_as_a_mosaic(tmp_path):
+    module = fit(tmp_path, callbacks=[MosaicCallback(CONFIG)], max_steps=7)
+    momos.Mosaic.of(module)
+
+
+def test_steps_count_optimizer_steps_not_batches(tmp_path):
+    seen = []
+
+    class Counting(MosaicCallback):
+        def _project(self, pl_module, *, on_epoch):
+            seen.append(pl_module.trainer.global_step)
+            super()._project(pl_module, on_epoch=on_epoch)
+
+    fit(tmp_path, callbacks=[Counting(CONFIG, 2)], accumulate_grad_batches=2, epochs=2)
+    assert [step for step in seen if step % 2 == 0] == sorted(
+        {s for s in seen if s % 2 == 0}
+    )
+    assert 2 in seen
+
+
+@pytest.mark.parametrize("every", ["epoch", 2])
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, every):
+    whole = fit(tmp_path / "whole", callbacks=[MosaicCallback(CONFIG, every)], epochs=4)
+    saver = ModelCheckpoint(tmp_path / "saved", save_last=True, every_n_epochs=1)
+    fit(
+        tmp_path / "first",
+        callbacks=[MosaicCallback(CONFIG, every), saver],
+        epochs=2,
+        enable_checkpointing=True,
+    )
+    resumed = fit(
+        tmp_path / "second",
+        callbacks=[MosaicCallback(CONFIG, every), saver],
+        epochs=4,
+        enable_checkpointing=True,
+        checkpoint=tmp_path / "saved" / "last.ckpt",
+    )
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_checkpoint_holds_projected_weights(tmp_path):
+    saver = ModelCheckpoint(tmp_path, save_last=True)
+    fit(
+        tmp_path,
+        callbacks=[MosaicCallback(CONFIG), saver],
+        enable_checkpointing=True,
+    )
+    state = torch.load(tmp_path / "last.ckpt", weights_only=False)["state_dict"]
+    net = Net()
+    net.load_state_dict(state)
+    blocks = momos.Layout.of(net, block_size=2).read(net)
+    assert len(torch.unique(blocks, dim=0)) <= 12
+
+
+@pytest.mark.parametrize("every", ["epoch", "step"])
+def test_distortion_moved_usage_and_lengths_are_logged(tmp_path, every):
+    callback = MosaicCallback(CONFIG, every)
+    logger = CSVLogger(tmp_path, name="", version="")
+    fit(tmp_path, callbacks=[callback], logger=logger)
+    header, *rows = (tmp_path / "metrics.csv").read_text().splitlines()
+    columns = header.split(",")
+    for name in ("distortion", "moved", "motifs_used", "bound", "entropy"):
+        values = [row.split(",")[columns.index(f"mosaic/{name}")] for row in rows]
+        assert sum(value != "" for value in values) >= 3
+    bound = [row.split(",")[columns.index("mosaic/bound")] for row in rows]
+    length = momos.description_length(callback.projection.mosaic)
+    assert {float(value) for value in bound if value} == {length.bound}
+
+
+@pytest.mark.parametrize("every", [0, -1, "batch", 1.5])
+def test_a_wrong_interval_is_refused(every):
+    with pytest.raises(ValueError, match="every must be"):
+        MosaicCallback(CONFIG, every)
