@@ -61,6 +61,8 @@ class Layout:
             ValueError: if no parameter is chosen, or one cannot be cut into blocks: not
                 initialised, not a real floating dtype, or on another device than the rest.
         """
+        if isinstance(block_size, bool) or not isinstance(block_size, int):
+            raise TypeError(f"block_size must be an int, got {block_size!r}")
         if block_size < 1:
             raise ValueError(f"block_size must be at least 1, got {block_size}")
         chosen = _choose(model, include, exclude)
@@ -146,8 +148,11 @@ class Layout:
 
     def take(self, model: nn.Module, rows: Int[Tensor, " r"]) -> Float[Tensor, "r s"]:
         """The blocks at `rows`, without reading the others."""
-        if not len(self.placements):
-            raise ValueError("layout must have at least one parameter to take blocks from")
+        outside = rows[(rows < 0) | (rows >= self.num_blocks)]
+        if len(outside):
+            raise ValueError(
+                f"rows must be 0 to {self.num_blocks - 1}, got {int(outside[0])}"
+            )
         stops = torch.tensor([placement.stop for placement in self.placements])
         order = torch.argsort(rows.cpu(), stable=True)
         ordered = rows.cpu()[order]
@@ -159,9 +164,8 @@ class Layout:
             local = (ordered[low:high] - placement.start).to(tensor.device)
             values = local[:, None] * self.block_size
             values = values + torch.arange(self.block_size, device=tensor.device)
-            flat = tensor.reshape(-1)
-            inside = values < placement.num_weights
-            block = flat[values.clamp(max=placement.num_weights - 1)] * inside
+            block = tensor.reshape(-1)[values.clamp(max=placement.num_weights - 1)]
+            block = block.masked_fill(values >= placement.num_weights, 0)
             taken.append(block.to(self.dtype))
         blocks = torch.cat(taken)
         result = torch.empty_like(blocks)
@@ -199,37 +203,62 @@ def _parts(flat: Tensor, block_size: int) -> Iterator[Tensor]:
 def _choose(
     model: nn.Module, include: tuple[str, ...], exclude: tuple[str, ...]
 ) -> dict[str, Tensor]:
-    names: dict[object, list[str]] = {}
-    parameters: dict[object, Tensor] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        if not parameter.requires_grad:
-            continue
-        if is_lazy(parameter):
-            raise ValueError(
-                f"parameter {name!r} must be initialised (run one forward pass first), got an "
-                "uninitialised one"
+    """The parameters that the patterns choose, under the first name of each."""
+    for kind, patterns in (("include", include), ("exclude", exclude)):
+        if isinstance(patterns, str):
+            raise TypeError(
+                f"{kind} must be a sequence of patterns, got the string {patterns!r}"
             )
-        if parameter.numel():
-            key = _memory(parameter)
-            names.setdefault(key, []).append(name)
-            parameters[key] = parameter
+    names: dict[object, list[str]] = {}
+    parameters: dict[object, nn.Parameter] = {}
+    frozen: set[object] = set()
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        key = _memory(parameter)
+        names.setdefault(key, []).append(name)
+        parameters[key] = parameter
+        if not parameter.requires_grad or (
+            not is_lazy(parameter) and not parameter.numel()
+        ):
+            frozen.add(key)
     chosen = {
         aliases[0]: parameters[key]
         for key, aliases in names.items()
-        if any(_matches(name, include) for name in aliases)
+        if key not in frozen
+        and any(_matches(name, include) for name in aliases)
         and not any(_matches(name, exclude) for name in aliases)
     }
     if not chosen:
         raise ValueError(
             f"at least one trainable parameter must be chosen, got none for "
-            f"include={include}, exclude={exclude} among {sum(map(len, names.values()))} "
-            "trainable parameters"
+            f"include={include}, exclude={exclude} among {len(names) - len(frozen)} trainable "
+            "parameters"
         )
+    _check_memory(chosen)
+    return chosen
+
+
+def _check_memory(chosen: dict[str, Tensor]) -> None:
+    for name, parameter in chosen.items():
+        if is_lazy(parameter):
+            raise ValueError(
+                f"parameter {name!r} must be initialised (run one forward pass first), got an "
+                "uninitialised one"
+            )
     devices = {parameter.device: name for name, parameter in chosen.items()}
     if len(devices) > 1:
         found = " and ".join(f"{device} ({name!r})" for device, name in devices.items())
         raise ValueError(f"all chosen parameters must be on one device, got {found}")
-    return chosen
+    spans = sorted(
+        (parameter.data_ptr(), parameter.data_ptr() + parameter.nbytes, name)
+        for name, parameter in chosen.items()
+        if not parameter.is_meta and torch.ops.aten.is_non_overlapping_and_dense(parameter)
+    )
+    for (_, end, name), (start, _, other) in pairwise(spans):
+        if start < end:
+            raise ValueError(
+                f"parameters must be one or apart in memory, but {min(name, other)!r} and "
+                f"{max(name, other)!r} share memory (exclude one of them)"
+            )
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
@@ -238,7 +267,7 @@ def _matches(name: str, patterns: tuple[str, ...]) -> bool:
 
 def _memory(parameter: Tensor) -> object:
     """What two names share when they are one parameter: the object, or its memory."""
-    if parameter.is_meta:
+    if is_lazy(parameter) or parameter.is_meta or not parameter.numel():
         return id(parameter)
     return (
         parameter.device,

@@ -49,13 +49,13 @@ def searcher(motifs: Float[Tensor, "k s"]) -> Callable[[Tensor], Tensor]:
         raise ValueError(
             f"motifs must have at least one row and one value, got shape {tuple(motifs.shape)}"
         )
+    if motifs.device.type not in ("cpu", "cuda"):
+        raise ValueError(f"motifs must be on cpu or cuda, got {motifs.device}")
     if count := int((~torch.isfinite(motifs)).sum()):
         raise ValueError(
             f"motifs must be finite, got {count} values that are NaN or infinite"
         )
     motifs = motifs.detach()
-    if motifs.device.type not in ("cpu", "cuda"):
-        raise ValueError(f"motifs must be on cpu or cuda, got {motifs.device}")
     search = cpu.searcher(motifs) if motifs.device.type == "cpu" else _cuda_searcher(motifs)
 
     def checked(blocks: Tensor) -> Tensor:

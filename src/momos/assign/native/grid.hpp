@@ -163,7 +163,11 @@ class Grid final : public Engine {
             const T* block = values + std::min(i, count - 1) * size_;
             x[i] = block[0], y[i] = size_ == 2 ? block[1] : T(0);
         }
-        for (int i = 0; i < count; ++i) bad += !(std::isfinite(x[i]) && std::isfinite(y[i]));
+        for (int i = 0; i < kBatch; ++i) {
+            if (std::isfinite(x[i]) && std::isfinite(y[i])) continue;
+            x[i] = y[i] = 0;  // infinity lies beyond the last cell
+            bad += i < count;
+        }
         ranks(edges_x_.data(), steps_x_, x, column);
         ranks(edges_y_.data(), steps_y_, y, row);
         // The runs of the 3 x 3 cells around each block are fetched ahead of their use.
