@@ -202,7 +202,7 @@ def _parts(flat: Tensor, block_size: int) -> Iterator[Tensor]:
 
 def _choose(
     model: nn.Module, include: tuple[str, ...], exclude: tuple[str, ...]
-) -> dict[str, Tensor]:
+) -> dict[str, nn.Parameter]:
     """The parameters that the patterns choose, under the first name of each."""
     for kind, patterns in (("include", include), ("exclude", exclude)):
         if isinstance(patterns, str):
@@ -237,7 +237,7 @@ def _choose(
     return chosen
 
 
-def _check_memory(chosen: dict[str, Tensor]) -> None:
+def _check_memory(chosen: dict[str, nn.Parameter]) -> None:
     for name, parameter in chosen.items():
         if is_lazy(parameter):
             raise ValueError(

@@ -93,9 +93,11 @@ def _check(name: str, rows: Tensor) -> None:
 def _cuda_searcher(motifs: Tensor) -> Callable[[Tensor], Tensor]:
     from momos.assign import triton  # compiled on first use, so imported on first use
 
-    def search(blocks: Tensor) -> Tensor:
+    search = triton.searcher(motifs)
+
+    def finite(blocks: Tensor) -> Tensor:
         if not bool(torch.isfinite(blocks).all()):
             raise FloatingPointError("blocks must be finite")
-        return triton.nearest(blocks, motifs)
+        return search(blocks)
 
-    return search
+    return finite

@@ -6,7 +6,10 @@ definition by Triton's interpreter, and compiled for NVIDIA targets, in
 tests/test_triton.py; it has not yet been run on a GPU.
 """
 
+import logging
 import math
+from collections.abc import Callable
+from functools import cache
 from typing import no_type_check
 
 import torch
@@ -33,25 +36,36 @@ def nearest(
     blocks: Float[Tensor, "m s"], motifs: Float[Tensor, "k s"]
 ) -> Int[Tensor, " m"]:
     """Index of the motif nearest to each block; for inputs that have been validated."""
-    if len(blocks) == 0:
-        return torch.empty(0, dtype=torch.int64, device=blocks.device)
+    return searcher(motifs)(blocks)
+
+
+def searcher(motifs: Float[Tensor, "k s"]) -> Callable[[Tensor], Tensor]:
+    """`nearest` with the motifs prepared once, for blocks that come piece by piece."""
     # Copies of one motif would contest every block near them. The first stands for all.
     distinct, inverse, counts = motifs.double().unique(
         dim=0, return_inverse=True, return_counts=True
     )
     names = inverse.argsort(stable=True)[counts.cumsum(0) - counts].int()
-    if torch.float64 in (blocks.dtype, motifs.dtype):
-        return _search(blocks.double(), distinct, names)[0]
 
-    # Times a power of two, magnitudes are at most 4 and as a rule reach 1/2. That is exact
-    # for results that are normal numbers; the power is kept one itself.
-    peak = max(blocks.abs().max().item(), distinct.abs().max().item())
-    scale = math.ldexp(1.0, max(-126, min(126, -math.frexp(peak)[1])))
-    indices, contested = _search(blocks.float() * scale, (distinct * scale).float(), names)
-    rest = contested.nonzero()[:, 0]
-    if len(rest) > 0:
-        indices[rest] = _search(blocks[rest].double(), distinct, names)[0]
-    return indices
+    def search(blocks: Float[Tensor, "m s"]) -> Int[Tensor, " m"]:
+        if len(blocks) == 0:
+            return torch.empty(0, dtype=torch.int64, device=blocks.device)
+        if torch.float64 in (blocks.dtype, motifs.dtype):
+            return _search(blocks.double(), distinct, names)[0]
+
+        # Times a power of two, magnitudes are at most 4 and as a rule reach 1/2. That is
+        # exact for results that are normal numbers; the power is kept one itself.
+        peak = max(blocks.abs().max().item(), distinct.abs().max().item())
+        scale = math.ldexp(1.0, max(-126, min(126, -math.frexp(peak)[1])))
+        indices, contested = _search(
+            blocks.float() * scale, (distinct * scale).float(), names
+        )
+        rest = contested.nonzero()[:, 0]
+        if len(rest) > 0:
+            indices[rest] = _search(blocks[rest].double(), distinct, names)[0]
+        return indices
+
+    return search
 
 
 def _search(
@@ -70,6 +84,7 @@ def _search(
     order = torch.linalg.vector_norm(blocks, dim=1).argsort()
     order = order[(home[order] // STRIP).argsort(stable=True)]
 
+    _announce(blocks.shape[1], blocks.dtype)
     block_tiles = _tiles(blocks, order, BLOCK_M)
     motif_tiles = _tiles(motifs, by_axis, BLOCK_K)
     found = torch.empty(len(block_tiles), BLOCK_M, dtype=torch.int64, device=blocks.device)
@@ -96,6 +111,16 @@ def _search(
     indices[order] = found.flatten()[: len(order)]
     contested[order] = doubt.flatten()[: len(order)]
     return indices, contested
+
+
+@cache
+def _announce(block_size: int, dtype: torch.dtype) -> None:
+    """Says once why the first call for a block size takes seconds."""
+    logging.getLogger("momos").warning(
+        "preparing the CUDA engine for block size %d in %s: compiled the first time, then cached",
+        block_size,
+        str(dtype).removeprefix("torch."),
+    )
 
 
 def _tiles(
