@@ -9,7 +9,7 @@ import platform
 from setuptools import Extension, setup
 
 NATIVE = "src/momos/assign/native"
-HEADERS = ("engine", "flat", "grid", "lanes", "parallel")
+HEADERS = ("engine", "flat", "grid", "lanes", "parallel", "tiles")
 # Exactness: a multiply and an add must round twice (see native/engine.hpp).
 FLAGS = [
     "-std=c++17",
