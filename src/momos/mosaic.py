@@ -29,26 +29,28 @@ class Mosaic:
     layout: Layout
 
     def __post_init__(self) -> None:
-        k = len(self.motifs)
-        if (
-            self.motifs.ndim != 2
-            or k == 0
-            or self.motifs.shape[1] != self.layout.block_size
-        ):
+        motifs, indices, size = self.motifs, self.indices, self.layout.block_size
+        if motifs.ndim != 2 or len(motifs) == 0 or motifs.shape[1] != size:
             raise ValueError(
-                f"motifs must have shape (k, {self.layout.block_size}) with k at least 1, got "
-                f"{tuple(self.motifs.shape)}"
+                f"motifs must have shape (k, {size}) with k at least 1, got "
+                f"{tuple(motifs.shape)}"
             )
-        if tuple(self.indices.shape) != (self.layout.num_blocks,):
+        if indices.is_floating_point() or indices.dtype == torch.bool:
+            raise TypeError(f"indices must be integers, got {indices.dtype}")
+        if tuple(indices.shape) != (self.layout.num_blocks,):
             raise ValueError(
                 f"indices must have shape ({self.layout.num_blocks},), got "
-                f"{tuple(self.indices.shape)}"
+                f"{tuple(indices.shape)}"
             )
-        if len(self.indices):
-            low, high = (int(end) for end in self.indices.int().aminmax())
-            if low < 0 or high >= k:
-                raise ValueError(f"indices must be 0 to {k - 1}, got {low} to {high}")
-        object.__setattr__(self, "indices", self.indices.to(index_dtype(k)))
+        if len(indices):
+            few = indices.int() if indices.dtype == torch.uint16 else indices
+            low, high = (int(end) for end in few.aminmax())
+            if low < 0 or high >= len(motifs):
+                raise ValueError(
+                    f"indices must be 0 to {len(motifs) - 1}, got {low} to {high}"
+                )
+        object.__setattr__(self, "motifs", motifs.detach().clone())
+        object.__setattr__(self, "indices", indices.to(index_dtype(len(motifs)), copy=True))
 
     @classmethod
     def of(cls, model: nn.Module) -> "Mosaic":
@@ -64,16 +66,18 @@ class Mosaic:
                 "(momos.project_ makes it one)"
             )
         for placement, tensor in mosaic.layout.tensors(model):
-            flat = tensor.reshape(-1)
+            flat, count, first = tensor.reshape(-1), 0, 0
             for start, values in mosaic.rebuilt(placement):
                 wrong = flat[start : start + len(values)] != values.to(flat.device)
-                if count := int(wrong.sum()):
+                if not count and bool(wrong.any()):
                     first = (start + int(wrong.nonzero()[0])) // mosaic.layout.block_size
-                    raise ValueError(
-                        f"model must be a mosaic, but parameter {placement.name!r} differs from "
-                        f"its motifs in {count} weights (first in its block {first}): it has "
-                        "changed since it was projected"
-                    )
+                count += int(wrong.sum())
+            if count:
+                raise ValueError(
+                    f"model must be a mosaic, but parameter {placement.name!r} differs from "
+                    f"its motifs in {count} weights (first in its block {first}): it has "
+                    "changed since it was projected"
+                )
         return mosaic
 
     @property

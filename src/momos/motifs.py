@@ -29,7 +29,7 @@ def sample_motifs(
 
     Equal blocks at different positions may both be drawn: frequent blocks are drawn often.
     """
-    _check(blocks, num_motifs)
+    blocks = _checked(blocks, num_motifs)
     rows = sample_positions(len(blocks), num_motifs - zero_motif, generator=generator)
     return with_zero(blocks[rows.to(blocks.device)], zero_motif)
 
@@ -46,7 +46,7 @@ def distinct_motifs(
     Positions are drawn until enough different blocks are found. With as many motifs as there
     are distinct blocks nothing is lost in projection.
     """
-    _check(blocks, num_motifs)
+    blocks = _checked(blocks, num_motifs)
     wanted = num_motifs - zero_motif
     order = torch.randperm(len(blocks), generator=generator)
     drawn = 2 * wanted
@@ -75,7 +75,7 @@ def kmeans_motifs(
     have them (bench/kmeans.py). A motif that no block uses moves to the block farthest from
     its own. Where there are no more distinct blocks than motifs, the blocks are the motifs.
     """
-    _check(blocks, num_motifs)
+    blocks = _checked(blocks, num_motifs)
     if start not in ("sample", "kmeans++"):
         raise ValueError(f"start must be 'sample' or 'kmeans++', got {start!r}")
     if iterations < 0:
@@ -121,13 +121,19 @@ def with_zero(motifs: Float[Tensor, "k s"], zero_motif: bool) -> Float[Tensor, "
     )
 
 
-def _check(blocks: Tensor, num_motifs: int) -> None:
+def _checked(blocks: Tensor, num_motifs: int) -> Tensor:
     if blocks.ndim != 2 or 0 in blocks.shape:
         raise ValueError(
             f"blocks must have at least one row and one value, got shape {tuple(blocks.shape)}"
         )
     if num_motifs < 1:
         raise ValueError(f"num_motifs must be at least 1, got {num_motifs}")
+    bad = sum(int((~torch.isfinite(piece)).sum()) for piece in blocks.split(PIECE))
+    if bad:
+        raise ValueError(
+            f"blocks must be finite, got {bad} values that are NaN or infinite"
+        )
+    return blocks.detach()
 
 
 def _first_of_equals(rows: Tensor, zero_motif: bool) -> Tensor:
@@ -153,19 +159,19 @@ def _spread(
 ) -> Tensor:
     """k-means++: each motif a block drawn with probability ∝ squared distance to the others."""
     rows = sample_positions(len(blocks), SEEDING_BLOCKS, generator=generator)
-    pool = blocks[rows.to(blocks.device)].float()
+    pool = blocks[rows.to(blocks.device)].double()
     chosen = motifs.clone()
-    distance = torch.full((len(pool),), torch.inf, device=pool.device)
+    distance = pool.new_full((len(pool),), torch.inf)
     draws = torch.rand(len(motifs), generator=generator, dtype=torch.float64)
     for j in range(len(motifs)):
         if j or not zero_motif:
-            mass = distance.double().cumsum(0)
+            mass = distance.cumsum(0)
             if j == 0 or not bool(mass[-1] > 0):  # the first; or the pool is used up
                 at = int(draws[j] * len(pool))
             else:
                 at = int(torch.searchsorted(mass, float(draws[j] * mass[-1]), right=True))
             chosen[j] = blocks[rows[min(at, len(pool) - 1)]]
-        distance = torch.minimum(distance, (pool - chosen[j].float()).square().sum(1))
+        distance = torch.minimum(distance, (pool - chosen[j].double()).square().sum(1))
     return chosen
 
 
@@ -177,13 +183,16 @@ def _lloyd(blocks: Tensor, motifs: Tensor, zero_motif: bool, ranks: Ranks) -> Te
     for piece in blocks.split(PIECE):
         indices = search(piece).long()
         counts += torch.bincount(indices, minlength=len(motifs))
-        for column, values in zip(sums.T, piece.T, strict=True):
-            column += torch.bincount(indices, values.double(), minlength=len(motifs))
+        # Summed as differences, so that the mean of equal blocks is that block exactly.
+        difference = piece.double() - motifs.index_select(0, indices).double()
+        for column, values in zip(sums.T, difference.T, strict=True):
+            column += torch.bincount(indices, values, minlength=len(motifs))
     counts, sums = ranks.sum(counts), ranks.sum(sums)
     used = counts > 0
     used[:zero_motif] = False
     moved = motifs.clone()
-    moved[used] = (sums[used] / counts[used, None]).to(motifs.dtype)
+    mean = motifs[used].double() + sums[used] / counts[used, None]
+    moved[used] = mean.to(motifs.dtype)
     dead = (counts == 0).nonzero()[:, 0]
     dead = dead[dead >= int(zero_motif)]
     if len(dead):

@@ -4,6 +4,7 @@ A projection replaces each block by its nearest motif, in place. Gradients, opti
 weights that the config leaves out are not touched.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from momos.assign import searcher
-from momos.blocks import Layout
+from momos.blocks import PIECE, Layout
 from momos.config import MosaicConfig
 from momos.mosaic import Mosaic, index_dtype
 from momos.motifs import distinct_motifs, kmeans_motifs, sample_positions, with_zero
@@ -55,7 +56,12 @@ def project_(
         raise ValueError(
             f"motifs must have shape (k, {config.block_size}), got {tuple(motifs.shape)}"
         )
-    mosaic = Mosaic(motifs, _assign(model, layout, motifs), layout)
+    motifs = motifs.detach()
+    search = searcher(motifs)
+    indices = _assign(model, layout, search, index_dtype(len(motifs)))
+    _settle(layout, motifs, search, indices)
+    _check_range(layout, motifs, indices)
+    mosaic = Mosaic(motifs, indices, layout)
     distortion, moved = _difference(model, mosaic)
     mosaic.write_(model)
     return Projection(mosaic, distortion, moved)
@@ -69,6 +75,8 @@ class Projector:
     """
 
     def __init__(self, model: nn.Module, config: MosaicConfig, *, every: int = 1) -> None:
+        if isinstance(every, bool) or not isinstance(every, int):
+            raise TypeError(f"every must be an int, got {every!r}")
         if every < 1:
             raise ValueError(f"every must be at least 1, got {every}")
         self.model = model
@@ -111,19 +119,69 @@ def _choose(
     return choose(blocks, num_motifs, zero_motif=config.zero_motif, generator=generator)
 
 
-def _assign(model: nn.Module, layout: Layout, motifs: Tensor) -> Tensor:
-    search = searcher(motifs)
-    indices = torch.empty(
-        layout.num_blocks, dtype=index_dtype(len(motifs)), device=motifs.device
-    )
+def _assign(
+    model: nn.Module,
+    layout: Layout,
+    search: Callable[[Tensor], Tensor],
+    dtype: torch.dtype,
+) -> Tensor:
+    indices = None
     for start, blocks in layout.pieces(model):
         try:
             found = search(blocks)
         except ValueError:
             _check_finite(model, layout, blocks)
             raise
-        indices[start : start + len(blocks)] = found.to(indices.dtype)
+        if indices is None:
+            indices = torch.empty(layout.num_blocks, dtype=dtype, device=found.device)
+        indices[start : start + len(blocks)] = found.to(dtype)
+    assert indices is not None  # a layout has at least one block
     return indices
+
+
+def _settle(
+    layout: Layout, motifs: Tensor, search: Callable[[Tensor], Tensor], indices: Tensor
+) -> None:
+    """Follows blocks that cannot hold their motif exactly until projecting moves them no more.
+
+    A padded block drops the motif's last values, a parameter of a narrower dtype rounds them, and
+    what is left may lie nearer to another motif. What is left is the nearest such block to its
+    motif, so from motif to motif the distance falls, or stays and the index falls: it ends.
+    """
+    size = layout.block_size
+    for placement in layout.placements:
+        padded = placement.num_weights % size != 0
+        exact = torch.promote_types(motifs.dtype, placement.dtype) == placement.dtype
+        if exact and not padded:
+            continue
+        first = placement.stop - 1 if exact else placement.start
+        for start in range(first, placement.stop, PIECE):
+            rows = torch.arange(start, min(start + PIECE, placement.stop))
+            while len(rows):
+                own = indices[rows.to(indices.device)].int()
+                left = motifs.index_select(0, own).to(placement.dtype).to(motifs.dtype)
+                if padded and int(rows[-1]) == placement.stop - 1:
+                    left[-1, placement.num_weights % size :] = 0
+                if not bool(torch.isfinite(left).all()):
+                    break  # said by _check_range
+                found = search(left)
+                indices[rows.to(indices.device)] = found.to(indices.dtype)
+                rows = rows[(found != own).cpu()]
+
+
+def _check_range(layout: Layout, motifs: Tensor, indices: Tensor) -> None:
+    """Refuses motifs that would be infinite in a parameter they are used for."""
+    for placement in layout.placements:
+        lost = ~torch.isfinite(motifs.to(placement.dtype)).all(1)
+        if not bool(lost.any()):
+            continue
+        own = indices[placement.start : placement.stop].int()
+        if bool(lost.index_select(0, own).any()):
+            dtype = str(placement.dtype).removeprefix("torch.")
+            raise ValueError(
+                f"motifs must fit the {dtype} of parameter {placement.name!r}, got "
+                f"{float(motifs[lost].abs().max())}"
+            )
 
 
 def _difference(model: nn.Module, mosaic: Mosaic) -> tuple[float, int]:

@@ -1,0 +1,251 @@
+"""A mosaic is a value, and a model that is one can be told from a model that is not."""
+
+from copy import deepcopy
+from unittest.mock import patch
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from momos import Layout, Mosaic, MosaicConfig, mosaic, project_
+
+DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+# The largest number of motifs that each integer type holds, and one more.
+INDEX_DTYPES = [
+    (1, torch.uint8),
+    (256, torch.uint8),
+    (257, torch.int16),
+    (32_768, torch.int16),
+    (32_769, torch.uint16),
+    (65_536, torch.uint16),
+    (65_537, torch.int32),
+]
+
+
+def layout(weights: int, block_size: int = 1) -> Layout:
+    return Layout.of(nn.ParameterDict({"a": torch.zeros(weights)}), block_size=block_size)
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 5, 3), nn.Flatten(), nn.LayerNorm(7), nn.Linear(7, 3))
+
+
+def projected(**settings) -> nn.Module:
+    model = network()
+    project_(model, MosaicConfig(**{"num_motifs": 9} | settings))
+    return model
+
+
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and torch.equal(a.view(BITS[a.itemsize]), b.view(BITS[b.itemsize]))
+
+
+# The value
+
+
+@pytest.mark.parametrize(("k", "dtype"), INDEX_DTYPES)
+@pytest.mark.parametrize("given_as", [torch.int32, torch.int64])
+def test_indices_take_the_smallest_type_that_holds_the_number_of_motifs(k, dtype, given_as):
+    motifs, last = torch.arange(float(k))[:, None], k - 1
+    value = Mosaic(motifs, torch.tensor([0, last, last // 2, last], dtype=given_as), layout(4))
+    assert value.indices.dtype == dtype
+    assert value.indices.long().tolist() == [0, last, last // 2, last]
+    assert value.dense()["a"].tolist() == [0, last, last // 2, last]
+    assert value.usage()[last] >= 2
+    assert value.num_motifs == k
+
+
+@given(
+    indices=st.lists(st.integers(0, 11), min_size=1, max_size=300), unused=st.integers(0, 300)
+)
+def test_usage_counts_the_blocks_of_each_motif(indices, unused):
+    k = 12 + unused
+    value = Mosaic(torch.zeros(k, 1), torch.tensor(indices), layout(len(indices)))
+    assert value.usage().tolist() == [indices.count(j) for j in range(k)]
+    assert value.usage().sum() == len(indices)
+
+
+def test_a_mosaic_does_not_change_with_the_tensors_it_was_made_of():
+    motifs, indices = torch.tensor([[1.0], [2.0]]), torch.tensor([0, 1, 1], dtype=torch.uint8)
+    value = Mosaic(motifs, indices, layout(3))
+    motifs.zero_()
+    indices.zero_()
+    assert value.dense()["a"].tolist() == [1, 2, 2]
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (0, 2), (6,), (3, 2, 1), ()])
+def test_motifs_have_the_block_size_of_the_layout(shape):
+    message = r"motifs must have shape \(k, 2\) with k at least 1, got \("
+    with pytest.raises(ValueError, match=message):
+        Mosaic(torch.zeros(shape), torch.zeros(5).int(), layout(10, 2))
+
+
+@pytest.mark.parametrize("shape", [(4,), (6,), (5, 1), ()])
+def test_there_is_one_index_for_each_block(shape):
+    with pytest.raises(ValueError, match=r"indices must have shape \(5,\), got \("):
+        Mosaic(torch.zeros(3, 2), torch.zeros(shape).int(), layout(10, 2))
+
+
+@pytest.mark.parametrize("index", [-1, 3, 255, 2**31, 2**32, -(2**32)])
+def test_an_index_that_names_no_motif_is_refused(index):
+    indices = torch.tensor([0, index, 2])
+    message = rf"indices must be 0 to 2, got {min(index, 0)} to {max(index, 2)}"
+    with pytest.raises(ValueError, match=message):
+        Mosaic(torch.zeros(3, 1), indices, layout(3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool])
+def test_indices_are_integers(dtype):
+    with pytest.raises(TypeError, match=f"indices must be integers, got {dtype}"):
+        Mosaic(torch.zeros(3, 1), torch.ones(3, dtype=dtype), layout(3))
+
+
+# The weights
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_the_dense_weights_are_those_of_the_model_bit_for_bit(dtype, memory_format):
+    model = network().to(dtype)
+    model[0].to(memory_format=memory_format)
+    value = project_(model, MosaicConfig(num_motifs=40, block_size=4)).mosaic
+    dense = value.dense()
+    assert list(dense) == [name for name, _ in model.named_parameters()]
+    for name, parameter in model.named_parameters():
+        assert same_bits(dense[name], parameter.detach())
+        assert not dense[name].requires_grad
+
+
+@given(
+    shapes=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 4)), min_size=1, max_size=3),
+    block_size=st.integers(1, 5),
+    piece=st.integers(1, 4),
+    transposed=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_the_weights_written_are_the_motifs_named(shapes, block_size, piece, transposed, seed):
+    generator = torch.Generator().manual_seed(seed)
+    parameters = [torch.zeros(shape[::-1]).T for shape in shapes]
+    if not transposed:
+        parameters = [parameter.contiguous() for parameter in parameters]
+    model = nn.ParameterDict({f"p{i}": parameter for i, parameter in enumerate(parameters)})
+    own = Layout.of(model, block_size=block_size)
+    motifs = torch.randn(6, block_size, generator=generator)
+    indices = torch.randint(6, (own.num_blocks,), generator=generator)
+    value = Mosaic(motifs, indices, own)
+    with patch.object(mosaic, "PIECE", piece):
+        value.write_(model)
+        assert Mosaic.of(model) is value
+        dense = value.dense()
+    for placement, parameter in zip(own.placements, model.parameters(), strict=True):
+        flat = motifs[indices[placement.start : placement.stop]].flatten()
+        expected = flat[: parameter.numel()].view_as(parameter)
+        assert torch.equal(parameter, expected)
+        assert torch.equal(dense[placement.name], expected)
+
+
+def test_writing_into_another_model_says_why_not_and_writes_nothing():
+    value = Mosaic.of(projected())
+    other = nn.Sequential(nn.Conv2d(3, 5, 3), nn.Flatten(), nn.LayerNorm(8), nn.Linear(7, 3))
+    before = deepcopy(other.state_dict())
+    with pytest.raises(ValueError, match=r"'2\.weight' must have shape \(7,\), got \(8,\)"):
+        value.write_(other)
+    for name, tensor in other.state_dict().items():
+        assert torch.equal(tensor, before[name])
+    with pytest.raises(ValueError, match="never projected"):
+        Mosaic.of(other)
+
+
+def test_a_mosaic_can_be_written_into_a_model_of_the_same_shape():
+    source, target = projected(), network()
+    Mosaic.of(source).write_(target)
+    assert Mosaic.of(target) is Mosaic.of(source)
+    for a, b in zip(source.parameters(), target.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+# The mosaic of a model
+
+
+def test_a_projected_model_is_the_mosaic_of_its_projection():
+    model = network()
+    projection = project_(model, MosaicConfig(num_motifs=9))
+    assert Mosaic.of(model) is projection.mosaic
+
+
+def test_a_model_that_was_never_projected_says_so():
+    with pytest.raises(ValueError, match="a mosaic, but Sequential was never projected"):
+        Mosaic.of(network())
+
+
+def test_after_a_step_of_the_optimizer_a_model_is_a_mosaic_no_more_and_says_where():
+    model = projected()
+    optimizer = torch.optim.SGD(model[3:].parameters(), lr=0.1)
+    model[3](torch.randn(2, 7)).square().sum().backward()
+    optimizer.step()
+    message = r"parameter '3\.weight' differs from its motifs in 21 weights \(first in its block 0"
+    with pytest.raises(ValueError, match=message):
+        Mosaic.of(model)
+
+
+@pytest.mark.parametrize("piece", [1, 3, 1000])
+def test_every_weight_that_changed_is_counted(piece):
+    model = projected(block_size=2)
+    with torch.no_grad():
+        model[0].weight.view(-1)[[13, 14, 99, 134]] += 1
+    message = r"'0\.weight' differs from its motifs in 4 weights \(first in its block 6\)"
+    with patch.object(mosaic, "PIECE", piece), pytest.raises(ValueError, match=message):
+        Mosaic.of(model)
+
+
+def test_a_weight_that_is_not_a_number_is_a_change():
+    model = projected()
+    with torch.no_grad():
+        model[3].bias[2] = torch.nan
+    message = r"'3\.bias' differs from its motifs in 1 weights \(first in its block 1\)"
+    with pytest.raises(ValueError, match=message):
+        Mosaic.of(model)
+
+
+def test_weights_left_out_may_change():
+    model = projected(exclude=("2.*",))
+    with torch.no_grad():
+        model[2].weight += 1
+    Mosaic.of(model)
+
+
+def test_a_weight_put_back_makes_the_model_a_mosaic_again():
+    model = projected()
+    dense = Mosaic.of(model).dense()
+    with torch.no_grad():
+        model[3].bias += 1
+        model[3].bias.copy_(dense["3.bias"])
+    Mosaic.of(model)
+
+
+def test_a_copy_of_a_projected_model_is_a_mosaic_of_its_own():
+    model = projected()
+    copy = deepcopy(model)
+    assert torch.equal(Mosaic.of(copy).indices, Mosaic.of(model).indices)
+    assert torch.equal(Mosaic.of(copy).motifs, Mosaic.of(model).motifs)
+    assert Mosaic.of(copy).layout == Mosaic.of(model).layout
+    with torch.no_grad():
+        copy[3].bias += 1
+    with pytest.raises(ValueError, match="'3.bias' differs"):
+        Mosaic.of(copy)
+    Mosaic.of(model)
+
+
+def test_the_state_of_a_projected_model_is_that_of_any_model():
+    assert list(projected().state_dict()) == list(network().state_dict())
+    network().load_state_dict(projected().state_dict())
+
+
+def test_a_model_projected_again_is_the_last_mosaic():
+    model = projected()
+    second = project_(model, MosaicConfig(num_motifs=3, seed=1)).mosaic
+    assert Mosaic.of(model) is second
