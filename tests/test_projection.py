@@ -61,7 +61,9 @@ def assert_unchanged(model: nn.Module, before: dict[str, Tensor]) -> None:
 def models(draw) -> nn.Module:
     """Parameters of one or several dtypes, spread out or close to 1."""
     shape = st.lists(st.integers(1, 7), max_size=3)
-    kinds = draw(st.lists(st.tuples(shape, st.sampled_from(DTYPES)), min_size=1, max_size=3))
+    kinds = draw(
+        st.lists(st.tuples(shape, st.sampled_from(DTYPES)), min_size=1, max_size=3)
+    )
     centre, spread = draw(st.sampled_from([(0, 1), (1, 2.0**-6), (1, 2.0**-20)]))
     g = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
     return nn.ParameterDict(
@@ -108,7 +110,9 @@ def test_the_distortion_and_the_moved_weights_are_those_of_the_model(model, conf
     projection = project_(model, config)
     distortion = moved = 0.0
     for name, after in model.named_parameters():
-        distortion += float((before[name].double() - after.detach().double()).square().sum())
+        distortion += float(
+            (before[name].double() - after.detach().double()).square().sum()
+        )
         moved += int((before[name] != after).sum())
     assert projection.distortion == pytest.approx(distortion, rel=1e-12)
     assert projection.moved == moved
@@ -142,7 +146,9 @@ def test_weights_in_padded_blocks_do_not_move_the_second_time(selection):
     for seed in range(10):
         torch.manual_seed(seed)
         shapes = [(), (3,), (5,), (2, 3)] * 5
-        model = nn.ParameterDict({f"p{i}": torch.randn(shape) for i, shape in enumerate(shapes)})
+        model = nn.ParameterDict(
+            {f"p{i}": torch.randn(shape) for i, shape in enumerate(shapes)}
+        )
         for block_size in (2, 4):
             config = MosaicConfig(block_size=block_size, num_motifs=9, selection=selection)
             motifs = project_(model, config).mosaic.motifs
@@ -180,7 +186,10 @@ def test_nothing_depends_on_the_size_of_pieces():
         second = project_(pieces, config)
     assert_unchanged(pieces, weights(whole))
     assert torch.equal(first.mosaic.indices, second.mosaic.indices)
-    assert (second.moved, second.distortion) == (first.moved, pytest.approx(first.distortion))
+    assert (second.moved, second.distortion) == (
+        first.moved,
+        pytest.approx(first.distortion),
+    )
 
 
 def test_the_number_of_motifs_follows_the_capacity():
@@ -221,9 +230,13 @@ def test_only_the_chosen_weights_are_touched(selection):
     model(torch.randn(6, 3, 5, 5)).square().mean().backward()
     optimizer.step()
     parameters = dict(model.named_parameters())
-    places = {name: (value.data_ptr(), value.stride()) for name, value in parameters.items()}
+    places = {
+        name: (value.data_ptr(), value.stride()) for name, value in parameters.items()
+    }
     gradients = {
-        name: value.grad.clone() for name, value in parameters.items() if value.grad is not None
+        name: value.grad.clone()
+        for name, value in parameters.items()
+        if value.grad is not None
     }
     buffers = {name: value.clone() for name, value in model.named_buffers()}
     state, before = deepcopy(optimizer.state_dict()), weights(model)
@@ -311,7 +324,9 @@ def test_weights_that_are_not_finite_are_named_and_counted(value, selection, dty
             model.head.bias[4:7] = value
         before = weights(model)
         config = MosaicConfig(num_motifs=num_motifs, selection=selection)
-        message = r"weights must be finite, got 3 of 11 NaN or infinite in parameter 'head\.bias'"
+        message = (
+            r"weights must be finite, got 3 of 11 NaN or infinite in parameter 'head\.bias'"
+        )
         with pytest.raises(ValueError, match=message):
             project_(model, config, motifs=motifs)
         assert_unchanged(model, before)
@@ -340,7 +355,11 @@ def test_motifs_of_another_width_are_refused(shape):
     [
         (torch.zeros(0, 2), ValueError, "at least one row"),
         (torch.full((3, 2), torch.nan), ValueError, "motifs must be finite, got 6"),
-        (torch.zeros(3, 2, dtype=torch.int64), TypeError, "motifs must be float16.*got.*int64"),
+        (
+            torch.zeros(3, 2, dtype=torch.int64),
+            TypeError,
+            "motifs must be float16.*got.*int64",
+        ),
         (torch.zeros(3, 2, device="meta"), ValueError, "on cpu or cuda, got meta"),
     ],
 )
@@ -491,3 +510,15 @@ def test_distinct_motifs_are_those_of_the_blocks_read():
     expected = distinct_motifs(read, 9, generator=torch.Generator().manual_seed(6))
     config = MosaicConfig(num_motifs=9, selection="distinct", seed=6)
     assert torch.equal(project_(model, config).mosaic.motifs, expected)
+
+
+def test_indices_of_sixteen_unsigned_bits_project_and_settle():
+    g = torch.Generator().manual_seed(0)
+    model = nn.ParameterDict(
+        {"odd": torch.randn(90_001, generator=g), "narrow": torch.randn(3).half()}
+    )
+    config = MosaicConfig(block_size=2, num_motifs=40_000)
+    mosaic = project_(model, config).mosaic
+    assert mosaic.indices.dtype == torch.uint16
+    assert project_(model, config, motifs=mosaic.motifs).moved == 0
+    Mosaic.of(model)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from momos.assign import searcher
 from momos.blocks import PIECE, Layout
 from momos.config import MosaicConfig
-from momos.mosaic import Mosaic, index_dtype
+from momos.mosaic import Mosaic
 from momos.motifs import distinct_motifs, kmeans_motifs, sample_positions, with_zero
 
 
@@ -58,7 +58,7 @@ def project_(
         )
     motifs = motifs.detach()
     search = searcher(motifs)
-    indices = _assign(model, layout, search, index_dtype(len(motifs)))
+    indices = _assign(model, layout, search)
     _settle(layout, motifs, search, indices)
     _check_range(layout, motifs, indices)
     mosaic = Mosaic(motifs, indices, layout)
@@ -119,12 +119,7 @@ def _choose(
     return choose(blocks, num_motifs, zero_motif=config.zero_motif, generator=generator)
 
 
-def _assign(
-    model: nn.Module,
-    layout: Layout,
-    search: Callable[[Tensor], Tensor],
-    dtype: torch.dtype,
-) -> Tensor:
+def _assign(model: nn.Module, layout: Layout, search: Callable[[Tensor], Tensor]) -> Tensor:
     indices = None
     for start, blocks in layout.pieces(model):
         try:
@@ -133,8 +128,8 @@ def _assign(
             _check_finite(model, layout, blocks)
             raise
         if indices is None:
-            indices = torch.empty(layout.num_blocks, dtype=dtype, device=found.device)
-        indices[start : start + len(blocks)] = found.to(dtype)
+            indices = torch.empty(layout.num_blocks, dtype=torch.int32, device=found.device)
+        indices[start : start + len(blocks)] = found
     assert indices is not None  # a layout has at least one block
     return indices
 
@@ -158,14 +153,14 @@ def _settle(
         for start in range(first, placement.stop, PIECE):
             rows = torch.arange(start, min(start + PIECE, placement.stop))
             while len(rows):
-                own = indices[rows.to(indices.device)].int()
+                own = indices[rows.to(indices.device)]
                 left = motifs.index_select(0, own).to(placement.dtype).to(motifs.dtype)
                 if padded and int(rows[-1]) == placement.stop - 1:
                     left[-1, placement.num_weights % size :] = 0
                 if not bool(torch.isfinite(left).all()):
                     break  # said by _check_range
                 found = search(left)
-                indices[rows.to(indices.device)] = found.to(indices.dtype)
+                indices[rows.to(indices.device)] = found.int()
                 rows = rows[(found != own).cpu()]
 
 
@@ -175,7 +170,7 @@ def _check_range(layout: Layout, motifs: Tensor, indices: Tensor) -> None:
         lost = ~torch.isfinite(motifs.to(placement.dtype)).all(1)
         if not bool(lost.any()):
             continue
-        own = indices[placement.start : placement.stop].int()
+        own = indices[placement.start : placement.stop]
         if bool(lost.index_select(0, own).any()):
             dtype = str(placement.dtype).removeprefix("torch.")
             raise ValueError(
