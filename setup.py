@@ -19,6 +19,8 @@ FLAGS = [
     "-Wno-psabi",
     "-pthread",
 ]
+# Threads: OpenMP shares torch's pool on Linux; elsewhere the standard library's are used.
+THREADS = ["-fopenmp"] if platform.system() == "Linux" else ["-pthread"]
 INSTRUCTION_SETS = {"portable": []}
 if platform.machine() in ("x86_64", "AMD64"):
     INSTRUCTION_SETS["avx2"] = ["-mavx2", "-mfma"]
@@ -35,8 +37,8 @@ setup(
             depends=[f"{NATIVE}/{header}.hpp" for header in HEADERS],
             define_macros=[("Py_LIMITED_API", "0x030B0000"), ("MOMOS_MODULE", f"_{name}")],
             py_limited_api=True,
-            extra_compile_args=[*FLAGS, *flags],
-            extra_link_args=["-pthread"],
+            extra_compile_args=[*FLAGS, *THREADS, *flags],
+            extra_link_args=THREADS,
         )
         for name, flags in INSTRUCTION_SETS.items()
     ],

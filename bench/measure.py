@@ -11,10 +11,14 @@ import torch
 
 
 def seconds(*actions: Callable[[], object], repeat: int = 7) -> list[float]:
-    """Median time of each action; they are run in turn, so that all see the same machine."""
+    """Median time of each action; they are run in turn, so that all see the same machine.
+
+    Each waits until the thread pools of the one before have stopped spinning on the cores.
+    """
     taken: list[list[float]] = [[] for _ in actions]
     for round_ in range(repeat + 1):
         for action, times in zip(actions, taken, strict=True):
+            time.sleep(0.02)
             start = time.perf_counter()
             action()
             if round_ or repeat == 1:  # the first round warms up

@@ -104,14 +104,20 @@ class Flat final : public Engine, Tiles<T, S> {
         int64_t num_visits = 0;
         Lanes bound = broadcast(kFar);  // on the squared distance
         const int64_t own = leaves[order[0]];
+        visit(own, scaled, shifted, residue, bound, visits, num_visits);
         for (int64_t far = 0; far < boxes_above_; ++far) {
             const int64_t box = (own / kBox) ^ far;
             if (box >= num_boxes_ || !near(num_groups_ + box, scaled, residue, bound)) continue;
+            // All tests first: a visit between two of them would have to be guessed.
+            int64_t groups[kBox];
+            int num_near = 0;
             for (int64_t step = 0; step < kBox; ++step) {
                 const int64_t group = box * kBox + ((own % kBox) ^ step);
-                if (group < num_groups_ && near(group, scaled, residue, bound))
-                    visit(group, scaled, shifted, residue, bound, visits, num_visits);
+                groups[num_near] = group;
+                num_near += (group != own) & (group < num_groups_) && near(group, scaled, residue, bound);
             }
+            for (int i = 0; i < num_near; ++i)
+                visit(groups[i], scaled, shifted, residue, bound, visits, num_visits);
         }
         settle(blocks, order, count, scaled, bound, visits.data(), num_visits, indices);
     }
@@ -164,7 +170,6 @@ class Flat final : public Engine, Tiles<T, S> {
             const float* offset = reinterpret_cast<const float*>(offset_.data() + row * size());
             Lanes sum[kLanes];
             for (int a = 0; a < kLanes; ++a) sum[a] = broadcast(half[a]);
-#pragma GCC unroll 4
             for (int i = 0; i < size(); ++i) {
                 const Lanes u = shifted[i].lanes;
                 for (int a = 0; a < kLanes; ++a)

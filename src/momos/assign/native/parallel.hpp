@@ -1,10 +1,12 @@
-// Cuts a range over threads; short ranges stay on the calling thread.
+// Cuts a range over threads.
+//
+// OpenMP where the compiler has it: on Linux the module then shares torch's own thread pool, whose
+// idle threads would otherwise still spin on the cores that ours need.
 #pragma once
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <exception>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -15,6 +17,7 @@ namespace momos {
 template <class Work>
 void for_pieces(int64_t total, int64_t grain, int num_threads, const Work& work) {
     const int64_t pieces = (total + grain - 1) / grain;
+    const int team = int(std::min<int64_t>(std::max(1, num_threads), pieces));
     std::atomic<int64_t> next{0};
     std::exception_ptr failure;
     std::atomic<bool> failed{false};
@@ -26,15 +29,19 @@ void for_pieces(int64_t total, int64_t grain, int num_threads, const Work& work)
             if (!failed.exchange(true)) failure = std::current_exception();
         }
     };
-    std::vector<std::thread> threads;
-    try {
-        for (int64_t t = 1; t < std::min<int64_t>(num_threads, pieces); ++t)
-            threads.emplace_back(run);
-    } catch (const std::system_error&) {
-        // No more threads to be had: those that run, and this one, do the work.
+    if (team <= 1) {
+        run();
+    } else {
+#if defined(_OPENMP)
+#pragma omp parallel num_threads(team)
+        run();
+#else
+        std::vector<std::thread> threads;
+        for (int t = 1; t < team; ++t) threads.emplace_back(run);
+        run();
+        for (auto& thread : threads) thread.join();
+#endif
     }
-    run();
-    for (auto& thread : threads) thread.join();
     if (failure) std::rethrow_exception(failure);
 }
 
