@@ -3,7 +3,9 @@
 import torch
 from hypothesis import HealthCheck, settings
 
-torch.set_num_threads(1)  # small tensors on a shared machine: threads wait longer than they work
+torch.set_num_threads(
+    1
+)  # small tensors on a shared machine: threads wait longer than they work
 
 settings.register_profile(
     "momos",

@@ -92,7 +92,9 @@ def test_the_definition_is_the_first_of_the_smallest_squared_distances(data, sha
 
 def test_the_definition_sums_in_order_of_position():
     # Both are 2^54 + 3.125; what is added to 2^54 bit by bit, each bit below 2, is lost.
-    motifs = torch.tensor([[1.25, 1.25, 2.0**27], [2.0**27, 1.25, 1.25]], dtype=torch.float64)
+    motifs = torch.tensor(
+        [[1.25, 1.25, 2.0**27], [2.0**27, 1.25, 1.25]], dtype=torch.float64
+    )
     assert nearest_reference(torch.zeros(1, 3, dtype=torch.float64), motifs).item() == 1
 
 
@@ -197,7 +199,9 @@ def sums_that_depend_on_their_order(g):
 def products_that_must_round_twice(g):
     """Distances that tie when products are rounded, and not when they are fused with sums."""
     offset = normal(g, 400, 2, dtype=torch.float64)
-    return torch.zeros(9, 2, dtype=torch.float64), torch.cat([offset, offset.flip(1)]) * 1e-3
+    return torch.zeros(9, 2, dtype=torch.float64), torch.cat(
+        [offset, offset.flip(1)]
+    ) * 1e-3
 
 
 for scale in (1e-30, 1e-38, 2.0**-149, 1e30, 1e37):
@@ -224,7 +228,9 @@ def largest_floats(g):
 @case
 def largest_doubles(g):
     largest = torch.finfo(torch.float64).max
-    return largest * lattice(g, 90, 2).sign().double(), largest * normal(g, 90, 2).double().sin()
+    return largest * lattice(g, 90, 2).sign().double(), largest * normal(
+        g, 90, 2
+    ).double().sin()
 
 
 @case
@@ -271,7 +277,9 @@ def heavy_tails_of_8(g):
 @case
 def every_scale_of_float32(g):
     scale = 10.0 ** torch.randint(-40, 38, (2, 400, 1), generator=g)
-    return (normal(g, 400, 2) * scale[0]).clamp(-3e38, 3e38), normal(g, 400, 2) * scale[1] / 9
+    return (normal(g, 400, 2) * scale[0]).clamp(-3e38, 3e38), normal(g, 400, 2) * scale[
+        1
+    ] / 9
 
 
 @case
@@ -353,7 +361,9 @@ def test_engines_equal_the_definition_at_every_number_of_blocks(m, instruction_s
 
 @pytest.mark.parametrize("instruction_set", SETS)
 @pytest.mark.parametrize(("blocks", "motifs"), [*product(DTYPES, DTYPES)])
-def test_engines_equal_the_definition_in_every_pair_of_dtypes(blocks, motifs, instruction_set):
+def test_engines_equal_the_definition_in_every_pair_of_dtypes(
+    blocks, motifs, instruction_set
+):
     for size, draw in product((1, 2, 4, 5), (normal, lattice)):
         g = seeded(size)
         pair = draw(g, 130, size, dtype=blocks) / 4, draw(g, 150, size, dtype=motifs) / 3
@@ -450,7 +460,11 @@ def test_a_searcher_finds_piece_by_piece_what_nearest_finds_at_once():
 
 def test_indices_are_int64_on_the_device_of_the_blocks():
     found = nearest(torch.ones(3, 2), torch.ones(4, 2))
-    assert (found.dtype, found.device, found.shape) == (torch.int64, torch.device("cpu"), (3,))
+    assert (found.dtype, found.device, found.shape) == (
+        torch.int64,
+        torch.device("cpu"),
+        (3,),
+    )
 
 
 def test_inputs_are_not_changed_and_gradients_not_followed():
@@ -534,7 +548,9 @@ def test_one_infinite_block_among_many_is_noticed(row, instruction_set):
 def test_motifs_that_are_not_finite_are_counted(value):
     motifs = torch.ones(5, 2)
     motifs[1:4, 0] = value
-    with pytest.raises(ValueError, match="motifs must be finite, got 3 values that are NaN"):
+    with pytest.raises(
+        ValueError, match="motifs must be finite, got 3 values that are NaN"
+    ):
         nearest(torch.ones(3, 2), motifs)
 
 
@@ -557,12 +573,18 @@ def test_blocks_and_motifs_are_on_one_device():
         nearest(torch.ones(5, 2), torch.ones(5, 2, device="meta"))
 
 
-@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64, torch.float8_e5m2])
+@pytest.mark.parametrize(
+    "dtype", [torch.int64, torch.bool, torch.complex64, torch.float8_e5m2]
+)
 def test_other_dtypes_are_refused(dtype):
     good, bad = torch.ones(3, 2), torch.ones(3, 2).to(dtype)
-    with pytest.raises(TypeError, match=f"blocks must be float16.* or float64, got {dtype}"):
+    with pytest.raises(
+        TypeError, match=f"blocks must be float16.* or float64, got {dtype}"
+    ):
         nearest(bad, good)
-    with pytest.raises(TypeError, match=f"motifs must be float16.* or float64, got {dtype}"):
+    with pytest.raises(
+        TypeError, match=f"motifs must be float16.* or float64, got {dtype}"
+    ):
         nearest(good, bad)
 
 

@@ -16,7 +16,9 @@ SHAPES = st.lists(st.integers(1, 5), max_size=4).map(tuple)
 ARRANGEMENTS = ["contiguous", "transposed", "strided", "channels_last"]
 
 
-def arranged(shape: tuple[int, ...], dtype: torch.dtype, how: str, seed: int) -> nn.Parameter:
+def arranged(
+    shape: tuple[int, ...], dtype: torch.dtype, how: str, seed: int
+) -> nn.Parameter:
     """A parameter of random values that lie in memory as `how` says."""
     values = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
     if how == "transposed":
@@ -87,7 +89,9 @@ def test_what_was_written_is_read_back(model, block_size, seed):
     written = torch.randn(
         layout.num_blocks, block_size, generator=torch.Generator().manual_seed(seed)
     ).bfloat16()  # 8 bits of mantissa,
-    written = (written * 2**4).round().div(2**4).clamp(-15, 15).to(layout.dtype)  # in any dtype
+    written = (
+        (written * 2**4).round().div(2**4).clamp(-15, 15).to(layout.dtype)
+    )  # in any dtype
     layout.write_(model, written)
     for placement in layout.placements:
         own = written[placement.start : placement.stop].view(-1)
@@ -105,7 +109,9 @@ def test_writing_what_was_read_changes_nothing(model, block_size):
 
 
 @given(model=models(), block_size=st.integers(1, 5), piece=st.integers(1, 7))
-def test_pieces_are_the_blocks_in_order_and_no_larger_than_allowed(model, block_size, piece):
+def test_pieces_are_the_blocks_in_order_and_no_larger_than_allowed(
+    model, block_size, piece
+):
     layout = of(model, block_size)
     with patch.object(blocks, "PIECE", piece):
         pieces = list(layout.pieces(model))
@@ -174,11 +180,16 @@ def test_writing_keeps_the_parameter_its_memory_and_its_gradient(how):
 
 
 def test_a_scalar_and_a_short_tensor_are_one_padded_block_each():
-    model = nn.ParameterDict({"scalar": torch.tensor(2.0), "short": torch.tensor([3.0, 4.0])})
+    model = nn.ParameterDict(
+        {"scalar": torch.tensor(2.0), "short": torch.tensor([3.0, 4.0])}
+    )
     layout = of(model, 4)
     assert layout.read(model).tolist() == [[2, 0, 0, 0], [3, 4, 0, 0]]
     assert (layout.num_blocks, layout.num_weights) == (2, 3)
-    assert [(p.shape, p.start, p.stop) for p in layout.placements] == [((), 0, 1), ((2,), 1, 2)]
+    assert [(p.shape, p.start, p.stop) for p in layout.placements] == [
+        ((), 0, 1),
+        ((2,), 1, 2),
+    ]
 
 
 @given(model=models(), block_size=st.integers(1, 9))
@@ -228,7 +239,14 @@ def test_parameters_that_overlap_without_being_one_are_refused(view):
     model = nn.ParameterDict({"a": weight, "b": nn.Parameter(view(weight))})
     model["a"] = nn.Parameter(weight)
     assert model["a"].data_ptr() == model["b"].data_ptr()
-    with pytest.raises(ValueError, match="'a'.*'b'.*share memory"):
+    with pytest.raises(ValueError, match=r"'a'.*'b'.*share memory"):
+        of(model)
+
+
+def test_a_parameter_whose_weights_share_memory_is_refused():
+    wide = nn.Parameter(torch.ones(1, 3).expand(4, 3))
+    model = nn.ParameterDict({"a": torch.ones(3), "wide": wide})
+    with pytest.raises(ValueError, match=r"'wide'.*share memory"):
         of(model)
 
 
@@ -283,7 +301,9 @@ def test_one_string_is_not_a_sequence_of_patterns(name):
 
 @pytest.mark.parametrize("block_size", [0, -1])
 def test_a_block_holds_at_least_one_weight(block_size):
-    with pytest.raises(ValueError, match=f"block_size must be at least 1, got {block_size}"):
+    with pytest.raises(
+        ValueError, match=f"block_size must be at least 1, got {block_size}"
+    ):
         of(nn.Linear(3, 2), block_size)
 
 
@@ -306,7 +326,9 @@ def test_a_model_on_two_devices_is_refused_with_a_parameter_of_each():
 
 def test_a_lazy_parameter_is_refused_unless_it_is_left_out():
     model = nn.Sequential(nn.LazyLinear(3), nn.Linear(3, 2))
-    with pytest.raises(ValueError, match=r"'0\.weight' must be initialised \(run one forward"):
+    with pytest.raises(
+        ValueError, match=r"'0\.weight' must be initialised \(run one forward"
+    ):
         of(model)
     assert names(of(model, exclude=("0.*",))) == ["1.weight", "1.bias"]
 
@@ -377,3 +399,14 @@ def test_a_layout_of_another_shape_says_which_and_writes_nothing():
     with pytest.raises(ValueError, match="'b' must have shape"):
         layout.read(model)
     assert torch.equal(model["a"], torch.ones(4))
+
+
+def test_a_layout_of_another_dtype_says_which_and_rounds_nothing():
+    layout = of(nn.ParameterDict({"a": torch.ones(4)}))
+    model = nn.ParameterDict({"a": torch.ones(4).double() / 3})
+    with pytest.raises(
+        ValueError, match=r"'a' must have dtype torch\.float32, got torch\.float64"
+    ):
+        layout.read(model)
+    with pytest.raises(ValueError, match="'a' must have dtype"):
+        layout.write_(model, torch.zeros(2, 2))

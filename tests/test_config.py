@@ -49,7 +49,9 @@ def test_both_capacity_and_num_motifs_are_refused():
 
 
 def test_neither_capacity_nor_num_motifs_is_refused():
-    with pytest.raises(ValueError, match="capacity and num_motifs must be given, got neither"):
+    with pytest.raises(
+        ValueError, match="capacity and num_motifs must be given, got neither"
+    ):
         MosaicConfig()
 
 
@@ -84,7 +86,8 @@ def test_the_ends_of_every_range_are_allowed():
 
 
 @pytest.mark.parametrize(
-    ("num_blocks", "num_motifs"), [(493_317, 24_665), (134_861, 6_743), (2_763_173, 138_158)]
+    ("num_blocks", "num_motifs"),
+    [(493_317, 24_665), (134_861, 6_743), (2_763_173, 138_158)],
 )
 def test_the_papers_networks_get_the_papers_number_of_motifs(num_blocks, num_motifs):
     assert MosaicConfig(capacity=0.05).motifs_for(num_blocks) == num_motifs

@@ -1,5 +1,6 @@
 """Lengths in bits: the paper's bound to the bit, entropy never above it but for its table."""
 
+import itertools
 from math import ceil, comb, floor, log2
 
 import pytest
@@ -27,7 +28,9 @@ def mosaic(
 
 
 USED = st.integers(1, 40).flatmap(
-    lambda k: st.tuples(st.lists(st.integers(0, k - 1), min_size=1, max_size=200), st.just(k))
+    lambda k: st.tuples(
+        st.lists(st.integers(0, k - 1), min_size=1, max_size=200), st.just(k)
+    )
 )
 
 
@@ -40,7 +43,7 @@ def test_the_papers_factors_come_out(n, m, k, factor):
 
 def test_the_papers_mlp_has_the_papers_factor_from_its_layers():
     sizes = [3072, 256, 256, 256, 256, 10]
-    layers = [nn.Linear(*pair, device="meta") for pair in zip(sizes, sizes[1:], strict=False)]
+    layers = [nn.Linear(*pair, device="meta") for pair in itertools.pairwise(sizes)]
     layout = Layout.of(nn.Sequential(*layers), block_size=2)
     n, m, k, factor = MLP
     assert (layout.num_weights, layout.num_blocks) == (n, m)
@@ -50,7 +53,10 @@ def test_the_papers_mlp_has_the_papers_factor_from_its_layers():
 
 
 @given(
-    m=st.integers(0, 10**9), k=st.integers(1, 10**7), s=st.integers(1, 64), q=st.integers(1, 64)
+    m=st.integers(0, 10**9),
+    k=st.integers(1, 10**7),
+    s=st.integers(1, 64),
+    q=st.integers(1, 64),
 )
 def test_the_bound_is_the_bank_and_whole_bits_for_each_block(m, k, s, q):
     width = next(bits for bits in range(30) if 2**bits >= k)
@@ -66,10 +72,13 @@ def test_one_motif_needs_no_indices():
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("num_blocks", -1), ("num_motifs", 0), ("block_size", 0), ("bits", 0)]
+    ("name", "value"),
+    [("num_blocks", -1), ("num_motifs", 0), ("block_size", 0), ("bits", 0)],
 )
 def test_numbers_out_of_range_are_named(name, value):
-    numbers = {"num_blocks": 3, "num_motifs": 2, "block_size": 2, "bits": 32} | {name: value}
+    numbers = {"num_blocks": 3, "num_motifs": 2, "block_size": 2, "bits": 32} | {
+        name: value
+    }
     with pytest.raises(ValueError, match=rf"{name} must be at least \d, got {value}"):
         description_bound(**numbers)
 

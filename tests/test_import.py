@@ -70,7 +70,9 @@ def test_importing_loads_no_optional_package(loaded):
 
 
 def test_importing_loads_nothing_that_builds_on_the_library(loaded):
-    assert {name for name in loaded if any(name.startswith(inner) for inner in INNER)} == set()
+    assert {
+        name for name in loaded if any(name.startswith(inner) for inner in INNER)
+    } == set()
 
 
 def test_the_public_names_are_these_and_no_others():
@@ -89,7 +91,9 @@ def test_every_public_name_is_documented(name):
 
 
 def test_the_version_is_the_distributions():
-    project = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text())
+    project = tomllib.loads(
+        Path(__file__).parents[1].joinpath("pyproject.toml").read_text()
+    )
     assert momos.__version__ == project["project"]["version"]
 
 

@@ -41,7 +41,9 @@ def projected(**settings) -> nn.Module:
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
-    return a.dtype == b.dtype and torch.equal(a.view(BITS[a.itemsize]), b.view(BITS[b.itemsize]))
+    return a.dtype == b.dtype and torch.equal(
+        a.view(BITS[a.itemsize]), b.view(BITS[b.itemsize])
+    )
 
 
 # The value
@@ -51,7 +53,9 @@ def same_bits(a: Tensor, b: Tensor) -> bool:
 @pytest.mark.parametrize("given_as", [torch.int32, torch.int64])
 def test_indices_take_the_smallest_type_that_holds_the_number_of_motifs(k, dtype, given_as):
     motifs, last = torch.arange(float(k))[:, None], k - 1
-    value = Mosaic(motifs, torch.tensor([0, last, last // 2, last], dtype=given_as), layout(4))
+    value = Mosaic(
+        motifs, torch.tensor([0, last, last // 2, last], dtype=given_as), layout(4)
+    )
     assert value.indices.dtype == dtype
     assert value.indices.long().tolist() == [0, last, last // 2, last]
     assert value.dense()["a"].tolist() == [0, last, last // 2, last]
@@ -60,7 +64,8 @@ def test_indices_take_the_smallest_type_that_holds_the_number_of_motifs(k, dtype
 
 
 @given(
-    indices=st.lists(st.integers(0, 11), min_size=1, max_size=300), unused=st.integers(0, 300)
+    indices=st.lists(st.integers(0, 11), min_size=1, max_size=300),
+    unused=st.integers(0, 300),
 )
 def test_usage_counts_the_blocks_of_each_motif(indices, unused):
     k = 12 + unused
@@ -70,7 +75,10 @@ def test_usage_counts_the_blocks_of_each_motif(indices, unused):
 
 
 def test_a_mosaic_does_not_change_with_the_tensors_it_was_made_of():
-    motifs, indices = torch.tensor([[1.0], [2.0]]), torch.tensor([0, 1, 1], dtype=torch.uint8)
+    motifs, indices = (
+        torch.tensor([[1.0], [2.0]]),
+        torch.tensor([0, 1, 1], dtype=torch.uint8),
+    )
     value = Mosaic(motifs, indices, layout(3))
     motifs.zero_()
     indices.zero_()
@@ -121,13 +129,17 @@ def test_the_dense_weights_are_those_of_the_model_bit_for_bit(dtype, memory_form
 
 
 @given(
-    shapes=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 4)), min_size=1, max_size=3),
+    shapes=st.lists(
+        st.tuples(st.integers(1, 9), st.integers(1, 4)), min_size=1, max_size=3
+    ),
     block_size=st.integers(1, 5),
     piece=st.integers(1, 4),
     transposed=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_the_weights_written_are_the_motifs_named(shapes, block_size, piece, transposed, seed):
+def test_the_weights_written_are_the_motifs_named(
+    shapes, block_size, piece, transposed, seed
+):
     generator = torch.Generator().manual_seed(seed)
     parameters = [torch.zeros(shape[::-1]).T for shape in shapes]
     if not transposed:
@@ -150,7 +162,9 @@ def test_the_weights_written_are_the_motifs_named(shapes, block_size, piece, tra
 
 def test_writing_into_another_model_says_why_not_and_writes_nothing():
     value = Mosaic.of(projected())
-    other = nn.Sequential(nn.Conv2d(3, 5, 3), nn.Flatten(), nn.LayerNorm(8), nn.Linear(7, 3))
+    other = nn.Sequential(
+        nn.Conv2d(3, 5, 3), nn.Flatten(), nn.LayerNorm(8), nn.Linear(7, 3)
+    )
     before = deepcopy(other.state_dict())
     with pytest.raises(ValueError, match=r"'2\.weight' must have shape \(7,\), got \(8,\)"):
         value.write_(other)
@@ -211,6 +225,12 @@ def test_a_weight_that_is_not_a_number_is_a_change():
         Mosaic.of(model)
 
 
+def test_a_model_of_another_dtype_is_not_the_mosaic_it_was():
+    model = projected().double()  # equal values, but not bit for bit
+    with pytest.raises(ValueError, match=r"'0\.weight' must have dtype torch\.float32"):
+        Mosaic.of(model)
+
+
 def test_weights_left_out_may_change():
     model = projected(exclude=("2.*",))
     with torch.no_grad():
@@ -235,7 +255,7 @@ def test_a_copy_of_a_projected_model_is_a_mosaic_of_its_own():
     assert Mosaic.of(copy).layout == Mosaic.of(model).layout
     with torch.no_grad():
         copy[3].bias += 1
-    with pytest.raises(ValueError, match="'3.bias' differs"):
+    with pytest.raises(ValueError, match=r"'3\.bias' differs"):
         Mosaic.of(copy)
     Mosaic.of(model)
 

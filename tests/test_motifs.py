@@ -48,7 +48,10 @@ def few_values(draw) -> Tensor:
 
 @pytest.mark.parametrize("choose", CHOICES)
 @given(
-    blocks=few_values(), k=st.integers(1, 60), zero=st.booleans(), seed=st.integers(0, 2**32)
+    blocks=few_values(),
+    k=st.integers(1, 60),
+    zero=st.booleans(),
+    seed=st.integers(0, 2**32),
 )
 def test_motifs_are_no_more_than_asked_for_and_the_zero_motif_is_first(
     choose, blocks, k, zero, seed
@@ -122,7 +125,10 @@ def test_motifs_that_are_not_finite_are_never_returned(choose, value):
 
 
 @given(
-    m=st.integers(1, 200), k=st.integers(1, 250), zero=st.booleans(), seed=st.integers(0, 999)
+    m=st.integers(1, 200),
+    k=st.integers(1, 250),
+    zero=st.booleans(),
+    seed=st.integers(0, 999),
 )
 def test_a_sample_draws_no_position_twice(m, k, zero, seed):
     blocks = torch.arange(1.0, m + 1)[:, None]  # the position, counted from 1
@@ -144,7 +150,9 @@ def test_a_sample_is_uniform_by_position(m, k):
         assert len(counts) == m
         expected = draws * share
         # For draws without replacement this is about chi-square with m - 1 degrees.
-        statistic = (counts - expected).square().sum() / (expected * (1 - share)) * (1 - 1 / m)
+        statistic = (
+            (counts - expected).square().sum() / (expected * (1 - share)) * (1 - 1 / m)
+        )
         assert statistic < m - 1 + 5 * (2 * (m - 1)) ** 0.5
 
 
@@ -176,9 +184,14 @@ def test_a_sample_is_of_blocks_in_any_arrangement():
 
 
 @given(
-    blocks=few_values(), k=st.integers(1, 60), zero=st.booleans(), seed=st.integers(0, 2**32)
+    blocks=few_values(),
+    k=st.integers(1, 60),
+    zero=st.booleans(),
+    seed=st.integers(0, 2**32),
 )
-def test_distinct_motifs_are_different_blocks_and_as_many_as_there_are(blocks, k, zero, seed):
+def test_distinct_motifs_are_different_blocks_and_as_many_as_there_are(
+    blocks, k, zero, seed
+):
     bank = distinct_motifs(blocks, k, zero_motif=zero, generator=seeded(seed))
     there = set(rows(blocks)) | ({(0.0,) * blocks.shape[1]} if zero else set())
     assert set(rows(bank)) <= there
@@ -245,7 +258,9 @@ def test_an_iteration_moves_each_motif_to_the_mean_of_its_blocks(dtype):
     for iterations in range(3):
         options = {"num_motifs": 12, "start": "sample"}
         before = kmeans_motifs(blocks, **options, iterations=iterations, generator=seeded())
-        after = kmeans_motifs(blocks, **options, iterations=iterations + 1, generator=seeded())
+        after = kmeans_motifs(
+            blocks, **options, iterations=iterations + 1, generator=seeded()
+        )
         nearest = nearest_reference(blocks, before)
         assert len(nearest.unique()) == 12
         assert not after[0].any()
@@ -265,7 +280,9 @@ def test_pieces_do_not_change_the_motifs():
 def test_the_iterations_end_at_a_fixed_point():
     blocks = normal(300, 2)
     settled = kmeans_motifs(blocks, 8, iterations=500, generator=seeded())
-    assert torch.equal(settled, kmeans_motifs(blocks, 8, iterations=501, generator=seeded()))
+    assert torch.equal(
+        settled, kmeans_motifs(blocks, 8, iterations=501, generator=seeded())
+    )
     nearest = nearest_reference(blocks, settled)
     for j in range(1, 8):
         torch.testing.assert_close(settled[j], blocks[nearest == j].mean(0))
@@ -283,7 +300,9 @@ def test_kmeans_loses_less_than_a_sample(start, seed):
 def test_kmeans_plus_plus_starts_with_motifs_far_apart():
     blocks = torch.cat([torch.zeros(5000, 2), 100 + torch.arange(4.0).repeat(2, 1).T * 100])
     for seed in range(10):
-        bank = kmeans_motifs(blocks, 5, start="kmeans++", iterations=0, generator=seeded(seed))
+        bank = kmeans_motifs(
+            blocks, 5, start="kmeans++", iterations=0, generator=seeded(seed)
+        )
         assert distortion(blocks, bank) == 0
 
 
@@ -319,6 +338,17 @@ def test_with_a_motif_for_every_different_block_nothing_is_lost(
             generator=seeded(),
         )
         assert distortion(blocks, bank) == 0
+
+
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("iterations", [0, 25])
+def test_nothing_is_lost_where_the_start_looks_at_few_blocks(start, iterations):
+    blocks = normal(30, 2).repeat(4, 1)
+    with patch.object(motifs, "SEEDING_BLOCKS", 5):
+        bank = kmeans_motifs(
+            blocks, 31, start=start, iterations=iterations, generator=seeded()
+        )
+    assert distortion(blocks, bank) == 0
 
 
 def test_means_of_equal_doubles_are_those_doubles():
@@ -364,7 +394,9 @@ def test_the_zero_motif_never_moves(start):
 
 
 def test_an_unknown_start_is_told_the_known_ones():
-    with pytest.raises(ValueError, match=r"start must be 'sample' or 'kmeans\+\+', got 'far'"):
+    with pytest.raises(
+        ValueError, match=r"start must be 'sample' or 'kmeans\+\+', got 'far'"
+    ):
         kmeans_motifs(normal(9, 2), 4, start="far")
 
 

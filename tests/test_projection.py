@@ -155,6 +155,28 @@ def test_weights_in_padded_blocks_do_not_move_the_second_time(selection):
             assert project_(model, config, motifs=motifs).moved == 0
 
 
+@given(model=models(), config=CONFIGS)
+def test_padding_and_rounding_make_the_distortion_no_larger(model, config):
+    """Than with the nearest motif of each padded block, rounded when it is written."""
+    before = deepcopy(model)
+    layout = Layout.of(model, block_size=config.block_size)
+    projection = project_(model, config)
+    bank = projection.mosaic.motifs
+    plain = Mosaic(bank, nearest_reference(layout.read(before), bank), layout)
+    distortion = sum(
+        float((value.detach().double() - plain.dense()[name].double()).square().sum())
+        for name, value in before.named_parameters()
+    )
+    assert projection.distortion <= distortion * (1 + 1e-12)
+
+
+def test_a_scalar_is_compared_by_its_value_not_by_its_padding():
+    model = nn.ParameterDict({"scale": torch.tensor(1.0)})
+    motifs = torch.tensor([[0.9, 0.5], [0.45, 0.1]])
+    project_(model, MosaicConfig(num_motifs=2), motifs=motifs)
+    assert model["scale"].item() == motifs[0, 0].item()
+
+
 @given(model=models(), seed=st.integers(0, 999))
 def test_motifs_may_be_given_in_any_dtype(model, seed):
     config = MosaicConfig(num_motifs=1)

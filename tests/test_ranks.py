@@ -15,7 +15,9 @@ def test_alone_a_process_has_every_row(total):
 
 def test_alone_a_sum_is_the_value():
     values = torch.tensor([1.0, 2.0, -3.0], dtype=torch.float64)
-    assert torch.equal(ALONE.sum(values), torch.tensor([1.0, 2.0, -3.0], dtype=torch.float64))
+    assert torch.equal(
+        ALONE.sum(values), torch.tensor([1.0, 2.0, -3.0], dtype=torch.float64)
+    )
 
 
 @pytest.mark.parametrize(("rank", "size"), [(0, 2), (1, 2), (1, 1), (0, 0), (-1, 1)])

@@ -107,7 +107,7 @@ class Layout:
         """Each placement with its parameter's values (sharing memory with `model`).
 
         Raises:
-            ValueError: if a parameter is missing, has another shape, or holds no values.
+            ValueError: if a parameter is missing, has another shape or dtype, or holds no values.
         """
         parameters = dict(model.named_parameters(remove_duplicate=False))
         for placement in self.placements:
@@ -119,6 +119,10 @@ class Layout:
                 raise ValueError(
                     f"parameter {name!r} must have shape {placement.shape}, got "
                     f"{tuple(tensor.shape)}"
+                )
+            if tensor.dtype != placement.dtype:
+                raise ValueError(
+                    f"parameter {name!r} must have dtype {placement.dtype}, got {tensor.dtype}"
                 )
             if tensor.is_meta:
                 raise ValueError(f"parameter {name!r} must hold values, got a meta tensor")
@@ -243,6 +247,14 @@ def _check_memory(chosen: dict[str, nn.Parameter]) -> None:
             raise ValueError(
                 f"parameter {name!r} must be initialised (run one forward pass first), got an "
                 "uninitialised one"
+            )
+        if any(
+            n > 1 and step == 0
+            for n, step in zip(parameter.shape, parameter.stride(), strict=True)
+        ):
+            raise ValueError(
+                f"weights must be apart in memory, but those of {name!r} share memory "
+                "(clone it or exclude it)"
             )
     devices = {parameter.device: name for name, parameter in chosen.items()}
     if len(devices) > 1:

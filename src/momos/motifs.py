@@ -83,6 +83,8 @@ def kmeans_motifs(
     motifs = distinct_motifs(blocks, num_motifs, zero_motif=zero_motif, generator=generator)
     if len(motifs) < num_motifs:
         return motifs
+    if not len(_farthest(blocks, motifs, searcher(motifs), 1)):
+        return motifs  # every block is one of them
     if start == "kmeans++":
         motifs = _spread(blocks, motifs, zero_motif, generator)
     first, end = ranks.edges(len(blocks))

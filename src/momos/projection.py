@@ -4,7 +4,6 @@ A projection replaces each block by its nearest motif, in place. Gradients, opti
 weights that the config leaves out are not touched.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,9 +56,8 @@ def project_(
             f"motifs must have shape (k, {config.block_size}), got {tuple(motifs.shape)}"
         )
     motifs = motifs.detach()
-    search = searcher(motifs)
-    indices = _assign(model, layout, search)
-    _settle(layout, motifs, search, indices)
+    indices = _assign(model, layout, motifs)
+    _keep(model, layout, motifs, indices)
     _check_range(layout, motifs, indices)
     mosaic = Mosaic(motifs, indices, layout)
     distortion, moved = _difference(model, mosaic)
@@ -119,49 +117,49 @@ def _choose(
     return choose(blocks, num_motifs, zero_motif=config.zero_motif, generator=generator)
 
 
-def _assign(model: nn.Module, layout: Layout, search: Callable[[Tensor], Tensor]) -> Tensor:
-    indices = None
+def _assign(model: nn.Module, layout: Layout, motifs: Tensor) -> Tensor:
+    search = searcher(motifs)
+    indices = torch.empty(layout.num_blocks, dtype=torch.int32, device=motifs.device)
     for start, blocks in layout.pieces(model):
         try:
             found = search(blocks)
         except ValueError:
             _check_finite(model, layout, blocks)
             raise
-        if indices is None:
-            indices = torch.empty(layout.num_blocks, dtype=torch.int32, device=found.device)
         indices[start : start + len(blocks)] = found
-    assert indices is not None  # a layout has at least one block
     return indices
 
 
-def _settle(
-    layout: Layout, motifs: Tensor, search: Callable[[Tensor], Tensor], indices: Tensor
-) -> None:
-    """Follows blocks that cannot hold their motif exactly until projecting moves them no more.
+def _keep(model: nn.Module, layout: Layout, motifs: Tensor, indices: Tensor) -> None:
+    """Lets blocks that are a motif, as far as they can hold one, keep it.
 
-    A padded block drops the motif's last values, a parameter of a narrower dtype rounds them, and
-    what is left may lie nearer to another motif. What is left is the nearest such block to its
-    motif, so from motif to motif the distance falls, or stays and the index falls: it ends.
+    The last block of a parameter may drop a motif's last values, and a parameter of a narrower
+    dtype rounds them. What is left may be nearer to another motif: without this rule, projecting
+    again would move it.
     """
     size = layout.block_size
-    for placement in layout.placements:
-        padded = placement.num_weights % size != 0
-        exact = torch.promote_types(motifs.dtype, placement.dtype) == placement.dtype
-        if exact and not padded:
+    for placement, tensor in layout.tensors(model):
+        whole, rest = divmod(placement.num_weights, size)
+        rounds = torch.promote_types(motifs.dtype, placement.dtype) != placement.dtype
+        if not rounds and not rest:
             continue
-        first = placement.stop - 1 if exact else placement.start
-        for start in range(first, placement.stop, PIECE):
-            rows = torch.arange(start, min(start + PIECE, placement.stop))
-            while len(rows):
-                own = indices[rows.to(indices.device)]
-                left = motifs.index_select(0, own).to(placement.dtype).to(motifs.dtype)
-                if padded and int(rows[-1]) == placement.stop - 1:
-                    left[-1, placement.num_weights % size :] = 0
-                if not bool(torch.isfinite(left).all()):
-                    break  # said by _check_range
-                found = search(left)
-                indices[rows.to(indices.device)] = found.int()
-                rows = rows[(found != own).cpu()]
+        flat = tensor.reshape(-1)
+        # What overflows is finite here, and refused by _check_range if it is used.
+        held = torch.nan_to_num(motifs.to(placement.dtype))
+        own = indices[placement.start : placement.stop]
+        if rounds and whole:
+            _keep_equal(flat[: whole * size].view(-1, size), held, own[:whole])
+        if rest:
+            _keep_equal(flat[None, whole * size :], held[:, :rest], own[whole:])
+
+
+def _keep_equal(blocks: Tensor, motifs: Tensor, indices: Tensor) -> None:
+    search = searcher(motifs)
+    for start in range(0, len(blocks), PIECE):
+        some = blocks[start : start + PIECE]
+        found = search(some).int()
+        same = (motifs.index_select(0, found) == some).all(1)
+        indices[start : start + PIECE][same] = found[same]
 
 
 def _check_range(layout: Layout, motifs: Tensor, indices: Tensor) -> None:

@@ -1,0 +1,118 @@
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import momos
+import momos.study.demo as study
+from momos.cli import app
+from momos.study.recipes import Recipe
+from momos.study.results import read
+
+START = "from momos.cli import main; main()"
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(
+        app, arguments, env={"TERMINAL_WIDTH": "100", "NO_COLOR": "1"}
+    )
+
+
+def test_version() -> None:
+    result = invoke("--version")
+    assert (result.exit_code, result.output) == (0, f"momos {momos.__version__}\n")
+
+
+def test_help_names_the_commands() -> None:
+    result = invoke("--help")
+    assert result.exit_code == 0
+    assert "demo" in result.output
+    assert "--version" in result.output
+
+
+def test_the_console_script_starts() -> None:
+    command = [sys.executable, "-c", START, "demo", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "momos demo" in result.stdout
+    assert "--seeds" in result.stdout
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize("option", ["--seeds", "--epochs"])
+def test_counts_below_1_are_refused(option: str) -> None:
+    result = invoke("demo", option, "0")
+    assert result.exit_code == 2
+    assert f"Invalid value for '{option}'" in result.output
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    result = invoke("demo", "--output", str(tmp_path / "file"))
+    assert result.exit_code == 2
+    assert "is a file" in result.output
+
+
+@pytest.mark.parametrize("missing", ["lightning", "sklearn", "matplotlib"])
+def test_a_missing_extra_is_named(missing: str) -> None:
+    """Also shows that the command itself starts without the extra."""
+    script = f"import sys; sys.modules[{missing!r}] = None; {START}"
+    result = subprocess.run(
+        [sys.executable, "-c", script, "demo"], capture_output=True, text=True
+    )
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr == (
+        f'momos demo needs {missing}: pip install "mosaic-of-motifs[study]"\n'
+    )
+
+
+def test_options_reach_the_demo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls = []
+    monkeypatch.setattr(
+        study, "demo", lambda folder, **options: calls.append((folder, options))
+    )
+    assert invoke("demo").exit_code == 0
+    assert (
+        invoke("demo", "--output", str(tmp_path), "--seeds", "2", "--epochs", "5").exit_code
+        == 0
+    )
+    (folder, options), (other, more) = calls
+    assert (folder, options["seeds"], options["recipe"]) == (Path("runs/demo"), 3, Recipe())
+    assert (other, more["seeds"], more["recipe"]) == (tmp_path, 2, Recipe(epochs=5))
+
+
+def test_ctrl_c_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(folder: Path, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(study, "demo", interrupted)
+    assert invoke("demo").exit_code == 130
+
+
+def test_an_interrupted_demo_leaves_finished_runs(tmp_path: Path) -> None:
+    """A real signal, while Lightning trains; a shell's background job would ignore SIGINT."""
+    script = f"import signal; signal.signal(2, signal.default_int_handler); {START}"
+    results = tmp_path / "results.jsonl"
+    command = [
+        sys.executable,
+        "-c",
+        script,
+        "demo",
+        "--output",
+        str(tmp_path),
+        "--epochs",
+        "20",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not results.exists():
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        printed, _ = process.communicate()
+    assert process.returncode == 130
+    finished = read(results)
+    assert 1 <= len(finished) < 9
+    assert f"Stopped. {len(finished)} of 9 runs had finished" in printed

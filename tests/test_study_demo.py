@@ -1,0 +1,94 @@
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from matplotlib.image import imread
+from rich.console import Console
+
+import momos.study.demo
+from momos.study.demo import FILES, demo
+from momos.study.recipes import DEMO, Recipe
+from momos.study.results import read
+from momos.study.runs import Run
+
+RECIPE = Recipe(epochs=1)
+NAMES = [treatment.name for treatment in DEMO]
+
+
+def run(folder: Path, *, seeds: int = 1) -> str:
+    console = Console(file=StringIO(), width=80)
+    try:
+        demo(folder, seeds=seeds, recipe=RECIPE, console=console)
+    finally:
+        assert isinstance(console.file, StringIO)
+        printed = console.file.getvalue()
+        (folder.parent / "printed").write_text(printed)
+    return printed
+
+
+def test_the_demo_leaves_numbers_and_pictures_and_names_them(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "demo"
+    printed = run(folder, seeds=2)
+    results = read(folder / "results.jsonl")
+    assert [(r["treatment"], r["seed"]) for r in results] == [
+        (name, seed) for seed in (0, 1) for name in NAMES
+    ]
+    assert len(read(folder / "history.jsonl")) == 6
+    dense, pairs, fours = results[:3]
+    assert (dense["num_weights"], dense["factor"]) == (216_586, 1)
+    assert pairs["factor"] == pytest.approx(3.9507, abs=1e-4)
+    assert fours["factor"] == pytest.approx(14.8746, abs=1e-4)
+    assert pairs["entropy"] < pairs["bound"]
+    assert all(result["accuracy"] > 0.5 for result in results)
+    assert {path.name for path in folder.iterdir()} == set(FILES)
+    for name in FILES:
+        assert str(folder / name) in printed
+    for name in ("accuracy_against_length.png", "mosaic.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+        assert min(imread(folder / name).shape[:2]) > 700
+    assert all(name in printed for name in NAMES)
+
+
+def test_ctrl_c_leaves_finished_runs_readable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = momos.study.demo.train
+
+    def interrupted(recipe: Recipe, treatment, *, seed: int, data, on_epoch) -> Run:
+        def ctrl_c(epoch) -> None:
+            raise KeyboardInterrupt
+
+        last = treatment.name == NAMES[2]
+        return train(
+            recipe, treatment, seed=seed, data=data, on_epoch=ctrl_c if last else on_epoch
+        )
+
+    monkeypatch.setattr(momos.study.demo, "train", interrupted)
+    folder = tmp_path / "demo"
+    with pytest.raises(KeyboardInterrupt):
+        run(folder)
+    assert [r["treatment"] for r in read(folder / "results.jsonl")] == NAMES[:2]
+    assert [r["treatment"] for r in read(folder / "history.jsonl")] == NAMES[:2]
+    printed = (tmp_path / "printed").read_text()
+    assert "Stopped. 2 of 3 runs had finished" in printed
+    assert str(folder / "results.jsonl") in printed
+
+
+def test_results_of_an_earlier_demo_are_replaced_and_other_files_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(*arguments, **options) -> Run:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(momos.study.demo, "train", nothing)
+    folder = tmp_path / "demo"
+    folder.mkdir()
+    (folder / "results.jsonl").write_text("old")
+    (folder / "mosaic.png").write_text("old")
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(KeyboardInterrupt):
+        run(folder)
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+    printed = (tmp_path / "printed").read_text()
+    assert "Replacing the results of an earlier demo" in printed
+    assert "Stopped. 0 of 3 runs had finished; nothing was written" in printed
