@@ -333,6 +333,25 @@ def a_float64_block_between_float32_motifs(g):
 
 
 @case
+def float64_blocks_off_the_middle_of_float32_motifs(g):
+    blocks, offset = normal(g, 300, 5), normal(g, 300, 5) / 100
+    motifs = torch.stack([blocks + offset, blocks - offset])
+    return motifs.double().mean(0) + 1e-10 * normal(g, 300, 5), motifs.flatten(0, 1)
+
+
+@case
+def float64_motifs_off_the_middle_of_float32_blocks(g):
+    blocks, offset = normal(g, 300, 5), normal(g, 300, 5, dtype=torch.float64) / 100
+    motifs = torch.stack([blocks + offset, blocks - offset * (1 + 1e-10)])
+    return blocks, motifs.flatten(0, 1)
+
+
+@case
+def many_blocks_in_the_grid(g):
+    return normal(g, 20_000, 2), normal(g, 1500, 2)
+
+
+@case
 def not_contiguous(g):
     return normal(g, 3, 300).T, normal(g, 400, 6)[:, ::2]
 

@@ -145,6 +145,7 @@ def test_a_sample_is_uniform_by_position(m, k):
     drawn = torch.cat(
         [sample_motifs(blocks, k, zero_motif=False, generator=g).T for _ in range(draws)]
     ).long()
+    assert (drawn.sort(1).values.diff() > 0).all()  # no position twice in one sample
     for positions, share in ((drawn, k / m), (drawn[:, :1], 1 / m), (drawn[:, -1:], 1 / m)):
         counts = torch.bincount(positions.flatten(), minlength=m).double()
         assert len(counts) == m

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-PIECE = 1 << 18  # blocks taken at once where memory must stay bounded
+PIECE = 1 << 16  # blocks taken at once where memory must stay bounded
 
 
 @dataclass(frozen=True)

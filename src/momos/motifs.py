@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from momos.assign import searcher
+from momos.assign import add_differences, searcher
 from momos.ranks import ALONE, Ranks
 
-PIECE = 1 << 18  # blocks taken at once, so that memory beside the blocks stays bounded
+PIECE = 1 << 16  # blocks taken at once, so that memory beside the blocks stays bounded
 SEEDING_BLOCKS = 1 << 15  # blocks that k-means++ looks at
 
 
@@ -183,12 +183,7 @@ def _lloyd(blocks: Tensor, motifs: Tensor, zero_motif: bool, ranks: Ranks) -> Te
     counts = torch.zeros(len(motifs), dtype=torch.float64, device=blocks.device)
     sums = torch.zeros(motifs.shape, dtype=torch.float64, device=blocks.device)
     for piece in blocks.split(PIECE):
-        indices = search(piece).long()
-        counts += torch.bincount(indices, minlength=len(motifs))
-        # Summed as differences, so that the mean of equal blocks is that block exactly.
-        difference = piece.double() - motifs.index_select(0, indices).double()
-        for column, values in zip(sums.T, difference.T, strict=True):
-            column += torch.bincount(indices, values, minlength=len(motifs))
+        add_differences(piece, search(piece), motifs, sums=sums, counts=counts)
     counts, sums = ranks.sum(counts), ranks.sum(sums)
     used = counts > 0
     used[:zero_motif] = False

@@ -178,14 +178,16 @@ def _check_range(layout: Layout, motifs: Tensor, indices: Tensor) -> None:
 
 
 def _difference(model: nn.Module, mosaic: Mosaic) -> tuple[float, int]:
-    squares, moved = [], []
+    device = mosaic.motifs.device
+    distortion = torch.zeros((), dtype=torch.float64, device=device)
+    moved = torch.zeros((), dtype=torch.int64, device=device)
     for placement, tensor in mosaic.layout.tensors(model):
         flat = tensor.reshape(-1)
         for start, new in mosaic.rebuilt(placement):
             old = flat[start : start + len(new)]
-            squares.append((old.double() - new.double()).square().sum())
-            moved.append((old != new).sum())
-    return float(torch.stack(squares).sum()), int(torch.stack(moved).sum())
+            distortion += (old.double() - new.double()).square().sum()
+            moved += (old != new).sum()
+    return float(distortion), int(moved)
 
 
 def _check_finite(model: nn.Module, layout: Layout, blocks: Tensor) -> None:

@@ -81,6 +81,26 @@ def searcher(motifs: Float[Tensor, "k s"]) -> Callable[[Tensor], Tensor]:
     return checked
 
 
+def add_differences(
+    blocks: Float[Tensor, "m s"],
+    indices: Int[Tensor, " m"],
+    motifs: Float[Tensor, "k s"],
+    *,
+    sums: Float[Tensor, "k s"],
+    counts: Float[Tensor, " k"],
+) -> None:
+    """Adds block − motif to `sums`, and 1 to `counts`, of each block's motif, in float64.
+
+    As differences, so that the mean of equal blocks is that block exactly.
+    """
+    if blocks.device.type == "cpu":
+        cpu.add_differences(blocks, indices, motifs, sums, counts)
+        return
+    rows = indices.long()
+    sums.index_add_(0, rows, blocks.double() - motifs[rows].double())
+    counts.index_add_(0, rows, torch.ones_like(rows, dtype=torch.float64))
+
+
 def _check(name: str, rows: Tensor) -> None:
     if not rows.is_floating_point() or rows.itemsize < 2:
         raise TypeError(

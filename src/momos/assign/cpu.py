@@ -56,6 +56,22 @@ def query(engine: object, blocks: Tensor, *, wide: bool) -> Tensor:
     return indices
 
 
+def add_differences(
+    blocks: Tensor, indices: Tensor, motifs: Tensor, sums: Tensor, counts: Tensor
+) -> None:
+    """Adds block − motif to the float64 `sums`, and 1 to `counts`, of each block's motif."""
+    wide = torch.float64 in (blocks.dtype, motifs.dtype)
+    native().add(
+        blocks.to(_dtype(wide)).contiguous().numpy(),
+        indices.int().numpy(),
+        motifs.to(_dtype(wide)).contiguous().numpy(),
+        sums.numpy(),
+        counts.numpy(),
+        motifs.shape[1],
+        wide,
+    )
+
+
 @cache
 def native() -> ModuleType:
     """The compiled module for the best instruction set of this processor."""

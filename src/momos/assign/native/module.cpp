@@ -1,5 +1,6 @@
 // The Python binding: build(kind, motifs, num_motifs, block_size, is_double) -> engine and
-// query(engine, blocks, indices, num_threads) -> how many blocks were not finite.
+// query(engine, blocks, indices, num_threads) -> how many blocks were not finite; and add, the
+// sums that k-means needs.
 // Buffers are checked against the counts before anything reads them; the interpreter lock is
 // released while an engine works. Compiled once per instruction set, each time as a module of
 // its own (setup.py), so that no shared inline function is of the wrong set.
@@ -116,6 +117,50 @@ PyObject* query(PyObject*, PyObject* args) {
     return PyLong_FromLongLong(not_finite);
 }
 
+// sums[j] += block - motif j, counts[j] += 1 for each block of motif j; false at a wrong index.
+template <class T>
+bool add_differences(const T* blocks, const int32_t* indices, int64_t num_blocks, const T* motifs,
+                     int64_t num_motifs, int64_t size, double* sums, double* counts) {
+    for (int64_t b = 0; b < num_blocks; ++b) {
+        const int64_t j = indices[b];
+        if (j < 0 || j >= num_motifs) return false;
+        counts[j] += 1;
+        for (int64_t i = 0; i < size; ++i)
+            sums[j * size + i] += double(blocks[b * size + i]) - double(motifs[j * size + i]);
+    }
+    return true;
+}
+
+PyObject* add(PyObject*, PyObject* args) {
+    Buffer blocks, indices, motifs, sums, counts;
+    int size, is_double;
+    if (!PyArg_ParseTuple(args, "y*y*y*w*w*ip", &blocks.view, &indices.view, &motifs.view,
+                          &sums.view, &counts.view, &size, &is_double))
+        return nullptr;
+    const Py_ssize_t width = Py_ssize_t(size) * (is_double ? 8 : 4);
+    const Py_ssize_t num_blocks = indices.view.len / 4, num_motifs = counts.view.len / 8;
+    if (!expect(blocks, num_blocks * width, "blocks") ||
+        !expect(motifs, num_motifs * width, "motifs") ||
+        !expect(sums, num_motifs * size * 8, "sums"))
+        return nullptr;
+    const auto* own = static_cast<const int32_t*>(indices.view.buf);
+    auto* total = static_cast<double*>(sums.view.buf);
+    auto* number = static_cast<double*>(counts.view.buf);
+    const bool good = is_double ? add_differences(static_cast<const double*>(blocks.view.buf), own,
+                                                  num_blocks,
+                                                  static_cast<const double*>(motifs.view.buf),
+                                                  num_motifs, size, total, number)
+                                : add_differences(static_cast<const float*>(blocks.view.buf), own,
+                                                  num_blocks,
+                                                  static_cast<const float*>(motifs.view.buf),
+                                                  num_motifs, size, total, number);
+    if (!good) {
+        PyErr_SetString(PyExc_ValueError, "indices must name motifs");
+        return nullptr;
+    }
+    Py_RETURN_NONE;
+}
+
 PyObject* candidates(PyObject*, PyObject* capsule) {
     auto* built = static_cast<Built*>(PyCapsule_GetPointer(capsule, kEngineName));
     return built ? PyFloat_FromDouble(built->engine->candidates()) : nullptr;
@@ -138,6 +183,7 @@ PyObject* instruction_sets(PyObject*, PyObject*) {
 PyMethodDef methods[] = {
     {"build", build, METH_VARARGS, "Engine of one kind over motifs."},
     {"query", query, METH_VARARGS, "Nearest motif of each block; returns how many are not finite."},
+    {"add", add, METH_VARARGS, "Adds differences to the motifs, and counts, for k-means."},
     {"candidates", candidates, METH_O, "Motifs looked at for a block that lies on a motif."},
     {"instruction_sets", instruction_sets, METH_NOARGS, "Those beyond the portable one, best first."},
     {nullptr, nullptr, 0, nullptr}};
