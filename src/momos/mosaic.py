@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor, nn
 
 from momos.blocks import PIECE, Layout, Placement
@@ -25,7 +25,7 @@ class Mosaic:
     """
 
     motifs: Float[Tensor, "k s"]
-    indices: Int[Tensor, " m"]
+    indices: Integer[Tensor, " m"]
     layout: Layout
 
     def __post_init__(self) -> None:

@@ -43,8 +43,8 @@ def distinct_motifs(
 ) -> Float[Tensor, "k s"]:
     """Like `sample_motifs`, but no motif twice, and none equal to the zero motif.
 
-    Positions are drawn until enough different blocks are found. With as many motifs as there
-    are distinct blocks nothing is lost in projection.
+    Positions are drawn until enough different blocks are found. With a motif for every
+    distinct block (beside the zero motif, where no block is zero) projection loses nothing.
     """
     blocks = _checked(blocks, num_motifs)
     wanted = num_motifs - zero_motif
