@@ -18,7 +18,6 @@ FLAGS = [
     "-fno-math-errno",
     "-fno-wrapv",  # which Python's own flags turn on; it costs the inner loops a third
     "-Wno-psabi",
-    "-pthread",
 ]
 # Threads: OpenMP shares torch's pool on Linux; elsewhere the standard library's are used.
 THREADS = ["-fopenmp"] if platform.system() == "Linux" else ["-pthread"]

@@ -7,7 +7,7 @@ from pathlib import Path
 from measure import machine
 
 HERE = Path(__file__).parent
-SCRIPTS = ("assign", "assign_sizes", "scale", "step", "kmeans")
+SCRIPTS = ("assign", "assign_sizes", "engines", "scale", "step", "kmeans")
 
 
 def main() -> None:

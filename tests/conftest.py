@@ -3,9 +3,8 @@
 import torch
 from hypothesis import HealthCheck, settings
 
-torch.set_num_threads(
-    1
-)  # small tensors on a shared machine: threads wait longer than they work
+# Small tensors on a shared machine: threads would wait longer than they work.
+torch.set_num_threads(1)
 
 settings.register_profile(
     "momos",

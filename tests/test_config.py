@@ -105,3 +105,22 @@ def test_capacity_times_blocks_is_rounded_down_but_not_to_zero(capacity, num_blo
 @given(num_blocks=st.integers(1, 10**9))
 def test_a_given_number_of_motifs_does_not_depend_on_the_network(num_blocks):
     assert MosaicConfig(num_motifs=256).motifs_for(num_blocks) == 256
+
+
+def test_a_capacity_is_a_number_and_not_a_truth():
+    with pytest.raises(TypeError, match="capacity must be a number, got True"):
+        MosaicConfig(capacity=True)
+
+
+def test_a_seed_fits_a_generator():
+    MosaicConfig(num_motifs=2, seed=2**63 - 1)
+    with pytest.raises(
+        ValueError, match=r"seed must be below 2\*\*63, got 1180591620717411303424"
+    ):
+        MosaicConfig(num_motifs=2, seed=2**70)
+
+
+@pytest.mark.parametrize("name", ["include", "exclude"])
+def test_a_pattern_is_a_string(name):
+    with pytest.raises(TypeError, match=f"{name} must hold patterns as strings, got 1"):
+        MosaicConfig(num_motifs=2, **{name: [1]})

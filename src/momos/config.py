@@ -35,6 +35,8 @@ class MosaicConfig:
     def __post_init__(self) -> None:
         _whole("block_size", self.block_size, least=1)
         _whole("seed", self.seed, least=0)
+        if self.seed >= 1 << 63:
+            raise ValueError(f"seed must be below 2**63, got {self.seed}")
         if self.capacity is None and self.num_motifs is None:
             raise ValueError("one of capacity and num_motifs must be given, got neither")
         if self.capacity is not None and self.num_motifs is not None:
@@ -42,6 +44,8 @@ class MosaicConfig:
                 f"one of capacity and num_motifs must be given, got both: "
                 f"capacity={self.capacity}, num_motifs={self.num_motifs}"
             )
+        if isinstance(self.capacity, bool):
+            raise TypeError(f"capacity must be a number, got {self.capacity}")
         if self.capacity is not None and not 0 < self.capacity <= 1:
             raise ValueError(f"capacity must be above 0 and at most 1, got {self.capacity}")
         if self.num_motifs is not None:
@@ -70,4 +74,8 @@ def _whole(name: str, value: int, *, least: int) -> None:
 def _patterns(name: str, value: Iterable[str]) -> tuple[str, ...]:
     if isinstance(value, str):
         raise TypeError(f"{name} must be a sequence of patterns, got the string {value!r}")
-    return tuple(value)
+    patterns = tuple(value)
+    for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise TypeError(f"{name} must hold patterns as strings, got {pattern!r}")
+    return patterns

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 # Beyond this many motifs looked at per block the grid has degenerated (motifs on a line or in
-# clumps), and the k-d tree of the flat engine is faster (bench/assign.py prints both).
-MOST_CANDIDATES = 400
+# clumps), and the k-d tree of the flat engine is faster (bench/engines.py measures both).
+MOST_CANDIDATES = 150
 
 
 def searcher(motifs: Tensor) -> Callable[[Tensor], Tensor]:
