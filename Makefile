@@ -27,7 +27,7 @@ format: .venv/.test
 bench: .venv/.bench
 	$(BIN)/python bench/run.py
 
-NATIVE := setup.py $(wildcard src/momos/assign/native/*)
+NATIVE := setup.py $(wildcard src/momos/*/native/*)
 
 .venv/.study .venv/.test .venv/.bench: .venv/.torch pyproject.toml constraints.txt $(NATIVE)
 	$(INSTALL) -e '.[$(patsubst .venv/.%,%,$@)]'
@@ -40,4 +40,4 @@ NATIVE := setup.py $(wildcard src/momos/assign/native/*)
 	touch $@
 
 clean:
-	rm -rf .venv build runs src/*.egg-info src/momos/assign/*.so
+	rm -rf .venv build runs src/*.egg-info src/momos/*/*.so

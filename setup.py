@@ -1,7 +1,8 @@
-"""The compiled part: the CPU engines of momos.assign. Everything else is in pyproject.toml.
+"""The compiled parts: the CPU engines of momos.assign, and the streams of momos.codec.
 
-The same source makes one module per instruction set; momos.assign picks the best that the
-processor has, so a wheel runs on every processor of its architecture.
+The source of the engines makes one module per instruction set; momos.assign picks the best that
+the processor has, so a wheel runs on every processor of its architecture. Everything that need
+not be compiled is in pyproject.toml.
 """
 
 import platform
@@ -9,6 +10,7 @@ import platform
 from setuptools import Extension, setup
 
 NATIVE = "src/momos/assign/native"
+CODEC = "src/momos/codec/native"
 HEADERS = ("engine", "flat", "grid", "lanes", "parallel", "tiles")
 # Exactness: a multiply and an add must round twice (see native/engine.hpp).
 FLAGS = [
@@ -41,6 +43,17 @@ setup(
             extra_link_args=THREADS,
         )
         for name, flags in INSTRUCTION_SETS.items()
+    ]
+    + [
+        Extension(
+            "momos.codec._rans",
+            sources=[f"{CODEC}/module.cpp"],
+            depends=[f"{CODEC}/{header}.hpp" for header in ("rans", "table")],
+            define_macros=[("Py_LIMITED_API", "0x030B0000")],
+            py_limited_api=True,
+            extra_compile_args=[*FLAGS, "-pthread"],
+            extra_link_args=["-pthread"],
+        )
     ],
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

@@ -217,7 +217,7 @@ def _choose(
     parameters: dict[object, nn.Parameter] = {}
     frozen: set[object] = set()
     for name, parameter in model.named_parameters(remove_duplicate=False):
-        key = _memory(parameter)
+        key = memory(parameter)
         names.setdefault(key, []).append(name)
         parameters[key] = parameter
         if not parameter.requires_grad or (
@@ -277,14 +277,14 @@ def _matches(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _memory(parameter: Tensor) -> object:
-    """What two names share when they are one parameter: the object, or its memory."""
-    if is_lazy(parameter) or parameter.is_meta or not parameter.numel():
-        return id(parameter)
+def memory(tensor: Tensor) -> object:
+    """What two names share when they are one tensor: the object, or its memory."""
+    if is_lazy(tensor) or tensor.is_meta or not tensor.numel():
+        return id(tensor)
     return (
-        parameter.device,
-        parameter.data_ptr(),
-        parameter.dtype,
-        tuple(parameter.shape),
-        parameter.stride(),
+        tensor.device,
+        tensor.data_ptr(),
+        tensor.dtype,
+        tuple(tensor.shape),
+        tensor.stride(),
     )

@@ -12,8 +12,9 @@ from momos.mosaic import Mosaic
 class DescriptionLength:
     """Lengths in bits of the constrained weights.
 
-    `dense` is 32 bits a weight; `bound` gives every block ceil(log2 k) bits; `entropy` charges
-    each block the entropy of usage, and adds the usage table that a decoder needs for that.
+    `dense` is 32 bits a weight; `bank` is the motifs, and the scales where there are any;
+    `bound` adds ceil(log2 k) bits for every block; `entropy` adds the entropy of usage instead,
+    and the usage table that a decoder needs for that.
     """
 
     num_weights: int
@@ -68,13 +69,15 @@ def description_length(mosaic: Mosaic) -> DescriptionLength:
     """
     m, k, s = mosaic.layout.num_blocks, mosaic.num_motifs, mosaic.layout.block_size
     bits = 8 * mosaic.motifs.itemsize
+    scales = 0 if mosaic.scales is None else 32 * len(mosaic.scales)
     usage = mosaic.usage().double()
     share = usage[usage > 0] / m
     return DescriptionLength(
         num_weights=mosaic.layout.num_weights,
         dense=32 * mosaic.layout.num_weights,
-        bound=description_bound(num_blocks=m, num_motifs=k, block_size=s, bits=bits),
-        bank=k * s * bits,
+        bound=description_bound(num_blocks=m, num_motifs=k, block_size=s, bits=bits)
+        + scales,
+        bank=k * s * bits + scales,
         mosaic_entropy=float(-m * (share * torch.log2(share)).sum()) + 0.0,
         usage_table=(lgamma(m + k) - lgamma(k) - lgamma(m + 1)) / log(2),
     )

@@ -4,14 +4,16 @@ A `Mosaic` is a value. Written into a model, it is also remembered there, so tha
 can give it back after checking that every weight still is what the mosaic says.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int, Integer
+from jaxtyping import Float, Float32, Int, Integer
 from torch import Tensor, nn
 
 from momos.blocks import PIECE, Layout, Placement
+from momos.config import MosaicConfig
 
 _MEMORY = "_momos_mosaic"  # the attribute of a module under which its mosaic is remembered
 
@@ -20,6 +22,9 @@ _MEMORY = "_momos_mosaic"  # the attribute of a module under which its mosaic is
 class Mosaic:
     """Motifs (k, s), indices (m,) in the smallest integer type that holds k, and the layout.
 
+    With `scales`, one float32 for each placement, the blocks of a parameter are its scale times
+    their motifs. `config` is what the mosaic was made by, where that is known.
+
     Raises:
         ValueError: if the shapes do not fit each other or an index names no motif.
     """
@@ -27,6 +32,8 @@ class Mosaic:
     motifs: Float[Tensor, "k s"]
     indices: Integer[Tensor, " m"]
     layout: Layout
+    scales: Float32[Tensor, " p"] | None = None
+    config: MosaicConfig | None = None
 
     def __post_init__(self) -> None:
         motifs, indices, size = self.motifs, self.indices, self.layout.block_size
@@ -49,6 +56,8 @@ class Mosaic:
                 raise ValueError(
                     f"indices must be 0 to {len(motifs) - 1}, got {low} to {high}"
                 )
+        if self.scales is not None:
+            object.__setattr__(self, "scales", _checked(self.scales, self.layout))
         object.__setattr__(self, "motifs", motifs.detach().clone())
         object.__setattr__(self, "indices", indices.to(index_dtype(len(motifs)), copy=True))
 
@@ -90,13 +99,20 @@ class Mosaic:
 
     def rebuilt(self, placement: Placement) -> Iterator[tuple[int, Tensor]]:
         """First weight and values of successive pieces of one parameter, flat, in its dtype."""
-        size = self.layout.block_size
+        size, scale = self.layout.block_size, self.scale(placement)
         for first in range(placement.start, placement.stop, PIECE):
             last = min(first + PIECE, placement.stop)
             blocks = self.motifs.index_select(0, self.indices[first:last].int())
             start = (first - placement.start) * size
             flat = blocks.view(-1)[: placement.num_weights - start]
-            yield start, flat.to(placement.dtype)
+            yield start, scaled(flat, scale, placement.dtype)
+
+    def scale(self, placement: Placement) -> Float32[Tensor, ""] | None:
+        """What the motifs of one parameter are multiplied by, if by anything."""
+        if self.scales is None:
+            return None
+        places = self.layout.placements
+        return self.scales[bisect_left(places, placement.start, key=lambda p: p.start)]
 
     def dense(self) -> dict[str, Tensor]:
         """All constrained parameters by name, as ordinary tensors."""
@@ -120,7 +136,30 @@ class Mosaic:
                 flat[start : start + len(values)] = values
             if flat.data_ptr() != tensor.data_ptr():  # not contiguous: flat is a copy
                 tensor.copy_(flat.view(placement.shape))
+        self.remember_(model)
+
+    def remember_(self, model: nn.Module) -> None:
+        """Lets `Mosaic.of` know that `model` is this mosaic."""
         model.__dict__[_MEMORY] = self
+
+
+def scaled(motifs: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """What `motifs` leave in a parameter of `dtype`: multiplied once, in float32 or float64."""
+    if scale is None:
+        return motifs.to(dtype)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    return (motifs.to(wide) * scale.to(wide)).to(dtype)
+
+
+def _checked(scales: Tensor, layout: Layout) -> Tensor:
+    if scales.dtype != torch.float32 or tuple(scales.shape) != (len(layout.placements),):
+        raise ValueError(
+            f"scales must be {len(layout.placements)} float32 values, one for each "
+            f"parameter, got {scales.dtype} of shape {tuple(scales.shape)}"
+        )
+    if not bool((torch.isfinite(scales) & (scales > 0)).all()):
+        raise ValueError("scales must be finite and above 0")
+    return scales.detach().clone()
 
 
 def index_dtype(num_motifs: int) -> torch.dtype:

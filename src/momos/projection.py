@@ -59,7 +59,7 @@ def project_(
     indices = _assign(model, layout, motifs)
     _keep(model, layout, motifs, indices)
     _check_range(layout, motifs, indices)
-    mosaic = Mosaic(motifs, indices, layout)
+    mosaic = Mosaic(motifs, indices, layout, config=config)
     distortion, moved = _difference(model, mosaic)
     mosaic.write_(model)
     return Projection(mosaic, distortion, moved)

@@ -1,0 +1,89 @@
+"""Values of any dtype to bytes and back, bit for bit.
+
+Values are cut into packs and each pack into planes: the lowest bytes of all values, their second
+bytes, and so on. Planes that hold exponents are far from random and planes of mantissas are not,
+so each is coded as suits it. (Rotating the sign out of the exponents' byte gained 0.3 % of the
+motifs of a ResNet-20, and was left out.)
+"""
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from momos.codec.streams import STREAM_SYMBOLS, CorruptError, Model, Stream
+
+PACK_VALUES = STREAM_SYMBOLS
+RAW = 0  # in place of a rate: the plane itself
+DEFLATE = 32  # likewise: a zlib stream of it (RFC 1950)
+SAMPLE = 1 << 16  # bytes of a plane by which deflate is judged; it is slow
+
+
+@dataclass(frozen=True)
+class Pack:
+    """The planes of at most `PACK_VALUES` values, lowest bytes first."""
+
+    planes: list[Stream]
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(len(plane.data) for plane in self.planes)
+
+
+def pack(values: Tensor) -> Pack:
+    """The pack of `values` (flat, contiguous, on the CPU, at most `PACK_VALUES`)."""
+    planes = values.view(torch.uint8).view(-1, values.itemsize).T.contiguous()
+    return Pack([_shortest(plane) for plane in planes])
+
+
+def unpack(pack: Pack, values: Tensor) -> None:
+    """Fills `values` (flat, contiguous, on the CPU) from `pack`.
+
+    Raises:
+        CorruptError: if the planes are not those of that many values.
+    """
+    planes = torch.empty(values.itemsize, len(values), dtype=torch.uint8)
+    for stream, plane in zip(pack.planes, planes, strict=True):
+        _fill(plane, stream)
+    if values.dtype == torch.bool and len(values) and int(planes.max()) > 1:
+        raise CorruptError("a bool must be stored as 0 or 1")
+    values.view(torch.uint8).copy_(planes.T.reshape(-1))
+
+
+def _shortest(plane: Tensor) -> Stream:
+    model = Model.uniform(256)
+    rate, bits = model.choose_rate(plane)
+    raw = Stream(RAW, plane.numpy().tobytes())
+    best = model.encode(plane, rate=rate) if rate else raw
+    sample = raw.data[:SAMPLE]
+    if 8 * len(zlib.compress(sample, 1)) < bits * len(sample) / max(1, len(plane)):
+        deflated = Stream(DEFLATE, zlib.compress(raw.data, 9))
+        best = min(best, deflated, key=lambda stream: len(stream.data))
+    return min(raw, best, key=lambda stream: len(stream.data))
+
+
+def _fill(plane: Tensor, stream: Stream) -> None:
+    if stream.rate == DEFLATE:
+        data = _inflate(stream.data, len(plane))
+    elif stream.rate == RAW:
+        data = stream.data
+    else:
+        return Model.uniform(256).decode(stream, plane)
+    if len(data) != len(plane):
+        raise CorruptError(f"a plane must have {len(plane)} bytes, got {len(data)}")
+    plane.numpy()[:] = np.frombuffer(data, dtype=np.uint8)
+    return None
+
+
+def _inflate(data: bytes, length: int) -> bytes:
+    """At most `length + 1` bytes, whatever `data` would grow to."""
+    inflater = zlib.decompressobj()
+    try:
+        plane = inflater.decompress(data, length + 1)
+    except zlib.error as error:
+        raise CorruptError(f"a deflated plane must be a zlib stream: {error}") from None
+    if not inflater.eof or inflater.unused_data:
+        raise CorruptError("a deflated plane must end with its zlib stream")
+    return plane

@@ -1,0 +1,73 @@
+"""Writing a file whole or not at all.
+
+Bytes go to a file of a fixed name beside the target, which is locked while it is written and
+renamed when it is on the disk. A process that dies leaves at most that one file, and the next
+that saves to the same target takes it over.
+"""
+
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A file to write to, which becomes `path` if the block ends without an error.
+
+    Raises:
+        OSError: if `path` cannot be written there, or another process is writing it.
+    """
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise IsADirectoryError(f"a file must be written to a file name, got {path}")
+    if target.exists() and not stat.S_ISREG(target.stat().st_mode):
+        raise OSError(f"only an ordinary file can be replaced, got {path}")
+    part = target.with_name(f".{target.name}.part")
+    with _locked(part) as file:
+        try:
+            file.truncate(0)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(part, target)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+    _sync_folder(target.parent)
+
+
+@contextmanager
+def _locked(part: Path) -> Iterator[BinaryIO]:
+    while True:
+        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        with os.fdopen(descriptor, "r+b") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BlockingIOError(
+                    f"one process at a time must write a file, but another is writing {part}"
+                ) from None
+            if _is_still(file, part):
+                yield file
+                return
+
+
+def _is_still(file: BinaryIO, part: Path) -> bool:
+    """Whether nobody renamed or removed `part` between its opening and its locking."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), part.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _sync_folder(folder: Path) -> None:
+    """Puts the new name on the disk too."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

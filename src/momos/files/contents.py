@@ -1,0 +1,163 @@
+"""What goes into a file: which tensors, which of them are blocks, and how to read the others."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from momos.blocks import Placement, memory
+from momos.codec import PACK_VALUES
+from momos.files.manifest import DTYPES, Record
+from momos.mosaic import Mosaic
+
+PARAMETER = "parameter"
+BUFFER = "buffer"
+TEMPORARY = "buffer that state_dict leaves out"
+FROZEN = "frozen"
+EMPTY = "empty"
+LEFT_OUT = "left out by include and exclude"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Records without their streams, in the order of the file; blocks in that of the layout."""
+
+    records: tuple[Record, ...]
+    mosaic: Mosaic | None
+    read: Callable[[str, int, int], Tensor]  # values of a dense tensor, flat, from and to
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def config(self) -> dict[str, Any] | None:
+        config = self.mosaic.config if self.mosaic else None
+        return asdict(config) if config else None
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes in memory of all that the file will hold."""
+        mosaic = self.mosaic
+        bank = mosaic.num_motifs * 8 + mosaic.motifs.nbytes if mosaic else 0
+        return bank + sum(record.num_bytes for record in self.records)
+
+    def pieces(self, record: Record) -> Iterator[Tensor]:
+        """The values of a tensor, flat, piece by piece, contiguous and on the CPU."""
+        if record.stored == "blocks":
+            assert self.mosaic is not None
+            for _, values in self.mosaic.rebuilt(self._places[record.name]):
+                yield values.cpu().contiguous()
+            return
+        for start in range(0, record.num_weights, PACK_VALUES):
+            yield self.read(
+                record.name, start, min(start + PACK_VALUES, record.num_weights)
+            )
+
+    def record(self, name: str) -> Record:
+        return self._records[name]
+
+    @cached_property
+    def _records(self) -> dict[str, Record]:
+        return {record.name: record for record in self.records}
+
+    @cached_property
+    def _places(self) -> dict[str, Placement]:
+        places = self.mosaic.layout.placements if self.mosaic else ()
+        return {place.name: place for place in places}
+
+    @classmethod
+    def of_mosaic(cls, mosaic: Mosaic) -> "Contents":
+        return cls(_blocks(mosaic), mosaic, _nothing)
+
+    @classmethod
+    def of_model(cls, model: nn.Module) -> "Contents":
+        """All parameters and buffers of `model`, which must be a mosaic if it has any to train.
+
+        Raises:
+            ValueError: if it is not, or something in it is not an ordinary tensor.
+        """
+        trainable = any(p.requires_grad for p in model.parameters())
+        mosaic = Mosaic.of(model) if trainable else None
+        blocks = {place.name for place in mosaic.layout.placements} if mosaic else set()
+        found = list(named_tensors(model))
+        first = {memory(tensor): name for name, tensor, _ in reversed(found)}
+        first |= {memory(tensor): name for name, tensor, _ in found if name in blocks}
+        tensors, records = {}, []
+        for name, tensor, kind in found:
+            persistent = kind != TEMPORARY
+            if (same := first[memory(tensor)]) != name:
+                records.append(Record(name, "same", same_as=same, persistent=persistent))
+                continue
+            tensors[name] = _ordinary(name, tensor)
+            records.append(
+                Record(
+                    name,
+                    "dense",
+                    tuple(tensor.shape),
+                    tensor.dtype,
+                    why=_why(tensor, kind),
+                    persistent=persistent,
+                )
+            )
+
+        def read(name: str, start: int, stop: int) -> Tensor:
+            return tensors[name].view(-1)[start:stop].cpu()
+
+        return cls(_with_blocks(records, mosaic), mosaic, read)
+
+
+def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor, str]]:
+    """Every name of every parameter and buffer, in the order of `state_dict`."""
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        dot = prefix and f"{prefix}."
+        if type(module).get_extra_state is not nn.Module.get_extra_state:
+            raise ValueError(
+                f"a model must be tensors alone, but module {prefix!r} has extra state, "
+                "which a file cannot hold"
+            )
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                yield dot + name, parameter, PARAMETER
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                lasting = name not in module._non_persistent_buffers_set
+                yield dot + name, buffer, BUFFER if lasting else TEMPORARY
+
+
+def _ordinary(name: str, tensor: Tensor) -> Tensor:
+    if is_lazy(tensor) or tensor.is_meta:
+        raise ValueError(f"tensor {name!r} must hold values, got one without")
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        raise ValueError(f"tensor {name!r} must be strided, got {tensor.layout}")
+    if tensor.dtype not in DTYPES.values():
+        raise ValueError(f"tensor {name!r} must have a plain dtype, got {tensor.dtype}")
+    return tensor.detach().resolve_conj().resolve_neg().contiguous()
+
+
+def _why(tensor: Tensor, kind: str) -> str:
+    if kind != PARAMETER:
+        return kind
+    if not tensor.numel():
+        return EMPTY
+    return LEFT_OUT if tensor.requires_grad else FROZEN
+
+
+def _with_blocks(records: list[Record], mosaic: Mosaic | None) -> tuple[Record, ...]:
+    """`records`, with those of the mosaic as blocks, in the order of its layout."""
+    blocks = _blocks(mosaic) if mosaic else ()
+    names = {record.name for record in blocks}
+    ordered = iter(blocks)
+    return tuple(next(ordered) if record.name in names else record for record in records)
+
+
+def _blocks(mosaic: Mosaic) -> tuple[Record, ...]:
+    return tuple(
+        Record(place.name, "blocks", place.shape, place.dtype)
+        for place in mosaic.layout.placements
+    )
+
+
+def _nothing(name: str, start: int, stop: int) -> Tensor:
+    raise KeyError(name)

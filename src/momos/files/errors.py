@@ -1,0 +1,16 @@
+"""What is raised when a file is not what it must be."""
+
+import os
+
+
+class FormatError(ValueError):
+    """A file that is not a whole, valid .momos file: which file and section, and what is wrong."""
+
+    def __init__(self, path: str | os.PathLike[str], section: str, problem: str) -> None:
+        super().__init__(f"{os.fspath(path)}: {section}: {problem}")
+        self.path = os.fspath(path)
+        self.section = section
+        self.problem = problem
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
+        return type(self), (self.path, self.section, self.problem)

@@ -1,0 +1,142 @@
+"""Loading a network."""
+
+import os
+from dataclasses import fields
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from momos.blocks import memory
+from momos.config import MosaicConfig
+from momos.files.checkpoint import Checkpoint
+from momos.files.contents import TEMPORARY, named_tensors
+from momos.files.hashing import sha256_of
+from momos.files.manifest import Record
+from momos.files.parallel import in_parallel
+from momos.files.progress import Progress, quiet
+from momos.files.reader import MosaicFile
+from momos.mosaic import Mosaic, index_dtype
+
+
+def load(path: str | os.PathLike[str]) -> Checkpoint:
+    """All that the file at `path` holds, on the CPU; every checksum is compared.
+
+    Raises:
+        FormatError: if the file is damaged or not a .momos file; says where and how.
+        OSError: if it cannot be read.
+    """
+    with MosaicFile(path) as file:
+        return checkpoint_of(file)
+
+
+def checkpoint_of(file: MosaicFile, progress: Progress = quiet) -> Checkpoint:
+    """All that `file` holds, every checksum compared."""
+    file.file.check()
+    manifest, mosaic = file.manifest, mosaic_of(file, progress)
+    dense = {record.name: file.tensor(record.name) for record in manifest.of_kind("dense")}
+    checkpoint = Checkpoint(mosaic, dense, manifest.records, manifest.metadata)
+    found = sha256_of(manifest.records, checkpoint.contents().pieces, progress)
+    file.check_weights(found)
+    return checkpoint
+
+
+def mosaic_of(file: MosaicFile, progress: Progress = quiet) -> Mosaic | None:
+    """The mosaic that `file` holds, if it holds one."""
+    manifest = file.manifest
+    layout = manifest.layout()
+    if layout is None:
+        return None
+    indices = torch.empty(layout.num_blocks, dtype=index_dtype(file.bank.num_motifs))
+    jobs = (job for record in manifest.of_kind("blocks") for job in file.streams(record))
+    done = 0
+    for part in in_parallel(lambda job: file.decode(*job), jobs):
+        indices[done : done + len(part)] = part
+        done += len(part)
+        progress("decoding", done, len(indices))
+    with file.file.problems("manifest"):
+        return Mosaic(file.motifs, indices, layout, file.scales, config_of(file))
+
+
+@torch.no_grad()
+def load_(model: nn.Module, path: str | os.PathLike[str]) -> Checkpoint:
+    """Gives every parameter and buffer of `model` the values that the file at `path` holds.
+
+    The model may be on any device. Buffers that `state_dict` leaves out are set where the model
+    has them too. Afterwards the model is a mosaic that `Mosaic.of` knows.
+
+    Raises:
+        FormatError: if the file is damaged or not a .momos file.
+        ValueError: if the model has other names, shapes or dtypes; lists them all. The model is
+            then unchanged.
+    """
+    with MosaicFile(path) as file:
+        tensors = {name: tensor for name, tensor, _ in named_tensors(model)}
+        _check_model(model, file)
+        checkpoint = checkpoint_of(file)
+    values = checkpoint.contents()
+    for record in checkpoint.records:
+        stored = values.record(record.same_as or record.name)
+        if record.name not in tensors or not _fits(tensors[record.name], stored):
+            continue
+        flat = torch.cat([torch.empty(0, dtype=stored.dtype), *values.pieces(stored)])
+        tensors[record.name].copy_(flat.view(stored.shape))
+    mosaic, parameters = checkpoint.mosaic, dict(model.named_parameters())
+    if mosaic and all(place.name in parameters for place in mosaic.layout.placements):
+        mosaic.remember_(model)
+    return checkpoint
+
+
+def _check_model(model: nn.Module, file: MosaicFile) -> None:
+    """Refuses a model that the file does not fit, naming everything that is wrong."""
+    records = {record.name: record for record in file.manifest.records}
+    tensors = {name: (tensor, kind) for name, tensor, kind in named_tensors(model)}
+    missing = [
+        name
+        for name, (_, kind) in tensors.items()
+        if name not in records and kind != TEMPORARY
+    ]
+    unexpected = [n for n, r in records.items() if n not in tensors and r.persistent]
+    other, holders = [], {}
+    for name, (tensor, kind) in tensors.items():
+        if name not in records:
+            continue
+        stored = records[records[name].same_as or name]
+        if not _fits(tensor, stored) and kind != TEMPORARY:
+            other.append(
+                f"{name} (file: {stored.dtype} {stored.shape}, "
+                f"model: {tensor.dtype} {tuple(tensor.shape)})"
+            )
+        first, held = holders.setdefault(memory(tensor), (name, stored.name))
+        if held != stored.name:
+            other.append(f"{name} (the model ties it to {first}, the file does not)")
+    problems = [
+        f"{title}: {', '.join(names)}"
+        for title, names in (
+            ("only the model has", missing),
+            ("only the file has", unexpected),
+            ("of another shape, dtype or tying", other),
+        )
+        if names
+    ]
+    if problems:
+        raise ValueError(
+            f"the model must have the tensors of {file.path}; " + "; ".join(problems)
+        )
+
+
+def _fits(tensor: Tensor, stored: Record) -> bool:
+    return not is_lazy(tensor) and (tuple(tensor.shape), tensor.dtype) == (
+        stored.shape,
+        stored.dtype,
+    )
+
+
+def config_of(file: MosaicFile) -> MosaicConfig | None:
+    """What the mosaic in `file` was made by, if that was saved."""
+    config = file.manifest.config
+    if config is None:
+        return None
+    known = {field.name for field in fields(MosaicConfig)}
+    with file.file.problems("manifest"):
+        return MosaicConfig(**{key: value for key, value in config.items() if key in known})

@@ -1,0 +1,173 @@
+"""The manifest: what a file holds, and how long each coded part of it is."""
+
+import json
+import math
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+
+from momos.blocks import Layout, Placement
+
+DTYPES = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (
+        *(torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64),
+        *(torch.int8, torch.int16, torch.int32, torch.int64),
+        *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+        *(torch.complex32, torch.complex64, torch.complex128),
+        *(torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz),
+        *(torch.float8_e5m2fnuz, torch.float8_e8m0fnu),
+    )
+}
+GROWTH = 64  # the manifest grows at most this many times when it is inflated,
+LEAST_GROWTH = 1 << 16  # or to this many bytes
+
+Coded = tuple[int, int]  # the rate of a stream or plane, and its length in bytes
+Packs = tuple[tuple[Coded, ...], ...]  # of each pack, its planes
+
+
+@dataclass(frozen=True)
+class Record:
+    """One tensor: its name, and whether it is blocks, dense, or the same as another."""
+
+    name: str
+    stored: Literal["blocks", "dense", "same"]
+    shape: tuple[int, ...] = ()
+    dtype: torch.dtype = torch.float32
+    streams: tuple[Coded, ...] = ()
+    distortion: float | None = None
+    same_as: str = ""
+    why: str = ""
+    persistent: bool = True
+
+    @property
+    def num_weights(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the tensor itself; none for what is the same as another."""
+        return 0 if self.stored == "same" else self.num_weights * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Bank:
+    """The motifs, their scales and their usage, as coded; `significant` 0 means no table."""
+
+    block_size: int
+    num_motifs: int
+    dtype: torch.dtype
+    packs: Packs
+    scales: Packs | None = None
+    significant: int = 0
+    usage: tuple[Coded, ...] = ()
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of motifs and usage in memory."""
+        return self.num_motifs * (self.block_size * self.dtype.itemsize + 8)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All that is known of a file before anything is decoded."""
+
+    records: tuple[Record, ...]
+    bank: Bank | None
+    dense: tuple[tuple[torch.dtype, Packs], ...]
+    sha256: str
+    config: dict[str, Any] | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+    producer: str = ""
+
+    def of_kind(self, stored: str) -> Iterator[Record]:
+        return (record for record in self.records if record.stored == stored)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes in memory of all that the file holds."""
+        bank = self.bank.num_bytes if self.bank else 0
+        return bank + sum(record.num_bytes for record in self.records)
+
+    def layout(self) -> Layout | None:
+        """The layout of the mosaic, if there is one."""
+        if self.bank is None:
+            return None
+        size, start, placements = self.bank.block_size, 0, []
+        for record in self.of_kind("blocks"):
+            count = -(-record.num_weights // size)
+            placements.append(
+                Placement(
+                    name=record.name,
+                    shape=record.shape,
+                    dtype=record.dtype,
+                    start=start,
+                    num_blocks=count,
+                    num_weights=record.num_weights,
+                )
+            )
+            start += count
+        return Layout(size, tuple(placements))
+
+
+def num_packed(packs: Packs) -> int:
+    """Bytes of coded packs."""
+    return sum(length for planes in packs for _, length in planes)
+
+
+def write_manifest(manifest: Manifest) -> bytes:
+    """The section of `manifest`: JSON, deflated."""
+    value: dict[str, Any] = {"producer": manifest.producer}
+    if manifest.bank is not None:
+        value["motifs"] = _bank(manifest.bank)
+    value["tensors"] = [_record(record) for record in manifest.records]
+    value["dense"] = [
+        {"dtype": _name(dtype), "packs": packs} for dtype, packs in manifest.dense
+    ]
+    value["sha256"] = manifest.sha256
+    if manifest.config is not None:
+        value["config"] = manifest.config
+    if manifest.metadata:
+        value["metadata"] = manifest.metadata
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+    deflated = zlib.compress(text, 9)
+    if len(text) > max(LEAST_GROWTH, GROWTH * len(deflated)):
+        return zlib.compress(text, 0)
+    return deflated
+
+
+def _bank(bank: Bank) -> dict[str, Any]:
+    value: dict[str, Any] = {
+        "block_size": bank.block_size,
+        "num_motifs": bank.num_motifs,
+        "dtype": _name(bank.dtype),
+        "packs": bank.packs,
+    }
+    if bank.scales is not None:
+        value["scales"] = bank.scales
+    if bank.significant:
+        value["usage"] = {"significant": bank.significant, "streams": bank.usage}
+    return value
+
+
+def _record(record: Record) -> dict[str, Any]:
+    value: dict[str, Any] = {"name": record.name, "stored": record.stored}
+    if record.stored == "same":
+        return value | {"as": record.same_as}
+    value |= {"shape": record.shape, "dtype": _name(record.dtype)}
+    if record.stored == "blocks":
+        value["streams"] = record.streams
+    if record.distortion is not None:
+        value["distortion"] = record.distortion
+    if record.why:
+        value["why"] = record.why
+    if not record.persistent:
+        value["persistent"] = False
+    return value
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

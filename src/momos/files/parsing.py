@@ -1,0 +1,220 @@
+"""Reading the manifest: every field is checked before anything relies on it.
+
+Keys that this version does not know are ignored: later writers may add what readers can do
+without.
+"""
+
+import json
+import math
+import re
+import zlib
+from typing import Any
+
+import torch
+
+from momos.blocks import DTYPES as BLOCK_DTYPES
+from momos.codec import SIGNIFICANT
+from momos.codec.streams import MOST_SYMBOLS
+from momos.files.fields import (
+    MOST_DIMENSIONS,
+    MOST_NUMBER,
+    Fields,
+    short_of,
+    text_of,
+    whole_of,
+)
+from momos.files.manifest import (
+    GROWTH,
+    LEAST_GROWTH,
+    Bank,
+    Manifest,
+    Packs,
+    Record,
+)
+
+
+def read_manifest(section: bytes) -> Manifest:
+    """The manifest in `section`.
+
+    Raises:
+        ValueError: if it is none; says which field.
+    """
+    fields = Fields(_json(_inflate(section)), "the manifest")
+    about = Fields(fields.any("motifs"), "'motifs'") if "motifs" in fields else None
+    block_size = about.whole("block_size", least=1) if about else None
+    records = _records(fields, block_size)
+    sha256 = fields.text("sha256")
+    if not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise ValueError(f"'sha256' must be 64 hexadecimal digits, got {short_of(sha256)}")
+    blocks = sum(record.stored == "blocks" for record in records)
+    return Manifest(
+        records=records,
+        bank=_bank(about, blocks) if about else None,
+        dense=_dense(fields, records),
+        sha256=sha256,
+        config=Fields(fields.any("config"), "'config'").value
+        if "config" in fields
+        else None,
+        metadata=_metadata(fields),
+        producer=fields.text("producer"),
+    )
+
+
+def _bank(fields: Fields, num_tensors: int) -> Bank:
+    if not num_tensors:
+        raise ValueError("where there are motifs, a tensor must be blocks")
+    block_size = fields.whole("block_size", least=1)
+    num_motifs = fields.whole("num_motifs", least=1, most=MOST_SYMBOLS)
+    dtype = fields.dtype("dtype")
+    if dtype not in BLOCK_DTYPES:
+        raise ValueError(f"'dtype' of motifs must be a floating one, got {dtype}")
+    significant, usage = 0, ()
+    if "usage" in fields:
+        table = Fields(fields.any("usage"), "'usage'")
+        significant = table.whole(
+            "significant", least=SIGNIFICANT.start, most=SIGNIFICANT.stop - 1
+        )
+        usage = table.coded("streams", num_motifs)
+    return Bank(
+        block_size=block_size,
+        num_motifs=num_motifs,
+        dtype=dtype,
+        packs=fields.packs("packs", num_motifs * block_size, dtype),
+        scales=(
+            fields.packs("scales", num_tensors, torch.float32)
+            if "scales" in fields
+            else None
+        ),
+        significant=significant,
+        usage=usage,
+    )
+
+
+def _records(fields: Fields, block_size: int | None) -> tuple[Record, ...]:
+    records: dict[str, Record] = {}
+    for row in fields.rows("tensors"):
+        record = _record(Fields(row, "a tensor"), block_size)
+        if record.name in records:
+            raise ValueError(f"names must differ, got {record.name!r} twice")
+        records[record.name] = record
+    for record in records.values():
+        if record.stored == "same" and (
+            record.same_as not in records or records[record.same_as].stored == "same"
+        ):
+            raise ValueError(
+                f"{record.name!r} must be the same as a stored tensor, got {record.same_as!r}"
+            )
+    return tuple(records.values())
+
+
+def _record(fields: Fields, block_size: int | None) -> Record:
+    name = fields.text("name")
+    fields.where = f"tensor {name!r}"
+    stored = fields.text("stored")
+    persistent = fields.value.get("persistent", True)
+    if type(persistent) is not bool:
+        raise ValueError(f"'persistent' of {fields.where} must be true or false")
+    if stored == "same":
+        return Record(name, "same", same_as=fields.text("as"), persistent=persistent)
+    shape, dtype = _shape(fields), fields.dtype("dtype")
+    why = fields.text("why") if "why" in fields else ""
+    if stored == "dense":
+        return Record(name, "dense", shape, dtype, why=why, persistent=persistent)
+    if stored != "blocks":
+        raise ValueError(
+            f"'stored' of {fields.where} must be known, got {short_of(stored)}"
+        )
+    count = math.prod(shape)
+    if block_size is None or dtype not in BLOCK_DTYPES or not count:
+        raise ValueError(
+            f"{fields.where} cannot be blocks: no motifs, or not floating weights"
+        )
+    return Record(
+        name,
+        "blocks",
+        shape,
+        dtype,
+        streams=fields.coded("streams", -(-count // block_size)),
+        distortion=_distortion(fields),
+        why=why,
+        persistent=persistent,
+    )
+
+
+def _shape(fields: Fields) -> tuple[int, ...]:
+    rows = fields.rows("shape")
+    where = f"'shape' of {fields.where}"
+    shape = tuple(whole_of(row, where, 0, MOST_NUMBER) for row in rows)
+    if len(shape) > MOST_DIMENSIONS or math.prod(max(1, n) for n in shape) > MOST_NUMBER:
+        raise ValueError(f"{where} must be that of a tensor, got {short_of(rows)}")
+    return shape
+
+
+def _distortion(fields: Fields) -> float | None:
+    value = fields.value.get("distortion")
+    if value is None:
+        return None
+    if type(value) not in (int, float) or not 0 <= value < math.inf:
+        raise ValueError(f"'distortion' of {fields.where} must be a number of at least 0")
+    return float(value)
+
+
+def _dense(
+    fields: Fields, records: tuple[Record, ...]
+) -> tuple[tuple[torch.dtype, Packs], ...]:
+    counts: dict[torch.dtype, int] = {}
+    for record in records:
+        if record.stored == "dense":
+            counts[record.dtype] = counts.get(record.dtype, 0) + record.num_weights
+    groups = [Fields(row, "'dense'") for row in fields.rows("dense")]
+    found = [group.dtype("dtype") for group in groups]
+    if found != list(counts):
+        raise ValueError(
+            f"'dense' must have one group for each of {list(counts)}, got {found}"
+        )
+    return tuple(
+        (dtype, group.packs("packs", counts[dtype], dtype))
+        for dtype, group in zip(found, groups, strict=True)
+    )
+
+
+def _metadata(fields: Fields) -> dict[str, str]:
+    if "metadata" not in fields:
+        return {}
+    value = Fields(fields.any("metadata"), "'metadata'").value
+    return {
+        text_of(key, "a key of 'metadata'"): text_of(text, f"'metadata' at {key!r}")
+        for key, text in value.items()
+    }
+
+
+def _inflate(section: bytes) -> bytes:
+    most = max(LEAST_GROWTH, GROWTH * len(section))
+    inflater = zlib.decompressobj()
+    try:
+        text = inflater.decompress(section, most + 1)
+    except zlib.error as error:
+        raise ValueError(f"must be a zlib stream: {error}") from None
+    if len(text) > most:
+        raise ValueError(f"must hold at most {most} bytes of JSON, got more")
+    if not inflater.eof or inflater.unused_data:
+        raise ValueError("must be one whole zlib stream")
+    return text
+
+
+def _json(text: bytes) -> object:
+    try:
+        return json.loads(text.decode(), parse_constant=_refuse, object_pairs_hook=_unique)
+    except RecursionError:
+        raise ValueError("JSON must not be nested so deep") from None
+
+
+def _refuse(constant: str) -> object:
+    raise ValueError(f"numbers must be finite, got {constant}")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise ValueError("keys of an object must differ")
+    return value

@@ -1,0 +1,286 @@
+"""Reading a file: nothing in it is believed before it is checked."""
+
+import os
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor
+
+from momos.blocks import PIECE
+from momos.codec import (
+    PACK_VALUES,
+    STREAM_SYMBOLS,
+    Model,
+    Stream,
+    read_usage_table,
+)
+from momos.files.container import header_size
+from momos.files.hashing import sha256_of
+from momos.files.manifest import Bank, Manifest, Packs, Record, num_packed
+from momos.files.packs import cut, unpack_all
+from momos.files.parsing import read_manifest
+from momos.files.progress import Progress, quiet
+from momos.files.sections import SectionFile
+from momos.mosaic import index_dtype, scaled
+
+
+class MosaicFile:
+    """An open .momos file, whose tensors can be decoded one by one.
+
+    Opening it checks its header and its manifest, decoding a tensor checks what it reads, and
+    `verify` checks everything.
+
+    Raises:
+        FormatError: if the file is not a whole, valid one.
+        OSError: if it cannot be read.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.file = SectionFile(path)
+        try:
+            self.manifest = self._manifest()
+            self._check_lengths()
+        except BaseException:
+            self.close()
+            raise
+        self._held: tuple[torch.dtype | None, int, Tensor] = (None, 0, torch.empty(0))
+
+    def __enter__(self) -> "MosaicFile":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.file.close()
+
+    @property
+    def path(self) -> Path:
+        return self.file.path
+
+    @property
+    def sections(self) -> dict[str, int]:
+        """Bytes of the header, and of each section."""
+        lengths = {name: part.length for name, part in self.file.sections.items()}
+        return {"header": self.file.start, **lengths}
+
+    @property
+    def names(self) -> list[str]:
+        return [record.name for record in self.manifest.records]
+
+    def tensor(self, name: str) -> Tensor:
+        """One tensor; of the others nothing is decoded.
+
+        Raises:
+            KeyError: if the file has no tensor of that name.
+            FormatError: if the parts of the file that it needs are damaged.
+        """
+        record = self._records[name]
+        record = self._records[record.same_as or name]
+        flat = torch.empty(record.num_weights, dtype=record.dtype)
+        start = 0
+        for values in self.pieces(record):
+            flat[start : start + len(values)] = values
+            start += len(values)
+        return flat.view(record.shape)
+
+    def pieces(self, record: Record) -> Iterator[Tensor]:
+        """The values of a stored tensor, flat, piece by piece."""
+        return self._blocks(record) if record.stored == "blocks" else self._dense(record)
+
+    def indices(self, record: Record) -> Iterator[Tensor]:
+        """Which motif each block of a tensor is, stream by stream."""
+        return (self.decode(*job) for job in self.streams(record))
+
+    def streams(self, record: Record) -> Iterator[tuple[Stream, int]]:
+        """The streams of a tensor that is blocks, and how many blocks each has."""
+        bank = self.bank
+        position = self._positions[record.name]
+        left = -(-record.num_weights // bank.block_size)
+        for rate, length in record.streams:
+            yield (
+                Stream(rate, self.file.read("mosaic", position, length)),
+                min(left, STREAM_SYMBOLS),
+            )
+            position, left = position + length, left - STREAM_SYMBOLS
+
+    def decode(self, stream: Stream, num_blocks: int) -> Tensor:
+        """The indices that a stream codes."""
+        indices = torch.empty(num_blocks, dtype=index_dtype(self.bank.num_motifs))
+        with self.file.problems("mosaic"):
+            self._model.decode(stream, indices)
+        return indices
+
+    def verify(self, progress: Progress = quiet) -> None:
+        """Decodes everything and compares all checksums.
+
+        Raises:
+            FormatError: if one does not agree; says which.
+        """
+        self.file.check()
+        self.check_weights(sha256_of(self.manifest.records, self.pieces, progress))
+
+    def check_weights(self, sha256: str) -> None:
+        """Compares the checksum of all values with the one that they were saved with."""
+        if sha256 != self.manifest.sha256:
+            raise self.file.error(
+                "weights", f"must have SHA-256 {self.manifest.sha256}, got {sha256}"
+            )
+
+    @cached_property
+    def motifs(self) -> Float[Tensor, "k s"]:
+        """The motifs, in their own dtype.
+
+        Raises:
+            FormatError: if their section is damaged.
+        """
+        bank = self.bank
+        section = self.file.section("motifs")
+        flat = torch.empty(bank.num_motifs * bank.block_size, dtype=bank.dtype)
+        with self.file.problems("motifs"):
+            unpack_all(section, bank.packs, flat)
+        return flat.view(bank.num_motifs, bank.block_size)
+
+    @cached_property
+    def scales(self) -> Float32[Tensor, " p"] | None:
+        """What the motifs are multiplied by in each tensor of blocks, if by anything."""
+        bank = self.bank
+        if bank.scales is None:
+            return None
+        section = self.file.section("motifs")[num_packed(bank.packs) :]
+        scales = torch.empty(sum(1 for _ in self.manifest.of_kind("blocks")))
+        with self.file.problems("motifs"):
+            unpack_all(section, bank.scales, scales)
+            if not bool((torch.isfinite(scales) & (scales > 0)).all()):
+                raise ValueError("scales must be finite and above 0")
+        return scales
+
+    @property
+    def bank(self) -> Bank:
+        """How motifs and usage are coded.
+
+        Raises:
+            ValueError: if no tensor of the file is blocks.
+        """
+        if self.manifest.bank is None:
+            raise ValueError(
+                f"{self.file.path} must hold a mosaic, but no tensor in it is blocks"
+            )
+        return self.manifest.bank
+
+    @cached_property
+    def _model(self) -> Model:
+        bank = self.bank
+        section = memoryview(self.file.section("usage"))
+        with self.file.problems("usage"):
+            if not bank.significant:
+                return Model.uniform(bank.num_motifs)
+            streams = list(cut(section, bank.usage))
+            table = read_usage_table(streams, bank.num_motifs, significant=bank.significant)
+            return Model(table.usage)
+
+    @cached_property
+    def _records(self) -> dict[str, Record]:
+        return {record.name: record for record in self.manifest.records}
+
+    @cached_property
+    def _scale_of(self) -> dict[str, Tensor | None]:
+        names = [record.name for record in self.manifest.of_kind("blocks")]
+        scales = self.scales
+        return dict(
+            zip(names, [None] * len(names) if scales is None else scales, strict=True)
+        )
+
+    def _blocks(self, record: Record) -> Iterator[Tensor]:
+        left, scale = record.num_weights, self._scale_of[record.name]
+        for indices in self.indices(record):
+            for part in indices.split(PIECE):
+                flat = self.motifs.index_select(0, part.int()).view(-1)[:left]
+                left -= len(flat)
+                yield scaled(flat, scale, record.dtype)
+
+    def _dense(self, record: Record) -> Iterator[Tensor]:
+        start = self._positions[record.name]
+        stop = start + record.num_weights
+        for number in range(start // PACK_VALUES, -(-stop // PACK_VALUES)):
+            low = number * PACK_VALUES
+            if start < stop:
+                yield self._pack(record.dtype, number)[max(0, start - low) : stop - low]
+
+    def _pack(self, dtype: torch.dtype, number: int) -> Tensor:
+        """The values of one pack; the last one decoded is kept, as tensors share packs."""
+        if self._held[:2] != (dtype, number):
+            position, packs, count = self._groups[dtype]
+            position += num_packed(packs[:number])
+            planes = packs[number]
+            section = self.file.read("dense", position, num_packed((planes,)))
+            values = torch.empty(
+                min(PACK_VALUES, count - number * PACK_VALUES), dtype=dtype
+            )
+            with self.file.problems("dense"):
+                unpack_all(section, (planes,), values)
+            self._held = dtype, number, values
+        return self._held[2]
+
+    def _manifest(self) -> Manifest:
+        section = self.file.section("manifest")
+        with self.file.problems("manifest"):
+            manifest = read_manifest(section)
+        needed = header_size(manifest.num_bytes)
+        if needed != self.file.start - 8:
+            raise self.file.error(
+                "manifest",
+                f"what expands to {manifest.num_bytes} bytes must have a header of {needed} "
+                f"bytes, got {self.file.start - 8}",
+            )
+        return manifest
+
+    def _check_lengths(self) -> None:
+        """Compares what the manifest says of each section's length with what it has."""
+        manifest, bank = self.manifest, self.manifest.bank
+        for name, length in (
+            ("motifs", num_packed((*bank.packs, *(bank.scales or ()))) if bank else 0),
+            ("usage", sum(length for _, length in bank.usage) if bank else 0),
+            ("mosaic", num_packed(tuple(record.streams for record in manifest.records))),
+            ("dense", sum(num_packed(packs) for _, packs in manifest.dense)),
+        ):
+            if length != self.file.sections[name].length:
+                raise self.file.error(
+                    name,
+                    f"must have the {length} bytes that the manifest says, got "
+                    f"{self.file.sections[name].length}",
+                )
+
+    @cached_property
+    def _groups(self) -> dict[torch.dtype, tuple[int, Packs, int]]:
+        """Of each dtype: where its packs begin, the packs, and how many values they hold."""
+        groups, position = {}, 0
+        for dtype, packs in self.manifest.dense:
+            count = sum(
+                r.num_weights for r in self.manifest.of_kind("dense") if r.dtype == dtype
+            )
+            groups[dtype] = position, packs, count
+            position += num_packed(packs)
+        return groups
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        """First byte of a tensor's streams; or its first value among those of its dtype."""
+        positions, byte, value = {}, 0, dict.fromkeys(self._groups, 0)
+        for record in self.manifest.records:
+            if record.stored == "blocks":
+                positions[record.name] = byte
+                byte += sum(length for _, length in record.streams)
+            elif record.stored == "dense":
+                positions[record.name] = value[record.dtype]
+                value[record.dtype] += record.num_weights
+        return positions

@@ -1,0 +1,139 @@
+"""What a file holds and what each part of it takes."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from momos.description import DescriptionLength, description_length
+from momos.files.manifest import Manifest, Record, num_packed
+from momos.files.reader import MosaicFile
+from momos.mosaic import Mosaic
+
+
+@dataclass(frozen=True)
+class TensorReport:
+    """One tensor of a file.
+
+    `length` is in bits: of its streams, or its share of the packs that it lies in.
+    `num_blocks` and `num_motifs` (how many different ones it uses) are 0 if it is not blocks;
+    `distortion` is None if it was not recorded.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    stored: str
+    why: str
+    num_weights: int
+    num_blocks: int
+    num_motifs: int
+    length: float
+    distortion: float | None
+
+    @property
+    def bits_per_weight(self) -> float:
+        return self.length / self.num_weights if self.num_weights else 0.0
+
+
+@dataclass(frozen=True)
+class SaveReport:
+    """A file: its tensors, its sections in bytes, and the lengths it is measured by.
+
+    `lengths` is None if the file holds no mosaic.
+    """
+
+    path: Path
+    tensors: tuple[TensorReport, ...]
+    sections: dict[str, int]
+    lengths: DescriptionLength | None
+    config: dict[str, Any] | None
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the file."""
+        return sum(self.sections.values())
+
+    @property
+    def dense_bytes(self) -> int:
+        """Bytes of all tensors as they are in memory, each once."""
+        return sum(
+            tensor.num_weights * _itemsize(tensor.dtype)
+            for tensor in self.tensors
+            if tensor.stored != "same"
+        )
+
+    @property
+    def factor(self) -> float:
+        """How many times smaller than its tensors the file is."""
+        return self.dense_bytes / self.num_bytes
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as JSON can hold it; lengths in bits, sizes in bytes."""
+        value: dict[str, Any] = dataclasses.asdict(self) | {"path": str(self.path)}
+        value |= {"num_bytes": self.num_bytes, "dense_bytes": self.dense_bytes}
+        if self.lengths is not None:
+            value["lengths"] |= {
+                "entropy": self.lengths.entropy,
+                "file": 8 * self.num_bytes,
+            }
+        return value
+
+
+def report_on(file: MosaicFile, mosaic: Mosaic | None) -> SaveReport:
+    """The report on `file`, whose mosaic is `mosaic`."""
+    manifest = file.manifest
+    places = {place.name: place for place in mosaic.layout.placements} if mosaic else {}
+    tensors = []
+    for record in manifest.records:
+        used = blocks = 0
+        if mosaic and record.stored == "blocks":
+            place = places[record.name]
+            blocks = place.num_blocks
+            used = _num_different(mosaic.indices[place.start : place.stop])
+        tensors.append(
+            TensorReport(
+                name=record.name,
+                shape=record.shape,
+                dtype="" if record.stored == "same" else _name(record.dtype),
+                stored=record.stored,
+                why=record.why or (record.same_as and f"same as {record.same_as}"),
+                num_weights=record.num_weights if record.stored != "same" else 0,
+                num_blocks=blocks,
+                num_motifs=used,
+                length=_length(manifest, record),
+                distortion=record.distortion,
+            )
+        )
+    return SaveReport(
+        path=file.path,
+        tensors=tuple(tensors),
+        sections=file.sections,
+        lengths=description_length(mosaic) if mosaic else None,
+        config=manifest.config,
+    )
+
+
+def _num_different(indices: torch.Tensor) -> int:
+    return int((torch.bincount(indices.int()) > 0).sum())
+
+
+def _length(manifest: Manifest, record: Record) -> float:
+    if record.stored == "blocks":
+        return 8.0 * num_packed((record.streams,))
+    if record.stored == "same" or not record.num_weights:
+        return 0.0
+    packed = dict(manifest.dense)[record.dtype]
+    alike = [r for r in manifest.of_kind("dense") if r.dtype == record.dtype]
+    share = record.num_weights / sum(r.num_weights for r in alike)
+    return 8.0 * num_packed(packed) * share
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _itemsize(name: str) -> int:
+    return getattr(torch, name).itemsize

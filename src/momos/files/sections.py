@@ -1,0 +1,118 @@
+"""The sections of an open file: their place, their bytes, their checksums."""
+
+import os
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from momos.files.container import LEAST_HEADER, Section, parse_header
+from momos.files.errors import FormatError
+
+CHUNK = 1 << 20  # bytes read at once
+
+
+class SectionFile:
+    """A file whose header is whole and names its sections.
+
+    Raises:
+        FormatError: if it is not.
+        OSError: if it cannot be read.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._file = open(path, "rb")  # noqa: SIM115, `close` closes it
+        try:
+            self.num_bytes = os.fstat(self._file.fileno()).st_size
+            self.start, self.sections = self._header()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        self._file.close()
+
+    def section(self, name: str) -> bytes:
+        """A whole section, its checksum compared."""
+        data = self.read(name, 0, self.sections[name].length)
+        self._check_crc(name, [data])
+        return data
+
+    def read(self, name: str, start: int, length: int) -> bytes:
+        """`length` bytes of a section, from its byte `start` on."""
+        return self._pread(self.start + self.sections[name].start + start, length, name)
+
+    def check(self) -> None:
+        """Compares the checksums of all sections."""
+        for name, section in self.sections.items():
+            parts = range(0, section.length, CHUNK)
+            self._check_crc(
+                name, (self.read(name, at, min(CHUNK, section.length - at)) for at in parts)
+            )
+
+    def error(self, section: str, problem: str) -> FormatError:
+        return FormatError(self.path, section, problem)
+
+    @contextmanager
+    def problems(self, section: str) -> Iterator[None]:
+        """Whatever is found wrong inside is told as a problem of `section`."""
+        try:
+            yield
+        except (
+            ValueError,
+            TypeError,
+            LookupError,
+            AttributeError,
+            RecursionError,
+        ) as error:
+            raise self.error(section, str(error) or type(error).__name__) from error
+
+    def _header(self) -> tuple[int, dict[str, Section]]:
+        if self.num_bytes < 8 + LEAST_HEADER:
+            raise self.error(
+                "header",
+                f"must have {8 + LEAST_HEADER} bytes at least, got {self.num_bytes}",
+            )
+        (size,) = struct.unpack("<Q", self._pread(0, 8, "header"))
+        if size % 8 or not LEAST_HEADER <= size <= self.num_bytes - 8:
+            raise self.error(
+                "header",
+                f"must have {LEAST_HEADER} to {self.num_bytes - 8} bytes, got {size}",
+            )
+        text = self._pread(8, LEAST_HEADER, "header")
+        for start in range(8 + LEAST_HEADER, 8 + size, CHUNK):
+            padding = self._pread(start, min(CHUNK, 8 + size - start), "header")
+            if padding.strip(b" "):
+                raise self.error("header", "must be padded with spaces")
+        with self.problems("header"):
+            sections = parse_header(text.rstrip(b" "), size)
+        end = 8 + size + max(section.stop for section in sections.values())
+        if end != self.num_bytes:
+            raise self.error(
+                "header", f"must name all {self.num_bytes} bytes of the file, got {end}"
+            )
+        return 8 + size, sections
+
+    def _check_crc(self, name: str, parts: Iterable[bytes]) -> None:
+        crc32 = 0
+        for part in parts:
+            crc32 = zlib.crc32(part, crc32)
+        if crc32 != self.sections[name].crc32:
+            raise self.error(
+                name,
+                f"must have the checksum {self.sections[name].crc32:08x}, got {crc32:08x}",
+            )
+
+    def _pread(self, start: int, length: int, section: str) -> bytes:
+        parts = []
+        while length:
+            part = os.pread(self._file.fileno(), min(length, 1 << 30), start)
+            if not part:
+                raise self.error(
+                    section, f"must go on for {length} bytes, but the file ends"
+                )
+            parts.append(part)
+            start, length = start + len(part), length - len(part)
+        return b"".join(parts)
