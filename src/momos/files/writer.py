@@ -123,12 +123,12 @@ def _write_mosaic(
 
     writer.section("mosaic", encoded())
     left = iter(streams)
-    streams = {
+    own = {
         place.name: tuple(next(left) for _ in range(-(-place.num_blocks // STREAM_SYMBOLS)))
         for place in mosaic.layout.placements
     }
     return tuple(
-        replace(record, streams=streams.get(record.name, ())) for record in contents.records
+        replace(record, streams=own.get(record.name, ())) for record in contents.records
     )
 
 
