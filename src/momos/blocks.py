@@ -228,8 +228,8 @@ def _choose(
         aliases[0]: parameters[key]
         for key, aliases in names.items()
         if key not in frozen
-        and any(_matches(name, include) for name in aliases)
-        and not any(_matches(name, exclude) for name in aliases)
+        and any(matches(name, include) for name in aliases)
+        and not any(matches(name, exclude) for name in aliases)
     }
     if not chosen:
         raise ValueError(
@@ -273,7 +273,8 @@ def _check_memory(chosen: dict[str, nn.Parameter]) -> None:
             )
 
 
-def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+def matches(name: str, patterns: tuple[str, ...]) -> bool:
+    """Whether a name matches one of the patterns, as include and exclude do."""
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 

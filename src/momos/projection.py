@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from momos.assign import searcher
@@ -131,26 +131,31 @@ def _assign(model: nn.Module, layout: Layout, motifs: Tensor) -> Tensor:
 
 
 def _keep(model: nn.Module, layout: Layout, motifs: Tensor, indices: Tensor) -> None:
+    for placement, tensor in layout.tensors(model):
+        own = indices[placement.start : placement.stop]
+        keep_held(tensor.reshape(-1), own, motifs)
+
+
+def keep_held(
+    flat: Float[Tensor, " n"], indices: Int[Tensor, " b"], motifs: Float[Tensor, "k s"]
+) -> None:
     """Lets blocks that are a motif, as far as they can hold one, keep it.
 
-    The last block of a parameter may drop a motif's last values, and a parameter of a narrower
-    dtype rounds them. What is left may be nearer to another motif: without this rule, projecting
-    again would move it.
+    `flat` are the weights of whole blocks, but for the last. That may drop a motif's last
+    values, and weights of a narrower dtype than the motifs' round them. What is left may be
+    nearer to another motif: without this rule, projecting again would move it.
     """
-    size = layout.block_size
-    for placement, tensor in layout.tensors(model):
-        whole, rest = divmod(placement.num_weights, size)
-        rounds = torch.promote_types(motifs.dtype, placement.dtype) != placement.dtype
-        if not rounds and not rest:
-            continue
-        flat = tensor.reshape(-1)
-        # What overflows is finite here, and refused by _check_range if it is used.
-        held = torch.nan_to_num(motifs.to(placement.dtype))
-        own = indices[placement.start : placement.stop]
-        if rounds and whole:
-            _keep_equal(flat[: whole * size].view(-1, size), held, own[:whole])
-        if rest:
-            _keep_equal(flat[None, whole * size :], held[:, :rest], own[whole:])
+    size = motifs.shape[1]
+    whole, rest = divmod(len(flat), size)
+    rounds = torch.promote_types(motifs.dtype, flat.dtype) != flat.dtype
+    if not rounds and not rest:
+        return
+    # What overflows is finite here, and refused by _check_range if it is used.
+    held = torch.nan_to_num(motifs.to(flat.dtype))
+    if rounds and whole:
+        _keep_equal(flat[: whole * size].view(-1, size), held, indices[:whole])
+    if rest:
+        _keep_equal(flat[None, whole * size :], held[:, :rest], indices[whole:])
 
 
 def _keep_equal(blocks: Tensor, motifs: Tensor, indices: Tensor) -> None:

@@ -4,7 +4,7 @@ docs/format.md defines it. A file is written whole or not at all, and read witho
 """
 
 from momos.files.checkpoint import Checkpoint as Checkpoint
-from momos.files.errors import FormatError as FormatError
+from momos.files.loading import inspect as inspect
 from momos.files.loading import load as load
 from momos.files.loading import load_ as load_
 from momos.files.reader import MosaicFile as MosaicFile

@@ -27,7 +27,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     if target.exists() and not stat.S_ISREG(target.stat().st_mode):
         raise OSError(f"only an ordinary file can be replaced, got {path}")
     part = target.with_name(f".{target.name}.part")
-    with _locked(part) as file:
+    with _locked(part, target) as file:
         try:
             file.truncate(0)
             yield file
@@ -41,15 +41,18 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _locked(part: Path) -> Iterator[BinaryIO]:
+def _locked(part: Path, target: Path) -> Iterator[BinaryIO]:
     while True:
-        descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:  # told of the file that was asked for
+            raise type(error)(error.errno, error.strerror, str(target)) from None
         with os.fdopen(descriptor, "r+b") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise BlockingIOError(
-                    f"one process at a time must write a file, but another is writing {part}"
+                    f"one process at a time can write a file, but another is writing {target}"
                 ) from None
             if _is_still(file, part):
                 yield file

@@ -19,7 +19,7 @@ BUFFER = "buffer"
 TEMPORARY = "buffer that state_dict leaves out"
 FROZEN = "frozen"
 EMPTY = "empty"
-LEFT_OUT = "left out by include and exclude"
+LEFT_OUT = "not chosen"
 
 
 @dataclass(frozen=True)

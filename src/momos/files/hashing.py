@@ -10,18 +10,36 @@ from momos.files.manifest import Record
 from momos.files.progress import Progress, quiet
 
 
+class Hashing:
+    """SHA-256 of the bytes of all stored values, tensor after tensor in the order of the file."""
+
+    def __init__(self, records: Iterable[Record], progress: Progress = quiet) -> None:
+        self.stored = [record for record in records if record.stored != "same"]
+        self._total = sum(record.num_weights for record in self.stored)
+        self._done = 0
+        self._progress = progress
+        self._digest = hashlib.sha256()
+
+    def update(self, values: Tensor) -> memoryview:
+        """Takes in the next values; their bytes."""
+        data = values.view(torch.uint8).numpy().data
+        self._digest.update(data)
+        self._done += len(values)
+        self._progress("checking weights", self._done, self._total)
+        return data
+
+    def hexdigest(self) -> str:
+        return self._digest.hexdigest()
+
+
 def sha256_of(
     records: Iterable[Record],
     pieces: Callable[[Record], Iterable[Tensor]],
     progress: Progress = quiet,
 ) -> str:
-    """SHA-256 of the bytes of all values, tensor after tensor in the order of the file."""
-    stored = [record for record in records if record.stored != "same"]
-    total, done = sum(record.num_weights for record in stored), 0
-    digest = hashlib.sha256()
-    for record in stored:
+    """The SHA-256 of all values, which `pieces` gives for each record."""
+    hashing = Hashing(records, progress)
+    for record in hashing.stored:
         for values in pieces(record):
-            digest.update(values.view(torch.uint8).numpy().data)
-            done += len(values)
-            progress("checking weights", done, total)
-    return digest.hexdigest()
+            hashing.update(values)
+    return hashing.hexdigest()

@@ -16,6 +16,7 @@ from momos.files.manifest import Record
 from momos.files.parallel import in_parallel
 from momos.files.progress import Progress, quiet
 from momos.files.reader import MosaicFile
+from momos.files.report import SaveReport, report_on
 from momos.mosaic import Mosaic, index_dtype
 
 
@@ -28,6 +29,17 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     """
     with MosaicFile(path) as file:
         return checkpoint_of(file)
+
+
+def inspect(path: str | os.PathLike[str], *, progress: Progress = quiet) -> SaveReport:
+    """What the file at `path` holds and what each part of it takes.
+
+    Raises:
+        FormatError: if the file is damaged or not a .momos file.
+        OSError: if it cannot be read.
+    """
+    with MosaicFile(path) as file:
+        return report_on(file, mosaic_of(file, progress))
 
 
 def checkpoint_of(file: MosaicFile, progress: Progress = quiet) -> Checkpoint:

@@ -180,7 +180,7 @@ class MosaicFile:
     @cached_property
     def _model(self) -> Model:
         bank = self.bank
-        section = memoryview(self.file.section("usage"))
+        section = self.file.section("usage")
         with self.file.problems("usage"):
             if not bank.significant:
                 return Model.uniform(bank.num_motifs)

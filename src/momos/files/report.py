@@ -1,7 +1,7 @@
 """What a file holds and what each part of it takes."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,8 @@ class TensorReport:
 class SaveReport:
     """A file: its tensors, its sections in bytes, and the lengths it is measured by.
 
-    `lengths` is None if the file holds no mosaic.
+    `lengths` is None if the file holds no mosaic. `left_out` is what a compressed checkpoint
+    held beside tensors, and of which type it is.
     """
 
     path: Path
@@ -50,6 +51,7 @@ class SaveReport:
     sections: dict[str, int]
     lengths: DescriptionLength | None
     config: dict[str, Any] | None
+    left_out: dict[str, str] = field(default_factory=dict)
 
     @property
     def num_bytes(self) -> int:

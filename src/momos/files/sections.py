@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from momos.errors import FormatError
 from momos.files.container import LEAST_HEADER, Section, parse_header
-from momos.files.errors import FormatError
 
 CHUNK = 1 << 20  # bytes read at once
 

@@ -4,7 +4,7 @@ import os
 
 
 class FormatError(ValueError):
-    """A file that is not a whole, valid .momos file: which file and section, and what is wrong."""
+    """A file that is damaged, or not of its format: which one, where in it, and what is wrong."""
 
     def __init__(self, path: str | os.PathLike[str], section: str, problem: str) -> None:
         super().__init__(f"{os.fspath(path)}: {section}: {problem}")

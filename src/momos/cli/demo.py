@@ -1,4 +1,4 @@
-"""The command `momos`."""
+"""`momos demo`: dense and mosaic networks side by side."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,41 +6,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-import momos
-
 STUDY = ("lightning", "matplotlib", "sklearn")  # what the extra "study" brings
 
-app = typer.Typer(
-    help=momos.__doc__,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
 
-
-def main() -> None:
-    app(prog_name="momos")
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"momos {momos.__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def options(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version."
-        ),
-    ] = False,
-) -> None:
-    pass
-
-
-@app.command()
 def demo(
     output: Annotated[
         Path,

@@ -1,0 +1,128 @@
+"""`momos compress`, `expand`, `inspect` and `verify`: checkpoints to small files and back."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import typer
+from rich.console import Console
+
+import momos
+from momos.cli.outcome import told
+from momos.cli.progress import bars
+from momos.cli.tables import show
+from momos.config import Selection
+
+MosaicPath = Annotated[
+    Path, typer.Argument(metavar="FILE.momos", help="A file that momos wrote.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+MotifDtype = Literal["float16", "bfloat16", "float32", "float64"]
+
+
+def compress(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="INPUT",
+            help="A .safetensors file, a Hugging Face folder, or a .pt/.pth file of tensors.",
+        ),
+    ],
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT.momos", help="File to write.")],
+    block_size: Annotated[int, typer.Option(min=1, help="Weights in a block, s.")] = 4,
+    num_motifs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Motifs, k; 256 if no capacity is given."),
+    ] = None,
+    capacity: Annotated[
+        float | None, typer.Option(help="Motifs per block instead, as 0.05.")
+    ] = None,
+    selection: Annotated[
+        Selection, typer.Option(help="Where motifs come from.")
+    ] = "kmeans",
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only tensors of these names become blocks: a pattern as '*.weight'."
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(help="Tensors of these names stay dense: a pattern as '*bias'."),
+    ] = None,
+    motif_dtype: Annotated[
+        MotifDtype | None, typer.Option(help="Round motifs to this; else as the weights.")
+    ] = None,
+    per_tensor_scale: Annotated[
+        bool,
+        typer.Option(
+            "--per-tensor-scale", help="Compare blocks relative to their tensor's scale."
+        ),
+    ] = False,
+    zero_motif: Annotated[bool, typer.Option(help="Motif 0 is all zeros.")] = True,
+    seed: Annotated[int, typer.Option(min=0, help="Of the choice of motifs.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Make a checkpoint a mosaic, without data or training, and write it as a small file."""
+    if num_motifs is None and capacity is None:
+        num_motifs = 256
+    with told(), bars() as progress:
+        config = momos.MosaicConfig(
+            block_size=block_size,
+            num_motifs=num_motifs,
+            capacity=capacity,
+            selection=selection,
+            include=tuple(include or ("*",)),
+            exclude=tuple(exclude or ()),
+            zero_motif=zero_motif,
+            seed=seed,
+        )
+        report = momos.compress(
+            source,
+            output,
+            config,
+            motif_dtype=getattr(torch, motif_dtype) if motif_dtype else None,
+            per_tensor_scale=per_tensor_scale,
+            progress=progress,
+        )
+    _print(report, as_json)
+
+
+def expand(
+    path: MosaicPath,
+    output: Annotated[
+        Path, typer.Argument(metavar="OUT.safetensors", help="Dense checkpoint to write.")
+    ],
+) -> None:
+    """Write a .momos file's tensors as a safetensors file, exactly as they were saved."""
+    with told():
+        with bars() as progress:
+            momos.expand(path, output, progress=progress)
+        typer.echo(f"{output}: {output.stat().st_size:,} bytes")
+
+
+def inspect(path: MosaicPath, as_json: AsJson = False) -> None:
+    """Show what a .momos file holds, tensor by tensor and part by part."""
+    with told(), bars() as progress:
+        report = momos.inspect(path, progress=progress)
+    _print(report, as_json)
+
+
+def verify(path: MosaicPath) -> None:
+    """Decode a .momos file and compare all its checksums."""
+    with told():
+        with bars() as progress, momos.MosaicFile(path) as file:
+            file.verify(progress)
+            count = sum(record.num_weights for record in file.manifest.records)
+        typer.echo(
+            f"{path}: whole, {len(file.names):,} tensors, {count:,} values, "
+            f"SHA-256 {file.manifest.sha256}"
+        )
+
+
+def _print(report: momos.SaveReport, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(report.to_dict(), indent=2))
+    else:
+        show(report, Console())

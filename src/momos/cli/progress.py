@@ -1,0 +1,34 @@
+"""A progress bar for whatever takes long enough to need one."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import Progress, TaskID
+
+from momos.files.progress import Progress as Report
+
+PATIENCE = 1.0  # seconds before a bar appears
+
+
+@contextmanager
+def bars() -> Iterator[Report]:
+    """A function that shows how far work is, on standard error, where that is a terminal."""
+    started = time.monotonic()
+    shown: dict[str, TaskID] = {}
+    progress = Progress(console=Console(stderr=True), transient=True)
+
+    def report(doing: str, done: int, total: int) -> None:
+        if time.monotonic() - started < PATIENCE or not progress.console.is_terminal:
+            return
+        if doing not in shown:
+            progress.start()
+            shown[doing] = progress.add_task(doing, total=total)
+        progress.update(shown[doing], completed=done, total=total)
+
+    try:
+        yield report
+    finally:
+        if shown:
+            progress.stop()

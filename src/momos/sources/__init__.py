@@ -1,0 +1,6 @@
+"""Checkpoints as they lie on disk: names, shapes, dtypes, and values read piece by piece."""
+
+from momos.sources.opening import open_source as open_source
+from momos.sources.safetensors import CODES as CODES
+from momos.sources.source import Source as Source
+from momos.sources.source import SourceTensor as SourceTensor

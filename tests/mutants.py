@@ -1,0 +1,211 @@
+"""Files that are wrong in one place only: everything around it fits what was changed.
+
+A `Draft` is a file taken apart. Putting it together again makes lengths, checksums and header
+right, so that a reader gets as far as what was changed on purpose.
+"""
+
+import json
+import random
+import zlib
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import reader
+
+EDGES = (0, 1, 7, 31, 32, 33, 63, 64, 127, 128, 255, 256, 2**16, 2**20, 2**28, 2**31)
+EDGES += (2**32, 2**53, 2**62, 2**63 - 1, 2**63, 2**64, 10**15, 10**400, -1, -(2**63))
+ODD = (*EDGES, None, True, False, 0.0, 1.5, -0.0, 1e300, "", "\0", "é", "\ud800", [], {})
+ODD += ([0], [[]], [0, 0], {"": 0}, "float32", "bool", "same", "blocks", "dense", "0" * 64)
+
+
+@dataclass
+class Draft:
+    """The parts of a file: the manifest, as JSON or as bytes, and the other sections."""
+
+    manifest: Any
+    sections: dict[str, bytes]
+
+    @classmethod
+    def of(cls, file: bytes) -> "Draft":
+        _, sections = reader.outside(file)
+        return cls(json.loads(zlib.decompress(sections.pop("manifest"))), sections)
+
+    def copy(self) -> "Draft":
+        return deepcopy(self)
+
+    def file(self, *, size: int | None = None) -> bytes:
+        """The whole file, with the header that it needs or one of `size` bytes."""
+        text = self.manifest
+        if not isinstance(text, bytes):
+            text = json.dumps(text, separators=(",", ":")).encode()
+        return closed(
+            self.sections | {"manifest": zlib.compress(text)}, size or self.size()
+        )
+
+    def size(self) -> int:
+        """Bytes of header for what the manifest claims; the least if that is nonsense."""
+        try:
+            size = 8 * -(-expands(self.manifest) // (8 * 65536))
+        except (TypeError, LookupError, AttributeError, ValueError):
+            return 640
+        return size if 640 < size < 1 << 20 else 640
+
+    def tensor(self, name: str) -> dict[str, Any]:
+        return next(entry for entry in self.manifest["tensors"] if entry["name"] == name)
+
+
+def closed(sections: dict[str, bytes], size: int = 640, text: bytes | None = None) -> bytes:
+    """A file of these sections, or with the header `text` in place of theirs."""
+    text = reader.header(sections) if text is None else text
+    body = b"".join(sections[name] for name in reader.SECTIONS)
+    return size.to_bytes(8, "little") + text.ljust(size) + body
+
+
+def expands(manifest: Any) -> int:
+    own = [entry for entry in manifest["tensors"] if entry["stored"] != "same"]
+    total = sum(map(reader.num_bytes, own))
+    if "motifs" in manifest:
+        bank = manifest["motifs"]
+        size = reader.ITEM_SIZES[bank["dtype"]]
+        total += bank["num_motifs"] * (bank["block_size"] * size + 8)
+    return total
+
+
+def encode(symbols: list[int], weights: list[int]) -> bytes:
+    """The stream of `symbols` at rate 0."""
+    bits, slots = reader.table(weights)
+    x, words = 0, b""
+    for j in reversed(symbols):
+        share = slots[j + 1] - slots[j]
+        if x >= share << (63 - bits):
+            words = (x % 2**32).to_bytes(4, "little") + words
+            x >>= 32
+        x = (x // share << bits) + x % share + slots[j]
+    return x.to_bytes(8 if words else -(-x.bit_length() // 8), "little") + words
+
+
+# Mutants
+
+
+def mutant(files: list[bytes], seed: int) -> bytes:
+    """A file that is one of `files` changed at random; the same for the same seed."""
+    draw = random.Random(seed)
+    ways = (damaged, damaged, other_sections, other_manifest, other_manifest, other_parts)
+    file = draw.choice(ways)(draw, draw.choice(files), draw.choice(files))
+    return file if draw.random() < 0.9 else damaged(draw, file, file)
+
+
+def damaged(draw: random.Random, file: bytes, other: bytes) -> bytes:
+    """Bytes changed, put in, taken out or taken from another file; no checksum is repaired."""
+    data = bytearray(file)
+    for _ in range(draw.choice((1, 1, 1, 2, 5, 20))):
+        at = draw.randrange(len(data) + 1)
+        length = draw.choice((0, 1, 1, 4, 8, draw.randrange(200)))
+        kind = draw.randrange(5)
+        if kind == 0:
+            data[at : at + 1] = draw.randbytes(1)
+        elif kind == 1:
+            data[at:at] = draw.randbytes(length)
+        elif kind == 2:
+            del data[at : at + max(1, length)]
+        elif kind == 3:
+            start = draw.randrange(len(other))
+            data[at : at + length] = other[start : start + length]
+        else:
+            data[at : at + length] = data[:at][-length:] if length else b" "
+    return bytes(data)
+
+
+def other_sections(draw: random.Random, file: bytes, other: bytes) -> bytes:
+    """Sections exchanged, or taken from another file, under a right header."""
+    size, sections = reader.outside(file)
+    _, others = reader.outside(other)
+    a, b = draw.sample(reader.SECTIONS, 2)
+    if draw.random() < 0.5:
+        sections[a], sections[b] = sections[b], sections[a]
+    else:
+        sections[a] = others[draw.choice((a, b))]
+    return closed(sections, size)
+
+
+def other_manifest(draw: random.Random, file: bytes, other: bytes) -> bytes:
+    """Values of the manifest changed, taken out or put elsewhere; the rest repaired."""
+    draft = Draft.of(file)
+    for _ in range(draw.choice((1, 1, 1, 2, 3))):
+        places = list(places_in(draft.manifest))
+        holder, key = draw.choice(places)
+        kind = draw.randrange(6)
+        if kind == 0:
+            del holder[key]
+        elif kind == 1 and type(holder[key]) is int:
+            holder[key] = max(0, holder[key] + draw.choice((-2, -1, 1, 1, 2, 8)))
+        elif kind == 2:
+            from_, at = draw.choice(places)
+            holder[key] = deepcopy(from_[at])
+        elif kind == 3 and isinstance(holder, list):
+            holder.insert(draw.randrange(len(holder) + 1), deepcopy(holder[key]))
+        elif kind == 4 and isinstance(holder, dict):
+            holder[draw.choice(("as", "why", "usage", "scales", "config", "x"))] = holder[
+                key
+            ]
+        else:
+            holder[key] = draw.choice(ODD)
+        if not draft.manifest:
+            break
+    if draw.random() < 0.1:
+        text = json.dumps(draft.manifest).encode()
+        draft.manifest = damaged(draw, text, text)
+    return draft.file()
+
+
+def other_parts(draw: random.Random, file: bytes, other: bytes) -> bytes:
+    """Bytes of the sections changed, with lengths in the manifest that fit them or not."""
+    draft = Draft.of(file)
+    names = [name for name, data in draft.sections.items() if data]
+    if not names:
+        return damaged(draw, file, other)
+    name = draw.choice(names)
+    data = bytearray(draft.sections[name])
+    for _ in range(draw.choice((1, 1, 2, 10))):
+        data[draw.randrange(len(data))] = draw.choice((0, 1, 2, 127, 128, 255))
+    if draw.random() < 0.3:  # a part longer or shorter, and its length right
+        coded = draw.choice(list(coded_of(draft.manifest, name)))
+        change = draw.choice((-4, -1, 1, 4))
+        if coded[1] + change >= 0:
+            coded[1] += change
+            data = data[:change] if change < 0 else data + draw.randbytes(change)
+    draft.sections[name] = bytes(data)
+    if draw.random() < 0.3:  # whatever it now means is right
+        resum(draft)
+    return draft.file()
+
+
+def places_in(value: Any) -> Any:
+    """Every holder and key of a JSON value."""
+    for key in list(value) if isinstance(value, dict) else range(len(value)):
+        yield value, key
+        if isinstance(value[key], dict | list):
+            yield from places_in(value[key])
+
+
+def coded_of(manifest: Any, section: str) -> Any:
+    """The pairs of rate and length of one section."""
+    bank = manifest.get("motifs", {})
+    if section == "motifs":
+        yield from (pair for pack in bank["packs"] for pair in pack)
+        yield from (pair for pack in bank.get("scales", ()) for pair in pack)
+    elif section == "usage":
+        yield from bank["usage"]["streams"]
+    elif section == "mosaic":
+        yield from (pair for e in manifest["tensors"] for pair in e.get("streams", ()))
+    else:
+        yield from (p for pool in manifest["dense"] for pack in pool["packs"] for p in pack)
+
+
+def resum(draft: Draft) -> None:
+    """Gives `draft` the SHA-256 of what it means, where it means anything."""
+    try:
+        draft.manifest["sha256"] = reader.sha256(draft.file())
+    except (reader.Refused, *reader.REFUSALS):
+        pass
