@@ -7,7 +7,10 @@ from pathlib import Path
 from measure import machine
 
 HERE = Path(__file__).parent
-SCRIPTS = ("assign", "assign_sizes", "engines", "scale", "step", "kmeans")
+SCRIPTS = (
+    *("assign", "assign_sizes", "engines", "scale", "step", "kmeans"),
+    *("files", "order", "codec", "streaming", "fuzz"),
+)
 
 
 def main() -> None:

@@ -9,9 +9,16 @@ import random
 import zlib
 from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import reader
+import torch
+from torch import Tensor
+
+import momos
+
+REFUSED, LOADED = "refused", "loaded"
 
 EDGES = (0, 1, 7, 31, 32, 33, 63, 64, 127, 128, 255, 256, 2**16, 2**20, 2**28, 2**31)
 EDGES += (2**32, 2**53, 2**62, 2**63 - 1, 2**63, 2**64, 10**15, 10**400, -1, -(2**63))
@@ -40,7 +47,7 @@ class Draft:
         if not isinstance(text, bytes):
             text = json.dumps(text, separators=(",", ":")).encode()
         return closed(
-            self.sections | {"manifest": zlib.compress(text)}, size or self.size()
+            self.sections | {"manifest": zlib.compress(text, 9)}, size or self.size()
         )
 
     def size(self) -> int:
@@ -146,11 +153,10 @@ def other_manifest(draw: random.Random, file: bytes, other: bytes) -> bytes:
         elif kind == 3 and isinstance(holder, list):
             holder.insert(draw.randrange(len(holder) + 1), deepcopy(holder[key]))
         elif kind == 4 and isinstance(holder, dict):
-            holder[draw.choice(("as", "why", "usage", "scales", "config", "x"))] = holder[
-                key
-            ]
+            other_key = draw.choice(("as", "why", "usage", "scales", "config", "x"))
+            holder[other_key] = deepcopy(holder[key])
         else:
-            holder[key] = draw.choice(ODD)
+            holder[key] = deepcopy(draw.choice(ODD))
         if not draft.manifest:
             break
     if draw.random() < 0.1:
@@ -209,3 +215,64 @@ def resum(draft: Draft) -> None:
         draft.manifest["sha256"] = reader.sha256(draft.file())
     except (reader.Refused, *reader.REFUSALS):
         pass
+
+
+# What becomes of them
+
+
+def outcome(file: bytes, path: Path) -> str:
+    """`REFUSED` or `LOADED`; anything else is a fault, and says which.
+
+    `load` and `verify` must agree, what is loaded must be whole, and the second reader must
+    refuse the same files and find the same in the others. (It knows nothing of configs.)
+    """
+    path.write_bytes(file)
+    try:
+        with momos.MosaicFile(path) as opened:
+            opened.verify()
+        verified = ""
+    except momos.FormatError as error:
+        verified = str(error)
+    except Exception as error:  # which one is the result
+        return f"verify: {type(error).__name__}: {error}"
+    try:
+        tensors = contents(momos.load(path))
+    except momos.FormatError as error:
+        if str(path) not in str(error):
+            return f"an error that names no file: {error}"
+        if not verified:
+            return f"load alone refuses: {error.problem}"
+        return REFUSED if refused_by_reader(file) else f"the reader loads: {error.problem}"
+    except Exception as error:
+        return f"load: {type(error).__name__}: {error}"
+    if verified:
+        return f"verify alone refuses: {verified}"
+    try:
+        return LOADED if reader.read_bytes(file) == tensors else "loaded as something else"
+    except reader.Refused as error:
+        return f"the reader refuses: {error}"
+
+
+def refused_by_reader(file: bytes) -> bool:
+    try:
+        reader.read_bytes(file)
+    except reader.Refused:
+        return True
+    return "config" in Draft.of(file).manifest  # a MosaicConfig may be what is wrong
+
+
+def contents(checkpoint: momos.Checkpoint) -> reader.Tensors:
+    """The tensors of a checkpoint, whose parts must fit each other."""
+    tensors = checkpoint.tensors()
+    assert checkpoint.state_dict().keys() <= tensors.keys()
+    assert list(tensors) == [record.name for record in checkpoint.records]
+    if checkpoint.mosaic:
+        assert int(checkpoint.mosaic.usage().sum()) == len(checkpoint.mosaic.indices)
+    return {
+        name: (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), raw(tensor))
+        for name, tensor in tensors.items()
+    }
+
+
+def raw(tensor: Tensor) -> bytes:
+    return tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes()

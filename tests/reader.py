@@ -20,7 +20,7 @@ BY_SIZE = {
     1: "bool int8 uint8 float8_e4m3fn float8_e5m2 float8_e4m3fnuz float8_e5m2fnuz "
     "float8_e8m0fnu",
     2: "int16 uint16 float16 bfloat16",
-    4: "int32 uint32 float32 complex32",
+    4: "int32 uint32 float32",
     8: "int64 uint64 float64 complex64",
     16: "complex128",
 }
@@ -35,7 +35,8 @@ class Refused(Exception):
 
 
 # What Python raises of a key that lacks, a list that is none, a stream that is broken.
-REFUSALS = (ValueError, TypeError, LookupError, AttributeError, RecursionError, zlib.error)
+REFUSALS = (ValueError, TypeError, LookupError, AttributeError, OverflowError)
+REFUSALS += (RecursionError, zlib.error)
 
 
 def read(path: str | Path) -> Tensors:
@@ -186,7 +187,7 @@ def described(entry: dict, by_name: dict) -> None:
     if entry["stored"] == "blocks":
         need(entry["dtype"] in FLOATS and num_weights(entry), "blocks")
         distortion = entry.get("distortion", 0)
-        need(type(distortion) in (int, float) and distortion >= 0, "distortion")
+        need(type(distortion) in (int, float) and float(distortion) >= 0, "distortion")
 
 
 def num_weights(entry: dict) -> int:
@@ -233,6 +234,7 @@ def decode(data: bytes, n: int, weights: list[int], rate: object) -> list[int]:
     need(0 < sum(weights) < 2**56, "weights")
     x = int.from_bytes(data[:8], "little")
     need(len(data) <= 8 or len(data) % 4 == 0, "bytes of a stream")
+    need(not data or len(data) > 8 or data[-1], "a short stream that ends with a zero")
     need(x < 2**63, "the first state")
     words = [int.from_bytes(data[i : i + 4], "little") for i in range(8, len(data), 4)]
     words.reverse()
@@ -338,12 +340,16 @@ def mosaic(entries: list, bank: dict, section: dict) -> dict[str, bytes]:
     weights = usage(parts, bank)
     parts.end()
     parts, values = Parts(section["mosaic"]), {}
+    numbers = floats(motifs, dtype)
+    no_numbers = {i // s for i, value in enumerate(numbers) if math.isnan(value)}
     for entry, scale in zip(entries, scales, strict=True):
         size = s * ITEM_SIZES[entry["dtype"]]
         own = converted(motifs, dtype, entry["dtype"], scale)
         blocks = [own[i : i + size] for i in range(0, len(own), size)]
         num_blocks = -(-num_weights(entry) // s)
         indices = sequence(parts, entry["streams"], num_blocks, weights)
+        if scale is not None or entry["dtype"] != dtype:
+            need(no_numbers.isdisjoint(indices), "NaN, of which the page says nothing")
         values[entry["name"]] = b"".join(map(blocks.__getitem__, indices))[
             : num_bytes(entry)
         ]
@@ -380,4 +386,5 @@ def rounded(value: float, code: str) -> bytes:
     if not math.isfinite(value) or value == 0:
         return struct.pack("<f", value)[2:]
     lowest = max(math.frexp(value)[1] - 8, -133)  # exponent of the last of 8 binary digits
-    return rounded(math.ldexp(round(math.ldexp(value, -lowest)), lowest), "f")[2:]
+    nearest = math.ldexp(round(math.ldexp(value, -lowest)), lowest)
+    return rounded(math.copysign(nearest, value), "f")[2:]

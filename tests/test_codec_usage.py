@@ -136,9 +136,9 @@ def test_a_table_of_any_bytes_is_refused_or_one(data, k, t):
     assert torch.equal(round_usage(table.usage, t), table.usage)
 
 
-def test_a_table_for_another_number_of_motifs_is_refused():
+def test_a_table_for_fewer_motifs_is_refused():
     table = choose_usage_table(draws(300, 9000))
-    for k in (299, 301, 1):
+    for k in (1, 100, 299):
         with pytest.raises(CorruptError):
             read_usage_table(table.streams, k, significant=table.significant)
 

@@ -288,4 +288,6 @@ def memory(tensor: Tensor) -> object:
         tensor.dtype,
         tuple(tensor.shape),
         tensor.stride(),
+        tensor.is_conj(),
+        tensor.is_neg(),
     )

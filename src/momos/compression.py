@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from momos.assign import searcher
 from momos.blocks import DTYPES, PIECE, Layout, Placement, matches
 from momos.config import MosaicConfig
+from momos.files.atomic import refuse_same
 from momos.files.contents import EMPTY, LEFT_OUT, Contents
 from momos.files.manifest import Record
 from momos.files.progress import Progress, quiet
@@ -54,6 +55,7 @@ def compress(
     """
     if motif_dtype is not None and motif_dtype not in MOTIF_DTYPES:
         raise ValueError(f"motif_dtype must be a floating one, got {motif_dtype}")
+    refuse_same(source, path)
     opened = open_source(source)
     weights = _Weights(opened, _choose(opened, config), config.block_size)
     if per_tensor_scale:

@@ -48,6 +48,8 @@ class MosaicConfig:
             raise TypeError(f"capacity must be a number, got {self.capacity}")
         if self.capacity is not None and not 0 < self.capacity <= 1:
             raise ValueError(f"capacity must be above 0 and at most 1, got {self.capacity}")
+        if self.capacity is not None:
+            object.__setattr__(self, "capacity", float(self.capacity))
         if self.num_motifs is not None:
             _whole("num_motifs", self.num_motifs, least=1)
         if self.selection not in get_args(Selection):

@@ -4,7 +4,7 @@ import json
 import os
 import struct
 
-from momos.files.atomic import replacing
+from momos.files.atomic import refuse_same, replacing
 from momos.files.hashing import Hashing
 from momos.files.manifest import Record
 from momos.files.progress import Progress, quiet
@@ -30,6 +30,7 @@ def expand(
         ValueError: if safetensors has no code for a tensor's dtype; names the tensor.
         OSError: if a file cannot be read or written.
     """
+    refuse_same(path, output)
     with MosaicFile(path) as file:
         file.file.check()
         stored = {record.name: record for record in file.manifest.records}

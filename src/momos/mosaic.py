@@ -6,7 +6,7 @@ can give it back after checking that every weight still is what the mosaic says.
 
 from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Float32, Int, Integer
@@ -77,7 +77,8 @@ class Mosaic:
         for placement, tensor in mosaic.layout.tensors(model):
             flat, count, first = tensor.reshape(-1), 0, 0
             for start, values in mosaic.rebuilt(placement):
-                wrong = flat[start : start + len(values)] != values.to(flat.device)
+                there = flat[start : start + len(values)]
+                wrong = bits(there) != bits(values.to(flat.device))
                 if not count and bool(wrong.any()):
                     first = (start + int(wrong.nonzero()[0])) // mosaic.layout.block_size
                 count += int(wrong.sum())
@@ -95,7 +96,7 @@ class Mosaic:
 
     def usage(self) -> Int[Tensor, " k"]:
         """How many blocks each motif is."""
-        return torch.bincount(self.indices.int(), minlength=self.num_motifs)
+        return usage_of(self.indices, self.num_motifs)
 
     def rebuilt(self, placement: Placement) -> Iterator[tuple[int, Tensor]]:
         """First weight and values of successive pieces of one parameter, flat, in its dtype."""
@@ -122,6 +123,35 @@ class Mosaic:
             ).view(placement.shape)
             for placement in self.layout.placements
         }
+
+    def within(self, prefix: str) -> "Mosaic":
+        """The part of this mosaic that a submodule is, under its own names; with all motifs.
+
+        Raises:
+            ValueError: if no parameter of the mosaic has a name below `prefix`.
+        """
+        dot = f"{prefix}."
+        inside = [place for place in self.layout.placements if place.name.startswith(dot)]
+        if not inside:
+            raise ValueError(
+                f"a parameter of the mosaic must be below {prefix!r}, got none"
+            )
+        placements, start = [], 0
+        for place in inside:
+            name = place.name.removeprefix(dot)
+            placements.append(replace(place, name=name, start=start))
+            start += place.num_blocks
+        indices = [self.indices[place.start : place.stop] for place in inside]
+        scales = [self.scale(place) for place in inside]
+        return Mosaic(
+            self.motifs,
+            torch.cat(indices),
+            Layout(self.layout.block_size, tuple(placements)),
+            None
+            if self.scales is None
+            else torch.stack([s for s in scales if s is not None]),
+            self.config,
+        )
 
     @torch.no_grad()
     def write_(self, model: nn.Module) -> None:
@@ -160,6 +190,25 @@ def _checked(scales: Tensor, layout: Layout) -> Tensor:
     if not bool((torch.isfinite(scales) & (scales > 0)).all()):
         raise ValueError("scales must be finite and above 0")
     return scales.detach().clone()
+
+
+def remembered(model: nn.Module) -> bool:
+    """Whether `model` was made a mosaic, whatever has become of it since."""
+    return _MEMORY in model.__dict__
+
+
+def bits(values: Tensor) -> Tensor:
+    """Floating values as integers that differ if one bit does: 0.0 and -0.0 are equal, these not."""
+    width = {2: torch.int16, 4: torch.int32, 8: torch.int64}[values.itemsize]
+    return values.contiguous().view(width)
+
+
+def usage_of(indices: Integer[Tensor, " m"], num_motifs: int) -> Int[Tensor, " k"]:
+    """How many of `indices` name each motif."""
+    usage = torch.zeros(num_motifs, dtype=torch.int64, device=indices.device)
+    for part in indices.split(32 * PIECE):  # bincount makes them wider
+        usage += torch.bincount(part.int(), minlength=num_motifs)
+    return usage
 
 
 def index_dtype(num_motifs: int) -> torch.dtype:

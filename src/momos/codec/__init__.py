@@ -14,6 +14,7 @@ from momos.codec.streams import STREAM_SYMBOLS as STREAM_SYMBOLS
 from momos.codec.streams import CorruptError as CorruptError
 from momos.codec.streams import Model as Model
 from momos.codec.streams import Stream as Stream
+from momos.codec.streams import raw as raw
 from momos.codec.usage import SIGNIFICANT as SIGNIFICANT
 from momos.codec.usage import UsageTable as UsageTable
 from momos.codec.usage import choose_usage_table as choose_usage_table

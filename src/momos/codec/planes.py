@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from momos.codec.streams import STREAM_SYMBOLS, CorruptError, Model, Stream
+from momos.codec.streams import STREAM_SYMBOLS, CorruptError, Model, Stream, raw
 
 PACK_VALUES = STREAM_SYMBOLS
 RAW = 0  # in place of a rate: the plane itself
@@ -34,7 +34,7 @@ class Pack:
 
 def pack(values: Tensor) -> Pack:
     """The pack of `values` (flat, contiguous, on the CPU, at most `PACK_VALUES`)."""
-    planes = values.view(torch.uint8).view(-1, values.itemsize).T.contiguous()
+    planes = raw(values).view(-1, values.itemsize).T.contiguous()
     return Pack([_shortest(plane) for plane in planes])
 
 
@@ -44,24 +44,29 @@ def unpack(pack: Pack, values: Tensor) -> None:
     Raises:
         CorruptError: if the planes are not those of that many values.
     """
+    if len(pack.planes) != values.itemsize:
+        raise CorruptError(
+            f"a pack must have {values.itemsize} planes, got {len(pack.planes)}"
+        )
     planes = torch.empty(values.itemsize, len(values), dtype=torch.uint8)
     for stream, plane in zip(pack.planes, planes, strict=True):
         _fill(plane, stream)
     if values.dtype == torch.bool and len(values) and int(planes.max()) > 1:
         raise CorruptError("a bool must be stored as 0 or 1")
-    values.view(torch.uint8).copy_(planes.T.reshape(-1))
+    joined = torch.empty(planes.numel(), dtype=torch.uint8).copy_(planes.T.reshape(-1))
+    values.copy_(joined.view(values.dtype))
 
 
 def _shortest(plane: Tensor) -> Stream:
     model = Model.uniform(256)
     rate, bits = model.choose_rate(plane)
-    raw = Stream(RAW, plane.numpy().tobytes())
-    best = model.encode(plane, rate=rate) if rate else raw
-    sample = raw.data[:SAMPLE]
+    plain = Stream(RAW, plane.numpy().tobytes())
+    best = model.encode(plane, rate=rate) if rate else plain
+    sample = plain.data[:SAMPLE]
     if 8 * len(zlib.compress(sample, 1)) < bits * len(sample) / max(1, len(plane)):
-        deflated = Stream(DEFLATE, zlib.compress(raw.data, 9))
+        deflated = Stream(DEFLATE, zlib.compress(plain.data, 9))
         best = min(best, deflated, key=lambda stream: len(stream.data))
-    return min(raw, best, key=lambda stream: len(stream.data))
+    return min(plain, best, key=lambda stream: len(stream.data))
 
 
 def _fill(plane: Tensor, stream: Stream) -> None:

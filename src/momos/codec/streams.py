@@ -46,7 +46,7 @@ class Model:
             raise ValueError(f"a model must have 1 to 2**28 symbols, got {len(weights)}")
         if int(weights.min()) < 0 or int(weights.max()) >= MOST_WEIGHT:
             raise ValueError(
-                f"weights must be 0 to 2**56, got {int(weights.min())} to "
+                f"weights must be at least 0 and below 2**56, got {int(weights.min())} to "
                 f"{int(weights.max())}"
             )
         self.num_symbols = len(weights)
@@ -63,7 +63,7 @@ class Model:
         Raises:
             ValueError: if there are more symbols than that, or one has no weight.
         """
-        data = _rans.encode(self._native, _raw(symbols), symbols.itemsize, rate)
+        data = _rans.encode(self._native, _bytes(symbols), symbols.itemsize, rate)
         return Stream(rate, data)
 
     def encode_best(self, symbols: Integer[Tensor, " n"]) -> Stream:
@@ -85,7 +85,7 @@ class Model:
 
     def cost(self, symbols: Integer[Tensor, " n"], *, rate: int) -> float:
         """About how many bits the stream takes."""
-        return _rans.cost(self._native, _raw(symbols), symbols.itemsize, rate)
+        return _rans.cost(self._native, _bytes(symbols), symbols.itemsize, rate)
 
     def decode(self, stream: Stream, symbols: Integer[Tensor, " n"]) -> None:
         """Fills `symbols` (contiguous, on the CPU) from `stream`.
@@ -93,12 +93,13 @@ class Model:
         Raises:
             CorruptError: if the bytes are not a stream of that many symbols.
         """
+        target = _bytes(symbols)
         try:
-            _rans.decode(
-                self._native, stream.data, _raw(symbols), symbols.itemsize, stream.rate
-            )
+            _rans.decode(self._native, stream.data, target, symbols.itemsize, stream.rate)
         except ValueError as error:
             raise CorruptError(str(error)) from None
+        if symbols.numel() == 1:  # `target` may be a copy
+            symbols.copy_(torch.from_numpy(target).view(symbols.dtype))
 
 
 def encode_all(model: Model, symbols: Integer[Tensor, " n"]) -> list[Stream]:
@@ -119,8 +120,18 @@ def decode_all(model: Model, streams: list[Stream], symbols: Integer[Tensor, " n
         model.decode(stream, part)
 
 
-def _raw(symbols: Tensor) -> np.ndarray:
+def raw(values: Tensor) -> Tensor:
+    """The memory of flat, contiguous values as bytes.
+
+    A single value may be contiguous with any stride; it is copied then.
+    """
+    if values.numel() < 2 and values.stride(-1) != 1:
+        values = values.clone(memory_format=torch.contiguous_format)
+    return values.detach().view(torch.uint8)
+
+
+def _bytes(symbols: Tensor) -> np.ndarray:
     """The memory of `symbols` as bytes; unsigned and signed are alike there."""
     if not symbols.is_contiguous() or symbols.device.type != "cpu":
         raise ValueError("symbols must be contiguous and on the CPU")
-    return symbols.detach().view(-1).view(torch.uint8).numpy()
+    return raw(symbols).numpy()

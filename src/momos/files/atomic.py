@@ -6,6 +6,7 @@ that saves to the same target takes it over.
 """
 
 import fcntl
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -26,25 +27,51 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise IsADirectoryError(f"a file must be written to a file name, got {path}")
     if target.exists() and not stat.S_ISREG(target.stat().st_mode):
         raise OSError(f"only an ordinary file can be replaced, got {path}")
-    part = target.with_name(f".{target.name}.part")
+    part = _part_of(target)
     with _locked(part, target) as file:
         try:
             file.truncate(0)
+            if target.exists():
+                os.fchmod(file.fileno(), stat.S_IMODE(target.stat().st_mode))
             yield file
             file.flush()
             os.fsync(file.fileno())
             os.replace(part, target)
         except BaseException:
-            part.unlink(missing_ok=True)
+            if _is_still(file, part):
+                part.unlink()
             raise
     _sync_folder(target.parent)
+
+
+def _part_of(target: Path) -> Path:
+    """The file beside `target` that is written first; long names are shortened by a hash."""
+    name = f".{target.name}.part"
+    if len(os.fsencode(name)) > 255:
+        name = f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()}.part"
+    return target.with_name(name)
+
+
+def refuse_same(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
+    """Refuses to write over what is read.
+
+    Raises:
+        ValueError: if both paths are one file.
+    """
+    if os.path.realpath(source) == os.path.realpath(path):
+        raise ValueError(
+            f"the result must be written beside the checkpoint, got {path} twice"
+        )
 
 
 @contextmanager
 def _locked(part: Path, target: Path) -> Iterator[BinaryIO]:
     while True:
         try:
-            descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            if part.is_symlink():  # which somebody else has laid there
+                part.unlink()
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            descriptor = os.open(part, flags, 0o666)
         except OSError as error:  # told of the file that was asked for
             raise type(error)(error.errno, error.strerror, str(target)) from None
         with os.fdopen(descriptor, "r+b") as file:

@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 from momos.blocks import Placement, memory
 from momos.codec import PACK_VALUES
 from momos.files.manifest import DTYPES, Record
-from momos.mosaic import Mosaic
+from momos.mosaic import Mosaic, remembered
 
 PARAMETER = "parameter"
 BUFFER = "buffer"
@@ -78,10 +78,13 @@ class Contents:
         Raises:
             ValueError: if it is not, or something in it is not an ordinary tensor.
         """
-        trainable = any(p.requires_grad for p in model.parameters())
-        mosaic = Mosaic.of(model) if trainable else None
-        blocks = {place.name for place in mosaic.layout.placements} if mosaic else set()
         found = list(named_tensors(model))
+        for name, tensor, _ in found:
+            _check_ordinary(name, tensor)
+        check_state(model)
+        trainable = any(p.requires_grad for p in model.parameters())
+        mosaic = Mosaic.of(model) if trainable or remembered(model) else None
+        blocks = {place.name for place in mosaic.layout.placements} if mosaic else set()
         first = {memory(tensor): name for name, tensor, _ in reversed(found)}
         first |= {memory(tensor): name for name, tensor, _ in found if name in blocks}
         tensors, records = {}, []
@@ -90,7 +93,7 @@ class Contents:
             if (same := first[memory(tensor)]) != name:
                 records.append(Record(name, "same", same_as=same, persistent=persistent))
                 continue
-            tensors[name] = _ordinary(name, tensor)
+            tensors[name] = tensor.detach().resolve_conj().resolve_neg().contiguous()
             records.append(
                 Record(
                     name,
@@ -112,11 +115,6 @@ def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor, str]]:
     """Every name of every parameter and buffer, in the order of `state_dict`."""
     for prefix, module in model.named_modules(remove_duplicate=False):
         dot = prefix and f"{prefix}."
-        if type(module).get_extra_state is not nn.Module.get_extra_state:
-            raise ValueError(
-                f"a model must be tensors alone, but module {prefix!r} has extra state, "
-                "which a file cannot hold"
-            )
         for name, parameter in module._parameters.items():
             if parameter is not None:
                 yield dot + name, parameter, PARAMETER
@@ -126,14 +124,29 @@ def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor, str]]:
                 yield dot + name, buffer, BUFFER if lasting else TEMPORARY
 
 
-def _ordinary(name: str, tensor: Tensor) -> Tensor:
+def check_state(model: nn.Module) -> None:
+    """Refuses a model whose state is more than its parameters and buffers, or other.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    names = {name for name, _, kind in named_tensors(model) if kind != TEMPORARY}
+    if others := sorted(names ^ model.state_dict().keys()):
+        raise ValueError(
+            f"the state of a model must be its parameters and buffers, but "
+            f"{type(model).__name__} has others or lacks some: {', '.join(others)}"
+        )
+
+
+def _check_ordinary(name: str, tensor: Tensor) -> None:
     if is_lazy(tensor) or tensor.is_meta:
-        raise ValueError(f"tensor {name!r} must hold values, got one without")
-    if tensor.layout != torch.strided or tensor.is_quantized:
-        raise ValueError(f"tensor {name!r} must be strided, got {tensor.layout}")
+        kind = "an uninitialised" if is_lazy(tensor) else "a meta"
+        raise ValueError(f"tensor {name!r} must hold values, got {kind} one")
+    if tensor.layout != torch.strided or tensor.is_nested:
+        kind = "a nested tensor" if tensor.is_nested else tensor.layout
+        raise ValueError(f"tensor {name!r} must be strided, got {kind}")
     if tensor.dtype not in DTYPES.values():
         raise ValueError(f"tensor {name!r} must have a plain dtype, got {tensor.dtype}")
-    return tensor.detach().resolve_conj().resolve_neg().contiguous()
 
 
 def _why(tensor: Tensor, kind: str) -> str:

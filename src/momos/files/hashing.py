@@ -3,9 +3,9 @@
 import hashlib
 from collections.abc import Callable, Iterable
 
-import torch
 from torch import Tensor
 
+from momos.codec import raw
 from momos.files.manifest import Record
 from momos.files.progress import Progress, quiet
 
@@ -22,7 +22,7 @@ class Hashing:
 
     def update(self, values: Tensor) -> memoryview:
         """Takes in the next values; their bytes."""
-        data = values.view(torch.uint8).numpy().data
+        data = raw(values).numpy().data
         self._digest.update(data)
         self._done += len(values)
         self._progress("checking weights", self._done, self._total)

@@ -10,7 +10,7 @@ from torch.nn.parameter import is_lazy
 from momos.blocks import memory
 from momos.config import MosaicConfig
 from momos.files.checkpoint import Checkpoint
-from momos.files.contents import TEMPORARY, named_tensors
+from momos.files.contents import TEMPORARY, check_state, named_tensors
 from momos.files.hashing import sha256_of
 from momos.files.manifest import Record
 from momos.files.parallel import in_parallel
@@ -85,6 +85,7 @@ def load_(model: nn.Module, path: str | os.PathLike[str]) -> Checkpoint:
     with MosaicFile(path) as file:
         tensors = {name: tensor for name, tensor, _ in named_tensors(model)}
         _check_model(model, file)
+        check_state(model)
         checkpoint = checkpoint_of(file)
     values = checkpoint.contents()
     for record in checkpoint.records:
@@ -93,7 +94,10 @@ def load_(model: nn.Module, path: str | os.PathLike[str]) -> Checkpoint:
             continue
         flat = torch.cat([torch.empty(0, dtype=stored.dtype), *values.pieces(stored)])
         tensors[record.name].copy_(flat.view(stored.shape))
-    mosaic, parameters = checkpoint.mosaic, dict(model.named_parameters())
+    mosaic, parameters = (
+        checkpoint.mosaic,
+        dict(model.named_parameters(remove_duplicate=False)),
+    )
     if mosaic and all(place.name in parameters for place in mosaic.layout.placements):
         mosaic.remember_(model)
     return checkpoint
@@ -114,11 +118,13 @@ def _check_model(model: nn.Module, file: MosaicFile) -> None:
         if name not in records:
             continue
         stored = records[records[name].same_as or name]
-        if not _fits(tensor, stored) and kind != TEMPORARY:
+        if not _fits(tensor, stored) and not _why_fixed(tensor) and kind != TEMPORARY:
             other.append(
                 f"{name} (file: {stored.dtype} {stored.shape}, "
                 f"model: {tensor.dtype} {tuple(tensor.shape)})"
             )
+        if (why := _why_fixed(tensor)) and kind != TEMPORARY:
+            other.append(f"{name} ({why})")
         first, held = holders.setdefault(memory(tensor), (name, stored.name))
         if held != stored.name:
             other.append(f"{name} (the model ties it to {first}, the file does not)")
@@ -127,7 +133,7 @@ def _check_model(model: nn.Module, file: MosaicFile) -> None:
         for title, names in (
             ("only the model has", missing),
             ("only the file has", unexpected),
-            ("of another shape, dtype or tying", other),
+            ("of another shape or kind", other),
         )
         if names
     ]
@@ -137,8 +143,24 @@ def _check_model(model: nn.Module, file: MosaicFile) -> None:
         )
 
 
+def _why_fixed(tensor: Tensor) -> str:
+    """Why no values can be written into `tensor`, if they cannot."""
+    if is_lazy(tensor):
+        return "uninitialised: run one forward pass first"
+    if tensor.is_meta:
+        return "on the meta device, which holds no values"
+    if tensor.is_inference():
+        return "made in inference mode, so it cannot be changed"
+    if tensor.layout != torch.strided:
+        return f"not strided but {tensor.layout}"
+    strides = zip(tensor.shape, tensor.stride(), strict=True)
+    if any(size > 1 and stride == 0 for size, stride in strides):
+        return "expanded: its values share memory"
+    return ""
+
+
 def _fits(tensor: Tensor, stored: Record) -> bool:
-    return not is_lazy(tensor) and (tuple(tensor.shape), tensor.dtype) == (
+    return not _why_fixed(tensor) and (tuple(tensor.shape), tensor.dtype) == (
         stored.shape,
         stored.dtype,
     )

@@ -73,7 +73,8 @@ class SectionFile:
         if self.num_bytes < 8 + LEAST_HEADER:
             raise self.error(
                 "header",
-                f"must have {8 + LEAST_HEADER} bytes at least, got {self.num_bytes}",
+                f"must have {8 + LEAST_HEADER} bytes at least, got {self.num_bytes} (is this a "
+                ".momos file?)",
             )
         (size,) = struct.unpack("<Q", self._pread(0, 8, "header"))
         if size % 8 or not LEAST_HEADER <= size <= self.num_bytes - 8:

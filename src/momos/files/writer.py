@@ -24,6 +24,7 @@ from momos.files.hashing import sha256_of
 from momos.files.manifest import Bank, Manifest, Packs, Record, write_manifest
 from momos.files.packs import bytes_of, coded, lengths, split
 from momos.files.parallel import in_parallel
+from momos.files.parsing import read_manifest
 from momos.files.progress import Progress, quiet
 from momos.version import __version__
 
@@ -47,7 +48,9 @@ def write(
             metadata=contents.metadata,
             producer=f"momos {__version__}",
         )
-        writer.section("manifest", [write_manifest(manifest)])
+        section = write_manifest(manifest)
+        read_manifest(section)  # what no reader would take must not replace an old file
+        writer.section("manifest", [section])
         writer.finish()
 
 

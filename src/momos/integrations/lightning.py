@@ -27,7 +27,8 @@ class MosaicCallback(Callback):
     """Projects the module every epoch, every optimizer step, or every so many steps.
 
     Weights trained since the last projection are projected too whenever validation starts or an
-    epoch ends, so nothing but a mosaic is validated or kept. `projection` is the last one. Its
+    epoch ends, so nothing but a mosaic is validated or kept. When training ends, the networks
+    inside the module are mosaics of their own, ready to be saved. `projection` is the last one. Its
     distortion, moved weights, motifs used and lengths in bits are logged as `mosaic/…`. The
     state is saved in checkpoints: a resumed run draws the same motifs.
     """
@@ -71,6 +72,14 @@ class MosaicCallback(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._stale:
             self._project(pl_module, on_epoch=True)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.projection is None:
+            return
+        mosaic = self.projection.mosaic
+        for name, child in pl_module.named_children():
+            if any(place.name.startswith(f"{name}.") for place in mosaic.layout.placements):
+                mosaic.within(name).remember_(child)
 
     def state_dict(self) -> dict[str, Any]:
         return {

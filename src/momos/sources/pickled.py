@@ -62,7 +62,7 @@ def _load(path: Path) -> Any:
         ) from error
     except BROKEN as error:
         raise FormatError(
-            path, "pickle", f"must be what torch.save writes: {error}"
+            path, "pickle", f"must be what torch.save writes: {error!r}"
         ) from error
 
 

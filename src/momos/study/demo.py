@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -13,6 +14,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+import momos
 from momos.study.data import Split, digits
 from momos.study.recipes import DEMO, Recipe
 from momos.study.report.accuracy import accuracy_against_length
@@ -24,11 +26,13 @@ from momos.study.train import train
 
 ACCURACY = "accuracy_against_length.png"
 MOSAIC = "mosaic.png"
+NETWORK = "{}-seed-{}.momos"
 FILES = {
     RESULTS: "one line per run",
     HISTORY: "accuracy and lengths after every epoch",
     ACCURACY: "test accuracy against bits per weight",
     MOSAIC: "a layer of each network, painted by motif",
+    NETWORK.format("*", "*"): "the trained mosaics, as files",
 }
 
 
@@ -47,7 +51,7 @@ def demo(folder: Path, *, seeds: int, recipe: Recipe, console: Console) -> None:
     start = time.perf_counter()
     runs: list[Run] = []
     try:
-        for run in _runs(seeds, recipe, data, console):
+        for run in _runs(seeds, recipe, data, folder, console):
             append(folder, run)
             runs.append(run)
         _draw(runs, folder, about)
@@ -67,6 +71,7 @@ def _clear(folder: Path, console: Console) -> None:
     """Makes the folder, without results of an earlier demo: old and new ones never mix."""
     folder.mkdir(parents=True, exist_ok=True)
     earlier = [folder / name for name in FILES if (folder / name).exists()]
+    earlier += folder.glob(NETWORK.format("*", "*"))
     if earlier:
         replacing = f"Replacing the results of an earlier demo in {folder}"
         console.print(replacing, highlight=False, soft_wrap=True)
@@ -74,7 +79,9 @@ def _clear(folder: Path, console: Console) -> None:
         path.unlink()
 
 
-def _runs(seeds: int, recipe: Recipe, data: Split, console: Console) -> Iterator[Run]:
+def _runs(
+    seeds: int, recipe: Recipe, data: Split, folder: Path, console: Console
+) -> Iterator[Run]:
     """Each run as it finishes; seeds outside, so that early results compare all treatments."""
     label = TextColumn("{task.description}")
     columns = (label, BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
@@ -84,13 +91,21 @@ def _runs(seeds: int, recipe: Recipe, data: Split, console: Console) -> Iterator
             for treatment in DEMO:
                 name = f"{treatment.name}, seed {seed + 1} of {seeds}"
                 progress.update(bar, description=f"{name:30}")
-                yield train(
+                run = train(
                     recipe,
                     treatment,
                     seed=seed,
                     data=data,
                     on_epoch=lambda epoch: progress.advance(bar),
                 )
+                yield _saved(run, folder) if treatment.mosaic is not None else run
+
+
+def _saved(run: Run, folder: Path) -> Run:
+    """`run`, its network saved as a file in `folder`."""
+    words = "".join(c if c.isalnum() else " " for c in run.treatment.name.lower()).split()
+    path = folder / NETWORK.format("-".join(words), run.seed)
+    return replace(run, file_bytes=momos.save(run.network, path).num_bytes)
 
 
 def _draw(runs: list[Run], folder: Path, about: str) -> None:

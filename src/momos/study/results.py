@@ -29,6 +29,7 @@ def result(run: Run) -> dict[str, Any]:
         "accuracy": run.accuracy,
         **asdict(run.lengths),
         "factor": run.lengths.factor,
+        "file_bytes": run.file_bytes,
         "seconds": round(run.seconds, 2),
         "recipe": asdict(run.recipe),
         "mosaic": None if mosaic is None else asdict(mosaic),

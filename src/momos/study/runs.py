@@ -54,7 +54,10 @@ class Epoch:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A finished run: its last epoch is its result, none is selected."""
+    """A finished run: its last epoch is its result, none is selected.
+
+    `file_bytes` is the size of the file that the mosaic was saved as, if it was.
+    """
 
     recipe: Recipe
     treatment: Treatment
@@ -63,6 +66,7 @@ class Run:
     seconds: float
     epochs: tuple[Epoch, ...]
     network: nn.Module
+    file_bytes: int | None = None
 
     @property
     def accuracy(self) -> float:

@@ -111,6 +111,8 @@ void decode(const Model& model, const Slots& starting, const unsigned char* stre
             int64_t count) {
     if (count > kMostInStream) throw std::invalid_argument("a stream holds 2^20 symbols at most");
     if (size > 8 && size % 4) throw Corrupt("a stream longer than 8 bytes must be whole words");
+    if (0 < size && size <= 8 && stream[size - 1] == 0)
+        throw Corrupt("a stream of at most 8 bytes must not end with a zero");
     uint64_t state = 0;
     const int64_t head = std::min<int64_t>(8, size);
     for (int64_t i = 0; i < head; ++i) state |= uint64_t(stream[i]) << (8 * i);

@@ -10,8 +10,9 @@ from momos.study.runs import Run
 COLUMNS = (
     "test\naccuracy, %",
     "\nweights",
-    "bits/weight\nby bound",
-    "bits/weight\nby entropy",
+    "bits/weight:\nbound",
+    "\nentropy",
+    "\nfile",
     "\nfactor",
     "motifs\nused",
 )
@@ -50,12 +51,14 @@ def _cells(group: Sequence[Run]) -> list[str]:
     accuracy, deviation = mean_and_deviation([100 * run.accuracy for run in group])
     lengths = [run.lengths for run in group]
     weights = lengths[0].num_weights
+    files = [run.file_bytes for run in group if run.file_bytes is not None]
     used = [length.motifs_used for length in lengths if length.motifs_used is not None]
     return [
         f"{accuracy:.1f}" + (f" ± {deviation:.1f}" if deviation is not None else ""),
         grouped(weights),
         f"{mean(length.bound for length in lengths) / weights:.2f}",
         f"{mean(length.entropy for length in lengths) / weights:.2f}",
+        f"{8 * mean(files) / weights:.2f}" if files else "–",
         f"{mean(length.factor for length in lengths):.2f}",
         grouped(mean(used)) if used else "–",
     ]

@@ -1,0 +1,58 @@
+"""The networks that the scripts about files measure.
+
+Pretrained ResNets lie where MOMOS_DATA points (`weights/resnet20_cifar10.safetensors`, …); where
+they do not, seeded initializations take their place and are named so.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+import momos
+from momos.study.data import digits
+from momos.study.models import resnet20, resnet56, vit_tiny
+from momos.study.recipes import DEMO, Recipe
+from momos.study.train import train
+
+SETTINGS = (
+    momos.MosaicConfig(block_size=2, capacity=0.05),
+    momos.MosaicConfig(block_size=4, num_motifs=256, selection="kmeans"),
+    momos.MosaicConfig(block_size=8, num_motifs=256, selection="kmeans"),
+)
+
+
+def demo_networks() -> Iterator[tuple[str, nn.Module]]:
+    """The mosaics that `momos demo` trains, from its first seed."""
+    for treatment in DEMO:
+        if treatment.mosaic is not None:
+            run = train(Recipe(), treatment, seed=0, data=digits())
+            yield f"demo, {treatment.name}", run.network
+
+
+def resnets() -> Iterator[tuple[str, nn.Module]]:
+    """ResNet-20 and ResNet-56, pretrained where there are weights."""
+    folder = os.environ.get("MOMOS_DATA")
+    for name, make in (("resnet20", resnet20), ("resnet56", resnet56)):
+        torch.manual_seed(0)
+        model = make()
+        weights = Path(folder or "") / "weights" / f"{name}_cifar10.safetensors"
+        if folder and weights.exists():
+            model.load_state_dict(load_file(weights), strict=False)
+            yield f"{name}, pretrained", model
+        else:
+            yield f"{name}, untrained", model
+
+
+def vit() -> nn.Module:
+    """A network of ViT-Tiny's size, untrained."""
+    torch.manual_seed(0)
+    return vit_tiny()
+
+
+def described(config: momos.MosaicConfig) -> str:
+    motifs = f"k={config.num_motifs}" if config.num_motifs else f"c={config.capacity:.0%}"
+    return f"s={config.block_size}, {motifs}"

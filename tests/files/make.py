@@ -1,0 +1,146 @@
+"""Makes the golden files, once: `cd tests && python -m files.make`.
+
+They are committed and read for ever; a new version of the format gets a folder of its own.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import momos
+
+GOLDEN = Path(__file__).parent / "golden" / "v1"
+
+
+def network(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(6, 20), nn.ReLU(), nn.Linear(20, 3))
+
+
+def mlp() -> nn.Module:
+    model = network()
+    momos.project_(model, momos.MosaicConfig(block_size=4, num_motifs=16))
+    return model
+
+
+def batchnorm() -> nn.Module:
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.Linear(5, 4))
+    model(torch.randn(4, 3, 7, 7))
+    momos.project_(model, momos.MosaicConfig(block_size=2, num_motifs=9, exclude=("1.*",)))
+    return model
+
+
+def one_motif() -> nn.Module:
+    model = network()
+    momos.project_(model, momos.MosaicConfig(block_size=5, num_motifs=1, zero_motif=False))
+    return model
+
+
+def half() -> nn.Module:
+    """Motifs of float16 under weights of float32, bfloat16 and float16."""
+    torch.manual_seed(2)
+    model = nn.ParameterDict(
+        {
+            "a": torch.zeros(5, 3),
+            "b": torch.zeros(17, dtype=torch.bfloat16),
+            "c": torch.zeros(2, 2, 2, dtype=torch.float16),
+        }
+    )
+    layout = momos.Layout.of(model, block_size=3)
+    indices = torch.arange(layout.num_blocks) % 5
+    momos.Mosaic(torch.randn(5, 3).half(), indices, layout).write_(model)
+    return model
+
+
+def learned() -> nn.Module:
+    """Long enough, and ordered enough, for its stream to be learned."""
+    draw = torch.Generator().manual_seed(3)
+    model = nn.ParameterDict({"a": torch.zeros(6000), "b": torch.zeros(300)})
+    layout = momos.Layout.of(model, block_size=2)
+    spread = torch.randint(8, (150,), generator=draw)
+    few = torch.randint(200, (3000,), generator=draw).clamp(190, 193) - 186
+    few[::9] = 3
+    motifs = torch.randn(8, 2, generator=draw)
+    momos.Mosaic(motifs, torch.cat([few, spread]), layout).write_(model)
+    return model
+
+
+class Everything(nn.Module):
+    """Scales, usage, tied and excluded parameters, and buffers of most kinds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        draw = torch.Generator().manual_seed(4)
+        self.first = nn.Parameter(torch.zeros(30, 25))
+        self.second = nn.Parameter(torch.zeros(7, 9, dtype=torch.float64))
+        self.third = nn.Parameter(torch.zeros(40, dtype=torch.bfloat16))
+        self.tied = self.first
+        self.kept = nn.Parameter(torch.randn(11, generator=draw))
+        self.register_buffer("steps", torch.tensor(12345))
+        self.register_buffer("mask", torch.rand(40, generator=draw) < 0.3)
+        self.register_buffer("bytes", torch.arange(7, dtype=torch.uint8))
+        self.register_buffer(
+            "phases", torch.randn(5, generator=draw, dtype=torch.complex64)
+        )
+        self.register_buffer(
+            "small", torch.randn(6, generator=draw).to(torch.float8_e4m3fn)
+        )
+        self.register_buffer("nothing", torch.zeros(0, 3))
+        self.register_buffer("passing", torch.arange(300), persistent=False)
+
+
+def everything() -> nn.Module:
+    model, draw = Everything(), torch.Generator().manual_seed(5)
+    layout = momos.Layout.of(model, block_size=3, exclude=("kept",))
+    indices = (
+        torch.randn(layout.num_blocks, generator=draw).mul(3).abs().long().clamp(max=39)
+    )
+    mosaic = momos.Mosaic(
+        torch.randn(40, 3, generator=draw),
+        indices,
+        layout,
+        torch.tensor([0.5, 3.25, 1.1]),
+        momos.MosaicConfig(block_size=3, num_motifs=40),
+    )
+    mosaic.write_(model)
+    return model
+
+
+MODELS = {
+    "mlp": mlp,
+    "batchnorm": batchnorm,
+    "one_motif": one_motif,
+    "half": half,
+    "learned": learned,
+    "everything": everything,
+    "empty": nn.Sequential,
+}
+
+
+def described(tensor: Tensor) -> dict[str, object]:
+    """What is to be found again for ever."""
+    data = tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+    return {
+        "dtype": str(tensor.dtype).removeprefix("torch."),
+        "shape": list(tensor.shape),
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+
+
+def main() -> None:
+    GOLDEN.mkdir(parents=True, exist_ok=True)
+    expected = {}
+    for name, model in MODELS.items():
+        report = momos.save(model(), GOLDEN / f"{name}.momos")
+        tensors = momos.load(report.path).tensors()
+        expected[name] = {key: described(tensor) for key, tensor in tensors.items()}
+        print(f"{name}: {report.num_bytes} bytes")
+    (GOLDEN / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
