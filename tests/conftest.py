@@ -1,5 +1,8 @@
 """Property tests run the same examples every time, for as long as they need."""
 
+from pathlib import Path
+
+import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
@@ -15,3 +18,9 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("momos")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a network is saved."""
+    return tmp_path / "network.momos"

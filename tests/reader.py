@@ -77,12 +77,14 @@ def contents(file: bytes) -> tuple[Tensors, str, str]:
     blocks = [entry for entry in entries if entry["stored"] == "blocks"]
     need(("motifs" in manifest) == bool(blocks), "motifs without blocks, or the reverse")
     own = [entry for entry in entries if entry["stored"] != "same"]
-    expands = sum(num_bytes(entry) for entry in own)
+    expands = sum(num_bytes(entry) for entry in own if entry["stored"] == "dense")
     if blocks:
         bank = manifest["motifs"]
         s, k = integer(bank["block_size"], 1), integer(bank["num_motifs"], 1, 2**28)
         need(bank["dtype"] in FLOATS, "dtype of motifs")
         expands += k * (s * ITEM_SIZES[bank["dtype"]] + 8)
+        for entry in blocks:
+            expands += -(-num_weights(entry) // s) * s * ITEM_SIZES[entry["dtype"]]
     need(size == max(640, 8 * -(-expands // (8 * 65536))), "size of the header")
     values = mosaic(blocks, manifest["motifs"], section) if blocks else {}
     need(blocks or not any(section[name] for name in SECTIONS[:3]), "bytes of nothing")
@@ -90,13 +92,13 @@ def contents(file: bytes) -> tuple[Tensors, str, str]:
         [entry for entry in own if entry["stored"] == "dense"], manifest, section
     )
     digest = hashlib.sha256(b"".join(values[entry["name"]] for entry in own)).hexdigest()
-    need(re.fullmatch("[0-9a-fA-F]{64}", manifest["sha256"]), "sha256")
+    need(re.fullmatch("[0-9a-f]{64}", manifest["sha256"]), "sha256")
     result = {}
     for entry in entries:
         own_entry = by_name[entry["as"]] if entry["stored"] == "same" else entry
         shape, value = tuple(own_entry["shape"]), values[own_entry["name"]]
         result[entry["name"]] = own_entry["dtype"], shape, value
-    return result, manifest["sha256"].lower(), digest
+    return result, manifest["sha256"], digest
 
 
 # 1. Outside
@@ -176,7 +178,7 @@ def texts(manifest: dict) -> None:
 
 def described(entry: dict, by_name: dict) -> None:
     need(entry["stored"] in ("blocks", "dense", "same"), "stored")
-    need(entry.get("persistent", False) is False, "persistent")
+    need(type(entry.get("persistent", True)) is bool, "persistent")
     if entry["stored"] == "same":
         need(by_name[entry["as"]]["stored"] != "same", "the same as the same")
         return
@@ -235,7 +237,7 @@ def decode(data: bytes, n: int, weights: list[int], rate: object) -> list[int]:
     x = int.from_bytes(data[:8], "little")
     need(len(data) <= 8 or len(data) % 4 == 0, "bytes of a stream")
     need(not data or len(data) > 8 or data[-1], "a short stream that ends with a zero")
-    need(x < 2**63, "the first state")
+    need(x < 2**63 and (len(data) <= 8 or x >= 2**31), "the first state")
     words = [int.from_bytes(data[i : i + 4], "little") for i in range(8, len(data), 4)]
     words.reverse()
     anew = max(64, len(weights) // 4) if rate else n
@@ -341,15 +343,13 @@ def mosaic(entries: list, bank: dict, section: dict) -> dict[str, bytes]:
     parts.end()
     parts, values = Parts(section["mosaic"]), {}
     numbers = floats(motifs, dtype)
-    no_numbers = {i // s for i, value in enumerate(numbers) if math.isnan(value)}
+    need(all(map(math.isfinite, numbers)), "motifs")
     for entry, scale in zip(entries, scales, strict=True):
         size = s * ITEM_SIZES[entry["dtype"]]
         own = converted(motifs, dtype, entry["dtype"], scale)
         blocks = [own[i : i + size] for i in range(0, len(own), size)]
         num_blocks = -(-num_weights(entry) // s)
         indices = sequence(parts, entry["streams"], num_blocks, weights)
-        if scale is not None or entry["dtype"] != dtype:
-            need(no_numbers.isdisjoint(indices), "NaN, of which the page says nothing")
         values[entry["name"]] = b"".join(map(blocks.__getitem__, indices))[
             : num_bytes(entry)
         ]
@@ -363,6 +363,8 @@ def converted(values: bytes, dtype: str, to: str, scale: float | None) -> bytes:
         values = bytes_of(floats(values, dtype), wide)
         # The product of two float32 is exact in float64, so that this rounds once.
         values, dtype = bytes_of([v * scale for v in floats(values, wide)], wide), wide
+    if dtype == "float64" and to in ("float16", "bfloat16"):
+        values, dtype = bytes_of(floats(values, dtype), "float32"), "float32"
     return values if dtype == to else bytes_of(floats(values, dtype), to)
 
 

@@ -316,7 +316,9 @@ def test_a_changed_stream_is_refused_or_other_symbols(case, rate, at, change):
     [
         (bytes(9), "a stream longer than 8 bytes must be whole words"),
         (b"\xff" * 8, r"the state of a stream must be below 2\^63"),
-        (bytes(8) + bytes(80), "a stream must end with its last symbol"),
+        (bytes(7) + b"\x01" + bytes(80), "a stream must end with its last symbol"),
+        (bytes(12), r"a state before words must be 2\^31 at least"),
+        (b"\x01\x00", "a stream of at most 8 bytes must not end with a zero"),
         (b"\x01\x02\x03\x04\x05\x06", "the state of a stream must end at 0"),
     ],
 )

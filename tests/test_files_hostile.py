@@ -70,8 +70,17 @@ def test_a_hostile_file_is_refused(name, path):
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_the_second_reader_refuses_what_the_first_does(name, path):
-    if ": config of " not in name and ": config without " not in name:
-        assert outcome(HOSTILE[name], path) == REFUSED
+    assert outcome(HOSTILE[name], path) == REFUSED
+
+
+@pytest.mark.parametrize(
+    "config", [{"block_size": 0}, {"selection": "learned"}, {}, {"include": 3, "new": None}]
+)
+def test_a_config_that_this_version_does_not_know_is_no_harm(config, path):
+    draft = Draft.of(FILES["everything"])
+    draft.manifest["config"] = config
+    assert outcome(draft.file(), path) == LOADED
+    assert momos.load(path).mosaic.config is None
 
 
 def test_a_model_stays_as_it_was_if_the_file_is_refused(path):

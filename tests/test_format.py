@@ -198,8 +198,8 @@ def test_streams_learn_where_there_is_something_to_learn(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_motifs_of_float64_are_rounded_once(dtype, tmp_path):
-    """Through float32 they would be rounded twice, to what is not the nearest."""
+def test_motifs_of_float64_are_rounded_by_way_of_float32(dtype, tmp_path):
+    """Where that is not the nearest."""
     half = torch.finfo(dtype).eps / 2
     motifs = torch.tensor(
         [[1 + half + 2**-40], [1 + 3 * half - 2**-40]], dtype=torch.float64

@@ -26,7 +26,8 @@ class Mosaic:
     their motifs. `config` is what the mosaic was made by, where that is known.
 
     Raises:
-        ValueError: if the shapes do not fit each other or an index names no motif.
+        ValueError: if the shapes do not fit each other, an index names no motif, or a value is
+            not finite.
     """
 
     motifs: Float[Tensor, "k s"]
@@ -56,6 +57,8 @@ class Mosaic:
                 raise ValueError(
                     f"indices must be 0 to {len(motifs) - 1}, got {low} to {high}"
                 )
+        if not bool(torch.isfinite(motifs).all()):
+            raise ValueError("motifs must be finite, got NaN or infinite values")
         if self.scales is not None:
             object.__setattr__(self, "scales", _checked(self.scales, self.layout))
         object.__setattr__(self, "motifs", motifs.detach().clone())

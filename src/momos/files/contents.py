@@ -38,10 +38,11 @@ class Contents:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes in memory of all that the file will hold."""
+        """Bytes in memory of all that the file will hold, blocks padded."""
         mosaic = self.mosaic
         bank = mosaic.num_motifs * 8 + mosaic.motifs.nbytes if mosaic else 0
-        return bank + sum(record.num_bytes for record in self.records)
+        size = mosaic.layout.block_size if mosaic else 1
+        return bank + sum(record.padded_bytes(size) for record in self.records)
 
     def pieces(self, record: Record) -> Iterator[Tensor]:
         """The values of a tensor, flat, piece by piece, contiguous and on the CPU."""

@@ -167,10 +167,12 @@ def _fits(tensor: Tensor, stored: Record) -> bool:
 
 
 def config_of(file: MosaicFile) -> MosaicConfig | None:
-    """What the mosaic in `file` was made by, if that was saved."""
+    """What the mosaic in `file` was made by, if that was saved and this version knows it."""
     config = file.manifest.config
     if config is None:
         return None
     known = {field.name for field in fields(MosaicConfig)}
-    with file.file.problems("manifest"):
+    try:
         return MosaicConfig(**{key: value for key, value in config.items() if key in known})
+    except (ValueError, TypeError):  # a later version may know other ways
+        return None

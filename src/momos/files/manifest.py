@@ -52,6 +52,12 @@ class Record:
         """Bytes of the tensor itself; none for what is the same as another."""
         return 0 if self.stored == "same" else self.num_weights * self.dtype.itemsize
 
+    def padded_bytes(self, block_size: int) -> int:
+        """Bytes of the tensor; of blocks, with their padding."""
+        if self.stored != "blocks":
+            return self.num_bytes
+        return -(-self.num_weights // block_size) * block_size * self.dtype.itemsize
+
 
 @dataclass(frozen=True)
 class Bank:
@@ -88,9 +94,10 @@ class Manifest:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes in memory of all that the file holds."""
+        """Bytes in memory of all that the file holds, blocks padded."""
         bank = self.bank.num_bytes if self.bank else 0
-        return bank + sum(record.num_bytes for record in self.records)
+        size = self.bank.block_size if self.bank else 1
+        return bank + sum(record.padded_bytes(size) for record in self.records)
 
     def layout(self) -> Layout | None:
         """The layout of the mosaic, if there is one."""

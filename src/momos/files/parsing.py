@@ -7,6 +7,7 @@ without.
 import json
 import math
 import re
+import sys
 import zlib
 from typing import Any
 
@@ -31,6 +32,8 @@ from momos.files.manifest import (
     Packs,
     Record,
 )
+
+MOST_DISTORTION = sys.float_info.max
 
 
 def read_manifest(section: bytes) -> Manifest:
@@ -151,10 +154,10 @@ def _shape(fields: Fields) -> tuple[int, ...]:
 
 
 def _distortion(fields: Fields) -> float | None:
-    value = fields.value.get("distortion")
-    if value is None:
+    if "distortion" not in fields:
         return None
-    if type(value) not in (int, float) or not 0 <= value < math.inf:
+    value = fields.any("distortion")
+    if type(value) not in (int, float) or not 0 <= value <= MOST_DISTORTION:
         raise ValueError(f"'distortion' of {fields.where} must be a number of at least 0")
     return float(value)
 
@@ -204,13 +207,20 @@ def _inflate(section: bytes) -> bytes:
 
 def _json(text: bytes) -> object:
     try:
-        return json.loads(text.decode(), parse_constant=_refuse, object_pairs_hook=_unique)
+        return json.loads(
+            text.decode(),
+            parse_constant=_finite,
+            parse_float=_finite,
+            object_pairs_hook=_unique,
+        )
     except RecursionError:
         raise ValueError("JSON must not be nested so deep") from None
 
 
-def _refuse(constant: str) -> object:
-    raise ValueError(f"numbers must be finite, got {constant}")
+def _finite(number: str) -> float:
+    if not math.isfinite(value := float(number)):
+        raise ValueError(f"numbers must be finite, got {short_of(number)}")
+    return value
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -47,7 +47,8 @@ class MosaicFile:
         except BaseException:
             self.close()
             raise
-        self._held: tuple[torch.dtype | None, int, Tensor] = (None, 0, torch.empty(0))
+        self._held: dict[torch.dtype, tuple[int, Tensor]] = {}
+        self._checked: set[str] = set()
 
     def __enter__(self) -> "MosaicFile":
         return self
@@ -86,6 +87,10 @@ class MosaicFile:
         """
         record = self._records[name]
         record = self._records[record.same_as or name]
+        section = "mosaic" if record.stored == "blocks" else "dense"
+        if section not in self._checked:
+            self.file.check(section)
+            self._checked.add(section)
         flat = torch.empty(record.num_weights, dtype=record.dtype)
         start = 0
         for values in self.pieces(record):
@@ -148,6 +153,8 @@ class MosaicFile:
         flat = torch.empty(bank.num_motifs * bank.block_size, dtype=bank.dtype)
         with self.file.problems("motifs"):
             unpack_all(section, bank.packs, flat)
+            if not bool(torch.isfinite(flat).all()):
+                raise ValueError("motifs must be finite")
         return flat.view(bank.num_motifs, bank.block_size)
 
     @cached_property
@@ -217,19 +224,19 @@ class MosaicFile:
                 yield self._pack(record.dtype, number)[max(0, start - low) : stop - low]
 
     def _pack(self, dtype: torch.dtype, number: int) -> Tensor:
-        """The values of one pack; the last one decoded is kept, as tensors share packs."""
-        if self._held[:2] != (dtype, number):
-            position, packs, count = self._groups[dtype]
-            position += num_packed(packs[:number])
+        """The values of one pack; the last of each dtype is kept, as tensors share packs."""
+        held, values = self._held.get(dtype, (-1, torch.empty(0)))
+        if held != number:
+            start, packs, count = self._groups[dtype]
+            position = start + num_packed(packs[:number])
             planes = packs[number]
             section = self.file.read("dense", position, num_packed((planes,)))
-            values = torch.empty(
-                min(PACK_VALUES, count - number * PACK_VALUES), dtype=dtype
-            )
+            size = min(PACK_VALUES, count - number * PACK_VALUES)
+            values = torch.empty(size, dtype=dtype)
             with self.file.problems("dense"):
                 unpack_all(section, (planes,), values)
-            self._held = dtype, number, values
-        return self._held[2]
+            self._held[dtype] = number, values
+        return values
 
     def _manifest(self) -> Manifest:
         section = self.file.section("manifest")

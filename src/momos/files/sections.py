@@ -11,6 +11,15 @@ from momos.errors import FormatError
 from momos.files.container import LEAST_HEADER, Section, parse_header
 
 CHUNK = 1 << 20  # bytes read at once
+# What reading nonsense may raise.
+BROKEN = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
 
 
 class SectionFile:
@@ -44,12 +53,13 @@ class SectionFile:
         """`length` bytes of a section, from its byte `start` on."""
         return self._pread(self.start + self.sections[name].start + start, length, name)
 
-    def check(self) -> None:
-        """Compares the checksums of all sections."""
-        for name, section in self.sections.items():
-            parts = range(0, section.length, CHUNK)
+    def check(self, *names: str) -> None:
+        """Compares the checksums of the sections `names`, or of all."""
+        for name in names or self.sections:
+            length = self.sections[name].length
+            parts = range(0, length, CHUNK)
             self._check_crc(
-                name, (self.read(name, at, min(CHUNK, section.length - at)) for at in parts)
+                name, (self.read(name, at, min(CHUNK, length - at)) for at in parts)
             )
 
     def error(self, section: str, problem: str) -> FormatError:
@@ -60,13 +70,7 @@ class SectionFile:
         """Whatever is found wrong inside is told as a problem of `section`."""
         try:
             yield
-        except (
-            ValueError,
-            TypeError,
-            LookupError,
-            AttributeError,
-            RecursionError,
-        ) as error:
+        except BROKEN as error:
             raise self.error(section, str(error) or type(error).__name__) from error
 
     def _header(self) -> tuple[int, dict[str, Section]]:

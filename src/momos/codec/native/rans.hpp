@@ -116,6 +116,7 @@ void decode(const Model& model, const Slots& starting, const unsigned char* stre
     uint64_t state = 0;
     const int64_t head = std::min<int64_t>(8, size);
     for (int64_t i = 0; i < head; ++i) state |= uint64_t(stream[i]) << (8 * i);
+    if (size > 8 && state < kLow) throw Corrupt("a state before words must be 2^31 at least");
     if (state >> 63) throw Corrupt("the state of a stream must be below 2^63");
     const unsigned char *next = stream + head, *last = stream + size;
     Learner learner(model, rate);
