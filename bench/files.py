@@ -17,10 +17,10 @@ import torch
 import zipnn
 import zstandard
 from measure import machine, table
-from networks import SETTINGS, demo_networks, described, resnets, vit
 from torch import nn
 
 import momos
+from networks import SETTINGS, demo_networks, described, resnets, vit
 
 
 def projected() -> Iterator[tuple[str, nn.Module]]:

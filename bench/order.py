@@ -10,12 +10,12 @@ from collections.abc import Iterator
 
 import torch
 from measure import table
-from networks import SETTINGS, demo_networks, described, resnets
 from torch import Tensor
 
 import momos
 from momos.codec import Model
 from momos.codec.streams import encode_all
+from networks import SETTINGS, demo_networks, described, resnets
 
 CLASSES, KNOWN = 8, 1024  # what was known before weighs as much as 1024 occurrences
 

@@ -11,21 +11,32 @@ import pytest
 import momos
 
 NAMES = {
+    "Checkpoint",
     "DescriptionLength",
+    "FormatError",
     "Layout",
     "Mosaic",
     "MosaicConfig",
+    "MosaicFile",
     "Placement",
     "Projection",
     "Projector",
+    "SaveReport",
+    "TensorReport",
+    "compress",
     "description_bound",
     "description_length",
     "distinct_motifs",
+    "expand",
+    "inspect",
     "kmeans_motifs",
+    "load",
+    "load_",
     "nearest",
     "nearest_reference",
     "project_",
     "sample_motifs",
+    "save",
 }
 OPTIONAL = {
     "faiss",

@@ -99,6 +99,15 @@ def test_the_trained_module_is_a_mosaic(tmp_path):
     assert momos.Mosaic.of(module) is callback.projection.mosaic
 
 
+def test_the_network_inside_the_module_can_be_saved(tmp_path):
+    module = fit(tmp_path, callbacks=[MosaicCallback(CONFIG)])
+    report = momos.save(module.layer, tmp_path / "layer.momos")
+    assert {tensor.stored for tensor in report.tensors} == {"blocks"}
+    fresh = Net()
+    momos.load_(fresh.layer, tmp_path / "layer.momos")
+    assert all(map(torch.equal, fresh.parameters(), module.parameters()))
+
+
 def test_a_run_that_stops_within_an_epoch_ends_as_a_mosaic(tmp_path):
     module = fit(tmp_path, callbacks=[MosaicCallback(CONFIG)], max_steps=7)
     momos.Mosaic.of(module)

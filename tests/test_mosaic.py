@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from momos import Layout, Mosaic, MosaicConfig, mosaic, project_
+from momos import Layout, Mosaic, MosaicConfig, description_length, mosaic, project_
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -269,3 +269,65 @@ def test_a_model_projected_again_is_the_last_mosaic():
     model = projected()
     second = project_(model, MosaicConfig(num_motifs=3, seed=1)).mosaic
     assert Mosaic.of(model) is second
+
+
+def test_a_submodule_is_a_part_of_its_mosaic():
+    model = nn.Sequential(nn.Linear(5, 7), nn.Sequential(nn.Linear(7, 3), nn.Linear(3, 3)))
+    mosaic = project_(model, MosaicConfig(block_size=4, num_motifs=8)).mosaic
+    part = mosaic.within("1")
+    assert [place.name for place in part.layout.placements] == [
+        *("0.weight", "0.bias", "1.weight", "1.bias")
+    ]
+    assert torch.equal(part.motifs, mosaic.motifs)
+    assert part.config == mosaic.config
+    part.remember_(model[1])
+    assert Mosaic.of(model[1]) is part
+    with pytest.raises(ValueError, match="a parameter of the mosaic must be below '2'"):
+        mosaic.within("2")
+
+
+def test_scales_multiply_the_motifs_of_their_parameter():
+    model = nn.Sequential(nn.Linear(5, 7), nn.Linear(7, 3))
+    mosaic = project_(model, MosaicConfig(block_size=4, num_motifs=8)).mosaic
+    scales = torch.tensor([0.5, 2.0, 3.0, 1.0])
+    scaled = Mosaic(mosaic.motifs, mosaic.indices, mosaic.layout, scales)
+    plain = mosaic.dense()
+    for scale, (name, values) in zip(scales, scaled.dense().items(), strict=True):
+        assert torch.equal(values, plain[name] * scale)
+    assert torch.equal(scaled.within("1").scales, scales[2:])
+    length = description_length(scaled)
+    assert length.bank == description_length(mosaic).bank + 4 * 32
+    scaled.write_(model)
+    assert Mosaic.of(model) is scaled
+
+
+@pytest.mark.parametrize(
+    ("scales", "message"),
+    [
+        (torch.ones(3), "must be 4 float32 values, one for each parameter"),
+        (torch.ones(4, dtype=torch.float64), "must be 4 float32 values"),
+        (torch.tensor([1.0, 0.0, 1.0, 1.0]), "finite and above 0"),
+        (torch.tensor([1.0, torch.inf, 1.0, 1.0]), "finite and above 0"),
+        (torch.tensor([1.0, -1.0, 1.0, 1.0]), "finite and above 0"),
+    ],
+)
+def test_scales_that_are_none_are_refused(scales, message):
+    model = nn.Sequential(nn.Linear(5, 7), nn.Linear(7, 3))
+    mosaic = project_(model, MosaicConfig(block_size=4, num_motifs=8)).mosaic
+    with pytest.raises(ValueError, match=message):
+        Mosaic(mosaic.motifs, mosaic.indices, mosaic.layout, scales)
+
+
+def test_motifs_that_are_not_finite_are_refused():
+    mosaic = project_(nn.Linear(5, 7), MosaicConfig(block_size=4, num_motifs=8)).mosaic
+    with pytest.raises(ValueError, match="motifs must be finite"):
+        Mosaic(mosaic.motifs * torch.nan, mosaic.indices, mosaic.layout)
+
+
+def test_a_weight_whose_zero_changed_its_sign_is_no_mosaic():
+    model = nn.Linear(5, 7)
+    project_(model, MosaicConfig(block_size=4, num_motifs=1))
+    with torch.no_grad():
+        model.weight.neg_()
+    with pytest.raises(ValueError, match="differs from its motifs in 35 weights"):
+        Mosaic.of(model)

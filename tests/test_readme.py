@@ -11,7 +11,10 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
 
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
 @pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*")
-def test_readme_block_runs(block: str) -> None:
+def test_readme_block_runs(
+    block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # for what it saves
     exec(compile(block, str(README), "exec"), {})
 
 

@@ -6,7 +6,7 @@ from matplotlib.image import imread
 from rich.console import Console
 
 import momos.study.demo
-from momos.study.demo import FILES, demo
+from momos.study.demo import FILES, NETWORK, demo
 from momos.study.recipes import DEMO, Recipe
 from momos.study.results import read
 from momos.study.runs import Run
@@ -40,9 +40,19 @@ def test_the_demo_leaves_numbers_and_pictures_and_names_them(tmp_path: Path) -> 
     assert fours["factor"] == pytest.approx(14.8746, abs=1e-4)
     assert pairs["entropy"] < pairs["bound"]
     assert all(result["accuracy"] > 0.5 for result in results)
-    assert {path.name for path in folder.iterdir()} == set(FILES)
+    saved = {path.name for path in folder.glob("*.momos")}
+    assert len(saved) == 4
+    assert {path.name for path in folder.iterdir()} == {*FILES, *saved} - {
+        NETWORK.format("*", "*")
+    }
     for name in FILES:
         assert str(folder / name) in printed
+    assert dense["file_bytes"] is None
+    for result in (pairs, fours):
+        assert result["file_bytes"] < result["entropy"] / 8 * 1.01 + 4096
+        assert result["file_bytes"] in {
+            path.stat().st_size for path in folder.glob("*.momos")
+        }
     for name in ("accuracy_against_length.png", "mosaic.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
         assert min(imread(folder / name).shape[:2]) > 700

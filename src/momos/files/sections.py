@@ -84,7 +84,8 @@ class SectionFile:
         if size % 8 or not LEAST_HEADER <= size <= self.num_bytes - 8:
             raise self.error(
                 "header",
-                f"must have {LEAST_HEADER} to {self.num_bytes - 8} bytes, got {size}",
+                f"must have {LEAST_HEADER} to {self.num_bytes - 8} bytes, got {size} (is this "
+                "a .momos file?)",
             )
         text = self._pread(8, LEAST_HEADER, "header")
         for start in range(8 + LEAST_HEADER, 8 + size, CHUNK):

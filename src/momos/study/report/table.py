@@ -10,8 +10,8 @@ from momos.study.runs import Run
 COLUMNS = (
     "test\naccuracy, %",
     "\nweights",
-    "bits/weight:\nbound",
-    "\nentropy",
+    "bits/\nbound",
+    "weight:\nentropy",
     "\nfile",
     "\nfactor",
     "motifs\nused",

@@ -1,0 +1,177 @@
+"""From a checkpoint to a small file and back, from the shell."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from typer.testing import CliRunner, Result
+
+import momos
+from momos.cli import app
+
+
+def invoke(*arguments: str | Path) -> Result:
+    environment = {"COLUMNS": "120", "TERMINAL_WIDTH": "120", "NO_COLOR": "1"}
+    return CliRunner().invoke(
+        app, [str(argument) for argument in arguments], env=environment
+    )
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(40, 30))
+    save_file(model.state_dict(), tmp_path / "net.safetensors")
+    return tmp_path / "net.safetensors"
+
+
+@pytest.fixture
+def mosaic(checkpoint: Path) -> Path:
+    path = checkpoint.with_name("net.momos")
+    config = momos.MosaicConfig(block_size=4, num_motifs=32, selection="kmeans")
+    momos.compress(checkpoint, path, config)
+    return path
+
+
+def test_a_checkpoint_goes_there_and_back(checkpoint, tmp_path):
+    small, back = tmp_path / "net.momos", tmp_path / "back.safetensors"
+    done = invoke("compress", checkpoint, small, "--block-size", "4", "--num-motifs", "32")
+    assert done.exit_code == 0, done.output
+    assert invoke("verify", small).exit_code == 0
+    assert invoke("expand", small, back).exit_code == 0
+    before, after = load_file(checkpoint), load_file(back)
+    assert before.keys() == after.keys()
+    saved = momos.load(small).state_dict()
+    assert all(torch.equal(after[name], saved[name]) for name in after)
+
+
+def test_compressing_says_what_became_of_every_tensor(checkpoint, tmp_path):
+    done = invoke("compress", checkpoint, tmp_path / "x.momos", "--exclude", "*bias")
+    lines = done.output.splitlines()
+    for name in load_file(checkpoint):
+        assert any(line.startswith(name) for line in lines), name
+
+    def line(start: str) -> str:
+        return next(line for line in lines if line.startswith(start))
+
+    assert "not chosen" in line("0.bias")
+    assert "running statistics" in line("1.running_mean")
+    assert "not of a floating dtype" in line("1.num_batches_tracked")
+    assert "float32 8×3×3×3  blocks" in line("0.weight")
+    assert "times smaller" in lines[-1]
+
+
+def test_options_reach_the_mosaic(checkpoint, tmp_path):
+    done = invoke(
+        *("compress", checkpoint, tmp_path / "x.momos", "--block-size", "3"),
+        *("--capacity", "0.1", "--selection", "distinct", "--no-zero-motif", "--seed", "5"),
+        *("--include", "2.*", "--include", "0.*", "--exclude", "*.bias"),
+        *("--motif-dtype", "bfloat16", "--per-tensor-scale", "--json"),
+    )
+    assert done.exit_code == 0, done.output
+    found = momos.load(tmp_path / "x.momos").mosaic
+    assert found.config == momos.MosaicConfig(
+        block_size=3,
+        capacity=0.1,
+        selection="distinct",
+        zero_motif=False,
+        seed=5,
+        include=("2.*", "0.*"),
+        exclude=("*.bias",),
+    )
+    assert found.motifs.dtype == torch.bfloat16
+    assert found.scales is not None
+    assert json.loads(done.stdout)["config"]["capacity"] == 0.1
+
+
+def test_what_a_torch_file_held_beside_tensors_is_told(tmp_path):
+    torch.save({"model": nn.Linear(9, 9).state_dict(), "epoch": 3}, tmp_path / "x.pt")
+    done = invoke("compress", tmp_path / "x.pt", tmp_path / "x.momos")
+    assert done.exit_code == 0
+    assert "left out, as it is no tensor of the network: epoch (int)" in done.output
+
+
+def test_inspect_shows_every_part_and_length(mosaic):
+    done = invoke("inspect", mosaic)
+    assert done.exit_code == 0
+    words = ("header", "manifest", "motifs", "usage table", "mosaic", "dense tensors")
+    words += ("bound", "entropy", "the whole file", "distortion", "blocks", "times smaller")
+    for word in words:
+        assert word in done.output, word
+
+
+def test_inspect_as_json_adds_up(mosaic):
+    done = invoke("inspect", mosaic, "--json")
+    found = json.loads(done.stdout)
+    assert found["num_bytes"] == mosaic.stat().st_size == sum(found["sections"].values())
+    assert found["lengths"]["file"] == 8 * found["num_bytes"]
+    assert {tensor["name"] for tensor in found["tensors"]} >= {"0.weight", "1.running_var"}
+    blocks = [tensor for tensor in found["tensors"] if tensor["stored"] == "blocks"]
+    assert sum(tensor["length"] for tensor in blocks) == 8 * found["sections"]["mosaic"]
+
+
+def test_verify_finds_a_flipped_bit(mosaic):
+    data = bytearray(mosaic.read_bytes())
+    data[-1000] ^= 16
+    mosaic.write_bytes(data)
+    done = invoke("verify", mosaic)
+    assert done.exit_code == 1
+    assert str(mosaic) in done.output
+    assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize("command", ["inspect", "verify", "expand"])
+def test_what_is_no_momos_file_is_told_in_one_line(command, checkpoint, tmp_path):
+    target = [tmp_path / "x.safetensors"] if command == "expand" else []
+    done = invoke(command, checkpoint, *target)
+    assert done.exit_code == 1
+    assert "is this a .momos file?" in done.output
+    assert len(done.output.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["verify", "absent.momos"], 3, "absent.momos: No such file or directory"),
+        (["compress", "absent.pt", "x.momos"], 3, "absent.pt: No such file or directory"),
+        (["compress", "net.safetensors", "no/x.momos"], 3, "x.momos: No such file"),
+        (["compress", "net.safetensors", "."], 3, "must be written to a file name"),
+        (["compress", "net.safetensors", "net.safetensors"], 1, "written beside"),
+        (["compress", "net.safetensors", "x.momos", "--include", "q"], 1, "got none for"),
+        (["compress", "net.safetensors", "x.momos", "--capacity", "2"], 1, "at most 1"),
+        (["compress", "net.txt", "x.momos"], 1, "a checkpoint must be"),
+        (["compress", "net.safetensors", "x.momos", "--block-size", "0"], 2, "block-size"),
+        (["compress", "net.safetensors"], 2, "OUTPUT.momos"),
+        (["inspect"], 2, "FILE.momos"),
+    ],
+)
+def test_every_failure_has_its_code_and_its_reason(
+    checkpoint, monkeypatch, arguments, code, message
+):
+    monkeypatch.chdir(checkpoint.parent)
+    done = invoke(*arguments)
+    assert done.exit_code == code, done.output
+    assert message in done.output
+    assert not Path("x.momos").exists()
+
+
+def test_capacity_and_num_motifs_exclude_each_other(checkpoint, tmp_path):
+    done = invoke(
+        *("compress", checkpoint, tmp_path / "x.momos"),
+        *("--capacity", "0.1", "--num-motifs", "3"),
+    )
+    assert done.exit_code == 1
+    assert "one of capacity and num_motifs must be given, got both" in done.output
+
+
+def test_an_interrupt_leaves_nothing_and_exits_with_130(checkpoint, tmp_path, monkeypatch):
+    def interrupt(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("momos.compression.searcher", interrupt)
+    done = invoke("compress", checkpoint, tmp_path / "x.momos")
+    assert done.exit_code == 130
+    assert [path.name for path in tmp_path.iterdir()] == ["net.safetensors"]
