@@ -27,7 +27,7 @@ format: .venv/.test
 bench: .venv/.bench
 	$(BIN)/python bench/run.py
 
-NATIVE := setup.py $(wildcard src/momos/*/native/*)
+NATIVE := setup.py $(wildcard src/momos/native/* src/momos/*/native/*)
 
 .venv/.study .venv/.test .venv/.bench: .venv/.torch pyproject.toml constraints.txt $(NATIVE)
 	$(INSTALL) -e '.[$(patsubst .venv/.%,%,$@)]'

@@ -11,6 +11,7 @@ from setuptools import Extension, setup
 
 NATIVE = "src/momos/assign/native"
 CODEC = "src/momos/codec/native"
+BINDING = "src/momos/native/binding.hpp"
 HEADERS = ("engine", "flat", "grid", "lanes", "parallel", "tiles")
 # Exactness: a multiply and an add must round twice (see native/engine.hpp).
 FLAGS = [
@@ -36,7 +37,7 @@ setup(
         Extension(
             f"momos.assign._{name}",
             sources=[f"{NATIVE}/module.cpp"],
-            depends=[f"{NATIVE}/{header}.hpp" for header in HEADERS],
+            depends=[BINDING, *(f"{NATIVE}/{header}.hpp" for header in HEADERS)],
             define_macros=[("Py_LIMITED_API", "0x030B0000"), ("MOMOS_MODULE", f"_{name}")],
             py_limited_api=True,
             extra_compile_args=[*FLAGS, *THREADS, *flags],
@@ -48,7 +49,7 @@ setup(
         Extension(
             "momos.codec._rans",
             sources=[f"{CODEC}/module.cpp"],
-            depends=[f"{CODEC}/{header}.hpp" for header in ("rans", "table")],
+            depends=[BINDING, f"{CODEC}/rans.hpp", f"{CODEC}/table.hpp"],
             define_macros=[("Py_LIMITED_API", "0x030B0000")],
             py_limited_api=True,
             extra_compile_args=[*FLAGS, "-pthread"],

@@ -6,7 +6,7 @@ chooses only where it makes the stream shorter; here it is forced).
 """
 
 import torch
-from measure import machine, seconds, table
+from measure import seconds, table
 
 from momos.codec import STREAM_SYMBOLS, Model
 from momos.mosaic import index_dtype, usage_of
@@ -48,7 +48,6 @@ def row(num_motifs: int, *, learns: bool) -> list[str]:
 
 def main() -> None:
     torch.set_num_threads(1)
-    print(f"{machine()}\n")
     header = ["k", "shares", "entropy, bits/block", "stream, bits/block"]
     header += ["encode", "decode", "decode / copying the indices"]
     sizes = (16, 256, 4096, 24_665, 138_158)

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 import zipnn
 import zstandard
-from measure import machine, table
+from measure import table
 from torch import nn
 
 import momos
@@ -47,7 +47,6 @@ def others(data: bytes) -> dict[str, int]:
 
 
 def main() -> None:
-    print(f"{machine()}\n")
     rows, missed = [], []
     with tempfile.TemporaryDirectory() as folder:
         for name, model in projected():

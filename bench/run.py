@@ -1,5 +1,9 @@
-"""Runs every benchmark here and writes their tables to README.md, with machine and commit."""
+"""Runs the benchmarks here and writes their tables to README.md, with machine and commit.
 
+With names, as `run.py files codec`, only those are run and the other tables stay.
+"""
+
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,26 +15,41 @@ SCRIPTS = (
     *("assign", "assign_sizes", "engines", "scale", "step", "kmeans"),
     *("files", "order", "codec", "streaming", "fuzz"),
 )
+HEAD = (
+    "# Benchmarks\n\n`make bench` runs them all and writes this page; `python bench/run.py NAMES` "
+    "runs some. Every ratio is of\ntimes taken in one run, in turn.\n"
+)
 
 
 def main() -> None:
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True
-    ).stdout.strip()
-    parts = [
-        "# Benchmarks\n\n`make bench` runs them all and writes this page. Every ratio is of times "
-        f"taken in one run, in turn.\n\nLast run: {machine()}; commit {commit}.\n"
-    ]
-    for name in SCRIPTS:
-        script = HERE / f"{name}.py"
-        purpose = script.read_text().split('"""')[1].strip()
+    wanted = sys.argv[1:] or SCRIPTS
+    if unknown := set(wanted) - set(SCRIPTS):
+        sys.exit(f"benchmarks must be among {', '.join(SCRIPTS)}, got {', '.join(unknown)}")
+    page = HERE / "README.md"
+    sections = re.split(r"^(?=## )", page.read_text(), flags=re.M)[1:]
+    tables = {section.split(".py")[0].removeprefix("## "): section for section in sections}
+    for name in wanted:
         print(f"{name} …", flush=True)
-        done = subprocess.run([sys.executable, script], capture_output=True, text=True)
-        if done.returncode:
-            sys.exit(f"{name} failed:\n{done.stderr}")
-        print(done.stdout)
-        parts.append(f"## {name}.py\n\n{purpose}\n\n{done.stdout}")
-    (HERE / "README.md").write_text("\n".join(parts))
+        tables[name] = run(name)
+        page.write_text(
+            "\n".join([HEAD, *(tables[n].strip() + "\n" for n in SCRIPTS if n in tables)])
+        )
+
+
+def run(name: str) -> str:
+    """The section of one script."""
+    script = HERE / f"{name}.py"
+    purpose = script.read_text().split('"""')[1].strip()
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{name} failed:\n{done.stderr}")
+    print(done.stdout)
+    return f"## {name}.py\n\n{purpose}\n\n{done.stdout}\n{machine()}; commit {commit()}.\n"
+
+
+def commit() -> str:
+    command = ["git", "describe", "--always", "--dirty"]
+    return subprocess.run(command, cwd=HERE, capture_output=True, text=True).stdout.strip()
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import torch
-from measure import machine, peak_bytes, table
+from measure import peak_bytes, table
 from safetensors.torch import save_file
 
 import momos
@@ -61,9 +61,7 @@ def step(doing: str, folder: Path) -> None:
 def main() -> None:
     if len(sys.argv) > 1:
         return step(sys.argv[1], Path(sys.argv[2]))
-    print(
-        f"{machine()}; {weights() / 1e9:.4f} · 10⁹ float32 weights, s=4, k=256, k-means\n"
-    )
+    print(f"{weights() / 1e9:.4f} · 10⁹ float32 weights, s=4, k=256, k-means\n")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for doing in ("make", "compress", "verify", "expand"):

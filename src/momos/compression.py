@@ -125,7 +125,7 @@ class _Weights:
             ends = torch.tensor([piece.row, piece.row + len(blocks)])
             low, high = torch.searchsorted(ordered, ends).tolist()
             taken[order[low:high]] = blocks[ordered[low:high] - piece.row]
-            progress("reading weights", piece.row, self.layout.num_blocks)
+            progress("reading weights", piece.row + len(blocks), self.layout.num_blocks)
         return taken
 
 
@@ -170,7 +170,7 @@ def _scales(weights: _Weights, progress: Progress) -> Float32[Tensor, " p"]:
     squares = torch.zeros(len(weights.layout.placements), dtype=torch.float64)
     for piece in weights.pieces():
         squares[piece.number] += piece.flat.double().square().sum()
-        progress("measuring scales", piece.row, weights.layout.num_blocks)
+        progress("measuring scales", piece.number + 1, len(squares))
     counts = torch.tensor([place.num_weights for place in weights.layout.placements])
     scales = (squares / counts).sqrt().bfloat16().float()
     normal = torch.isfinite(scales) & (scales >= torch.finfo(torch.float32).tiny)
@@ -193,7 +193,9 @@ def _motifs(weights: _Weights, config: MosaicConfig, progress: Progress) -> Tens
     blocks = weights.take(rows, progress)
     progress("choosing motifs", 0, 1)
     choose = distinct_motifs if config.selection == "distinct" else kmeans_motifs
-    return choose(blocks, wanted, zero_motif=config.zero_motif, generator=generator)
+    motifs = choose(blocks, wanted, zero_motif=config.zero_motif, generator=generator)
+    progress("choosing motifs", 1, 1)
+    return motifs
 
 
 def _rounded(motifs: Tensor, dtype: torch.dtype) -> Tensor:

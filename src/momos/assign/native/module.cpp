@@ -4,12 +4,7 @@
 // Buffers are checked against the counts before anything reads them; the interpreter lock is
 // released while an engine works. Compiled once per instruction set, each time as a module of
 // its own (setup.py), so that no shared inline function is of the wrong set.
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-
-#include <new>
-#include <stdexcept>
-#include <string>
+#include "../../native/binding.hpp"
 
 #include "flat.hpp"
 #include "grid.hpp"
@@ -21,18 +16,14 @@
 
 namespace {
 
+using momos::Buffer;
+using momos::unlocked;
+
 constexpr const char* kEngineName = "momos.assign.engine";
 
 struct Built {
     std::unique_ptr<momos::Engine> engine;
     Py_ssize_t bytes_per_block;
-};
-
-struct Buffer {
-    Py_buffer view{};
-    ~Buffer() {
-        if (view.obj) PyBuffer_Release(&view);
-    }
 };
 
 std::unique_ptr<momos::Engine> make(const std::string& kind, const momos::Motifs& motifs) {
@@ -42,25 +33,6 @@ std::unique_ptr<momos::Engine> make(const std::string& kind, const momos::Motifs
     }
     if (kind != "flat") throw std::invalid_argument("kind must be grid or flat, got " + kind);
     return motifs.is_double ? momos::make_flat<double>(motifs) : momos::make_flat<float>(motifs);
-}
-
-// Runs `work` without the interpreter lock; false with a Python error set if it throws.
-template <class Work>
-bool unlocked(const Work& work) {
-    std::string refused;
-    bool memory = false;
-    Py_BEGIN_ALLOW_THREADS
-    try {
-        work();
-    } catch (const std::bad_alloc&) {
-        memory = true;
-    } catch (const std::exception& error) {
-        refused = error.what();
-    }
-    Py_END_ALLOW_THREADS
-    if (memory) PyErr_NoMemory();
-    else if (!refused.empty()) PyErr_SetString(PyExc_ValueError, refused.c_str());
-    return !memory && refused.empty();
 }
 
 bool expect(const Buffer& buffer, Py_ssize_t bytes, const char* name) {

@@ -1,16 +1,16 @@
 // The Python binding: model(weights) -> model; encode, decode and cost of one stream.
 // Symbols are 1, 2 or 4 bytes wide and unsigned. Buffers are checked before anything reads them,
 // and the interpreter lock is released meanwhile, so streams can be worked on in parallel.
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-
 #include <memory>
 #include <mutex>
-#include <new>
 
+#include "../../native/binding.hpp"
 #include "rans.hpp"
 
 namespace {
+
+using momos::Buffer;
+using momos::unlocked;
 
 constexpr const char* kModelName = "momos.codec.model";
 
@@ -25,32 +25,6 @@ struct Coder {
         return slots;
     }
 };
-
-struct Buffer {
-    Py_buffer view{};
-    ~Buffer() {
-        if (view.obj) PyBuffer_Release(&view);
-    }
-};
-
-// Runs `work` without the interpreter lock; false with a Python error set if it throws.
-template <class Work>
-bool unlocked(const Work& work) {
-    std::string refused;
-    bool memory = false;
-    Py_BEGIN_ALLOW_THREADS
-    try {
-        work();
-    } catch (const std::bad_alloc&) {
-        memory = true;
-    } catch (const std::exception& error) {
-        refused = error.what();
-    }
-    Py_END_ALLOW_THREADS
-    if (memory) PyErr_NoMemory();
-    else if (!refused.empty()) PyErr_SetString(PyExc_ValueError, refused.c_str());
-    return !memory && refused.empty();
-}
 
 Coder* coder_of(PyObject* capsule) {
     return static_cast<Coder*>(PyCapsule_GetPointer(capsule, kModelName));
@@ -89,21 +63,25 @@ PyObject* make_model(PyObject*, PyObject* args) {
                          [](PyObject* capsule) { delete coder_of(capsule); });
 }
 
-PyObject* encode(PyObject*, PyObject* args) {
+// Parses (model, symbols, width, rate) and calls work(model, values, count, rate) unlocked.
+template <class Work>
+bool with_symbols(PyObject* args, const Work& work) {
     PyObject* capsule;
     Buffer symbols;
     int width, rate;
-    if (!PyArg_ParseTuple(args, "Oy*ii", &capsule, &symbols.view, &width, &rate)) return nullptr;
+    if (!PyArg_ParseTuple(args, "Oy*ii", &capsule, &symbols.view, &width, &rate)) return false;
     Coder* coder = coder_of(capsule);
-    if (!coder) return nullptr;
+    if (!coder) return false;
     const int64_t count = count_of(*coder, symbols, width);
-    if (count < 0) return nullptr;
+    return count >= 0 && unlocked([&] {
+        as_width(symbols.view.buf, width,
+                 [&](auto* values) { work(coder->model, values, count, rate); });
+    });
+}
+
+PyObject* encode(PyObject*, PyObject* args) {
     std::string stream;
-    if (!unlocked([&] {
-            as_width(symbols.view.buf, width, [&](auto* values) {
-                stream = momos::encode(coder->model, values, count, rate);
-            });
-        }))
+    if (!with_symbols(args, [&](const auto&... all) { stream = momos::encode(all...); }))
         return nullptr;
     return PyBytes_FromStringAndSize(stream.data(), Py_ssize_t(stream.size()));
 }
@@ -130,20 +108,8 @@ PyObject* decode(PyObject*, PyObject* args) {
 }
 
 PyObject* cost(PyObject*, PyObject* args) {
-    PyObject* capsule;
-    Buffer symbols;
-    int width, rate;
-    if (!PyArg_ParseTuple(args, "Oy*ii", &capsule, &symbols.view, &width, &rate)) return nullptr;
-    Coder* coder = coder_of(capsule);
-    if (!coder) return nullptr;
-    const int64_t count = count_of(*coder, symbols, width);
-    if (count < 0) return nullptr;
     double bits = 0;
-    if (!unlocked([&] {
-            as_width(symbols.view.buf, width, [&](auto* values) {
-                bits = momos::cost(coder->model, values, count, rate);
-            });
-        }))
+    if (!with_symbols(args, [&](const auto&... all) { bits = momos::cost(all...); }))
         return nullptr;
     return PyFloat_FromDouble(bits);
 }
