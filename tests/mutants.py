@@ -53,8 +53,9 @@ class Draft:
     def size(self) -> int:
         """Bytes of header for what the manifest claims; the least if that is nonsense."""
         try:
-            size = 8 * -(-expands(self.manifest) // (8 * 65536))
-        except (TypeError, LookupError, AttributeError, ValueError):
+            own = [e for e in self.manifest["tensors"] if e["stored"] != "same"]
+            size = 8 * -(-reader.expanded(self.manifest, own) // (8 * 65536))
+        except (reader.Refused, *reader.REFUSALS):
             return 640
         return size if 640 < size < 1 << 20 else 640
 
@@ -67,16 +68,6 @@ def closed(sections: dict[str, bytes], size: int = 640, text: bytes | None = Non
     text = reader.header(sections) if text is None else text
     body = b"".join(sections[name] for name in reader.SECTIONS)
     return size.to_bytes(8, "little") + text.ljust(size) + body
-
-
-def expands(manifest: Any) -> int:
-    own = [entry for entry in manifest["tensors"] if entry["stored"] != "same"]
-    total = sum(map(reader.num_bytes, own))
-    if "motifs" in manifest:
-        bank = manifest["motifs"]
-        size = reader.ITEM_SIZES[bank["dtype"]]
-        total += bank["num_motifs"] * (bank["block_size"] * size + 8)
-    return total
 
 
 def encode(symbols: list[int], weights: list[int]) -> bytes:

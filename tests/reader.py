@@ -77,15 +77,7 @@ def contents(file: bytes) -> tuple[Tensors, str, str]:
     blocks = [entry for entry in entries if entry["stored"] == "blocks"]
     need(("motifs" in manifest) == bool(blocks), "motifs without blocks, or the reverse")
     own = [entry for entry in entries if entry["stored"] != "same"]
-    expands = sum(num_bytes(entry) for entry in own if entry["stored"] == "dense")
-    if blocks:
-        bank = manifest["motifs"]
-        s, k = integer(bank["block_size"], 1), integer(bank["num_motifs"], 1, 2**28)
-        need(bank["dtype"] in FLOATS, "dtype of motifs")
-        expands += k * (s * ITEM_SIZES[bank["dtype"]] + 8)
-        for entry in blocks:
-            expands += -(-num_weights(entry) // s) * s * ITEM_SIZES[entry["dtype"]]
-    need(size == max(640, 8 * -(-expands // (8 * 65536))), "size of the header")
+    need(size == max(640, 8 * -(-expanded(manifest, own) // (8 * 65536))), "header")
     values = mosaic(blocks, manifest["motifs"], section) if blocks else {}
     need(blocks or not any(section[name] for name in SECTIONS[:3]), "bytes of nothing")
     values |= dense(
@@ -99,6 +91,20 @@ def contents(file: bytes) -> tuple[Tensors, str, str]:
         shape, value = tuple(own_entry["shape"]), values[own_entry["name"]]
         result[entry["name"]] = own_entry["dtype"], shape, value
     return result, manifest["sha256"], digest
+
+
+def expanded(manifest: dict, own: list) -> int:
+    if "motifs" not in manifest:
+        return sum(map(num_bytes, own))
+    bank = manifest["motifs"]
+    s, k = integer(bank["block_size"], 1), integer(bank["num_motifs"], 1, 2**28)
+    need(bank["dtype"] in FLOATS, "dtype of motifs")
+    total = k * (s * ITEM_SIZES[bank["dtype"]] + 8)
+    for entry in own:
+        weights = num_weights(entry)
+        padded = -(-weights // s) * s if entry["stored"] == "blocks" else weights
+        total += padded * ITEM_SIZES[entry["dtype"]]
+    return total
 
 
 # 1. Outside
@@ -193,7 +199,7 @@ def described(entry: dict, by_name: dict) -> None:
 
 
 def num_weights(entry: dict) -> int:
-    return math.prod(entry["shape"])
+    return math.prod(map(integer, entry["shape"]))
 
 
 def num_bytes(entry: dict) -> int:
