@@ -13,7 +13,7 @@ from measure import machine
 HERE = Path(__file__).parent
 SCRIPTS = (
     *("assign", "assign_sizes", "engines", "scale", "step", "kmeans"),
-    *("files", "order", "codec", "streaming", "fuzz"),
+    *("files", "order", "codec", "streaming", "fuzz", "measures", "bdm"),
 )
 HEAD = (
     "# Benchmarks\n\n`make bench` runs them all and writes this page; `python bench/run.py NAMES` "

@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader, TensorDataset
 
 import momos
-from momos.integrations.lightning import MosaicCallback
+from momos.integrations.lightning import ComplexityCallback, MosaicCallback
 
 CONFIG = momos.MosaicConfig(block_size=2, num_motifs=12)
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -182,3 +182,33 @@ def test_distortion_moved_usage_and_lengths_are_logged(tmp_path, every):
 def test_a_wrong_interval_is_refused(every):
     with pytest.raises(ValueError, match="every must be"):
         MosaicCallback(CONFIG, every)
+
+
+def test_complexity_is_measured_before_training_and_after_epochs(tmp_path):
+    logger = CSVLogger(tmp_path, flush_logs_every_n_steps=1)
+    watch = ComplexityCallback(("signs", "float fields"), every=2)
+    torch.manual_seed(0)
+    start = momos.measure(Net(), measures=("signs",), shuffles=0)["signs"].value
+    module = fit(tmp_path, callbacks=[watch], epochs=4, logger=logger)
+    assert [epoch for epoch, _ in watch.history] == [0, 2, 4]
+    assert watch.history[0][1]["signs"].value == start
+    last = momos.measure(module, measures=("float fields",), shuffles=0)["float fields"]
+    assert watch.history[-1][1]["float fields"].value == last.value
+    logger.save()
+    text = (tmp_path / "lightning_logs" / "version_0" / "metrics.csv").read_text()
+    assert "complexity/float fields, bits per weight" in text.splitlines()[0]
+    assert str(last.value)[:6] in text  # loggers keep float32
+
+
+def test_a_measure_that_cannot_be_taken_is_refused_when_training_starts(tmp_path):
+    with pytest.raises(ValueError, match="measures must be among"):
+        fit(tmp_path, callbacks=[ComplexityCallback("nonsense")])
+    with pytest.raises(ValueError, match="every must be at least 1, got 0"):
+        ComplexityCallback(every=0)
+
+
+def test_complexity_of_a_mosaic_in_training_is_that_of_its_projected_weights(tmp_path):
+    watch = ComplexityCallback(("signs",))
+    module = fit(tmp_path, callbacks=[MosaicCallback(CONFIG), watch])
+    found = watch.history[-1][1]["signs"].value
+    assert found == momos.measure(module, measures=("signs",), shuffles=0)["signs"].value

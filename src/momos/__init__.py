@@ -4,6 +4,10 @@ from momos.assign import nearest as nearest
 from momos.assign import nearest_reference as nearest_reference
 from momos.blocks import Layout as Layout
 from momos.blocks import Placement as Placement
+from momos.complexity import bdm as bdm
+from momos.complexity import kt_code as kt_code
+from momos.complexity import ordered_bdm as ordered_bdm
+from momos.complexity import qubd as qubd
 from momos.compression import compress as compress
 from momos.config import MosaicConfig as MosaicConfig
 from momos.description import DescriptionLength as DescriptionLength
@@ -19,6 +23,9 @@ from momos.files import inspect as inspect
 from momos.files import load as load
 from momos.files import load_ as load_
 from momos.files import save as save
+from momos.measures import Measurement as Measurement
+from momos.measures import Row as Row
+from momos.measures import measure as measure
 from momos.mosaic import Mosaic as Mosaic
 from momos.motifs import distinct_motifs as distinct_motifs
 from momos.motifs import kmeans_motifs as kmeans_motifs

@@ -11,6 +11,7 @@ import typer
 import momos
 from momos.cli.demo import demo
 from momos.cli.files import compress, expand, inspect, verify
+from momos.cli.measure import measure
 
 app = typer.Typer(
     help=momos.__doc__,
@@ -18,7 +19,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (demo, compress, expand, inspect, verify):
+for command in (demo, compress, expand, inspect, verify, measure):
     app.command()(command)
 
 

@@ -1,0 +1,138 @@
+"""`momos measure`: how complex the weights of networks are, side by side."""
+
+import csv
+import io
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import momos
+from momos.cli.outcome import told
+from momos.cli.progress import bars
+
+
+def measure(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="NETWORK …",
+            help="Checkpoints (.safetensors, a folder, .pt) or .momos files.",
+        ),
+    ],
+    init: Annotated[
+        Path | None,
+        typer.Option(
+            help="The same network before training: splits what training changed."
+        ),
+    ] = None,
+    measures: Annotated[
+        str,
+        typer.Option(
+            help="default, paper (arXiv 2602.14896), qubd (2605.15551), or names of measures, "
+            "separated by ';'."
+        ),
+    ] = "default",
+    shuffles: Annotated[
+        int, typer.Option(min=0, help="Shuffles that each measure is compared with.")
+    ] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Of the shuffles.")] = 0,
+    per_tensor: Annotated[
+        bool, typer.Option("--per-tensor", help="Rows for each tensor too.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Print comma-separated rows.")
+    ] = False,
+) -> None:
+    """Measure how complex weights are: codes in bits, scores that are none, controls beside."""
+    found = {}
+    with told(), bars() as progress:
+        if as_json and as_csv:
+            raise ValueError("one of --json and --csv can be given, got both")
+        for path in paths:
+            found[str(path)] = momos.measure(
+                path,
+                measures=tuple(name.strip() for name in measures.split(";")),
+                shuffles=shuffles,
+                init=init,
+                generator=torch.Generator().manual_seed(seed),
+                per_tensor=per_tensor,
+                progress=progress,
+            )
+    if as_json:
+        values = {path: measurement.to_dict() for path, measurement in found.items()}
+        typer.echo(json.dumps(values, indent=2))
+    elif as_csv:
+        typer.echo(_csv(found), nl=False)
+    else:
+        _show(found, Console())
+
+
+def _csv(found: dict[str, momos.Measurement]) -> str:
+    rows = [
+        {"network": path} | row
+        for path, measurement in found.items()
+        for row in measurement.to_dict()["rows"]
+    ]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _show(found: dict[str, momos.Measurement], console: Console) -> None:
+    for path, measurement in found.items():
+        table = Table(title=path, title_justify="left", box=None, header_style="bold")
+        table.add_column("measure", overflow="fold")
+        table.add_column("kind")
+        for name in ("value", "bits/weight", "shuffled", "z"):
+            table.add_column(name, justify="right", no_wrap=True)
+        split = any(row.factors for row in measurement.rows)
+        for name in ("of init", "arrangement", "values") if split else ():
+            table.add_column(name, justify="right", no_wrap=True)
+        for row in measurement.rows:
+            table.add_row(*_cells(row, split))
+        console.print(table)
+        notes = [
+            f"{row.name}: {row.unavailable}" for row in measurement.rows if row.unavailable
+        ]
+        for note in notes:
+            console.print(f"not available: {note}", soft_wrap=True, highlight=False)
+        if measurement.left_out:
+            counts = Counter(measurement.left_out.values())
+            left = ", ".join(f"{count} tensors ({why})" for why, count in counts.items())
+            console.print(f"not measured: {left}", style="dim", highlight=False)
+    rows = next(iter(found.values())).rows
+    for row in {row.name: row for row in rows if not row.tensor}.values():
+        console.print(
+            f"{row.name} [{row.kind}, {row.view}]: {row.about}", style="dim", markup=False
+        )
+
+
+def _cells(row: momos.Row, split: bool) -> list[Any]:
+    name = f"{row.tensor}: {row.name}" if row.tensor else row.name
+    if row.value is None:
+        return [name, row.kind, "–"]
+    per_weight = row.bits_per_weight
+    cells = [
+        name,
+        row.kind if row.unit != "ratio" else "ratio",
+        f"{row.value:,.0f}" if row.unit != "ratio" else f"{row.value:.4f}",
+        "" if per_weight is None else f"{per_weight:.4f}",
+    ]
+    if row.control is None:
+        cells += ["" if row.ordered else "the same", ""]
+    else:
+        cells += [f"{row.value / row.control.mean:.2%}", f"{row.control.z:+.1f}"]
+    if split and row.factors is not None:
+        factors = row.factors
+        values = (factors.ratio, factors.arrangement, factors.value_distribution)
+        cells += [f"{value:.2%}" for value in values]
+    return cells

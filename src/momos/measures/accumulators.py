@@ -1,0 +1,209 @@
+"""What instruments keep while tensors pass by, and the numbers they end with."""
+
+from collections.abc import Callable
+from functools import cached_property
+from math import log2
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from momos.complexity import (
+    PublishedRates,
+    Qubd,
+    block_counts,
+    compressed_bits,
+    count_symbols,
+    kt_from_counts,
+    ordered_length,
+    published_rates,
+    qubd,
+    raw_bytes,
+    score,
+    sign_exponents,
+    uniform_codes,
+)
+from momos.complexity.views import float_format
+from momos.measures.views import View
+
+BLOCK = 12  # cells of a sequence that BDM looks up
+ORDER = 4
+
+
+class SignCounts:
+    """How many weights are negative, zero, positive."""
+
+    def __init__(self) -> None:
+        self.counts = np.zeros(3, dtype=np.int64)
+
+    def add(self, view: View) -> None:
+        self.counts += np.bincount(view.signs, minlength=3)
+
+    def bits(self) -> float:
+        return kt_from_counts(self.counts)
+
+
+class SignContexts:
+    """What follows four signs, within each tensor."""
+
+    def __init__(self) -> None:
+        self.counts = torch.zeros(3**ORDER, 3, dtype=torch.int64)
+        self.raw = 0
+
+    def add(self, view: View) -> None:
+        self.raw += min(ORDER, len(view.signs))
+        if len(view.signs) > ORDER:
+            self.counts += count_symbols(view.signs, alphabet=3, order=ORDER)
+
+    def bits(self) -> float:
+        return kt_from_counts(self.counts) + self.raw * log2(3)
+
+
+class SignBlocks:
+    """Blocks of 12 of the signs w > 0 of all tensors in a row."""
+
+    def __init__(self) -> None:
+        self.counts = np.zeros(1 << BLOCK, dtype=np.int64)
+        self.rest = np.empty(0, dtype=np.uint8)
+
+    def add(self, view: View) -> None:
+        cells = np.concatenate([self.rest, (view.signs == 2).view(np.uint8)])
+        whole = len(cells) // BLOCK * BLOCK
+        if whole:
+            self.counts += block_counts(cells[:whole])
+        self.rest = cells[whole:].copy()
+
+    def bdm(self) -> float:
+        if not self.counts.any():
+            raise ValueError(f"BDM needs at least {BLOCK} weights, got {len(self.rest)}")
+        return score(self.counts)
+
+    def ordered_bits(self) -> float:
+        sides = (int(self.counts.sum()) * BLOCK + len(self.rest),)
+        return ordered_length(self.counts, sides)
+
+
+class PackedSigns:
+    """The signs w > 0 of all tensors in a row, eight to a byte."""
+
+    def __init__(self) -> None:
+        self.parts: list[np.ndarray] = []
+        self.rest = np.empty(0, dtype=np.uint8)
+
+    def add(self, view: View) -> None:
+        cells = np.concatenate([self.rest, (view.signs == 2).view(np.uint8)])
+        whole = len(cells) // 8 * 8
+        self.parts.append(np.packbits(cells[:whole]))
+        self.rest = cells[whole:].copy()
+
+    def lzma_bits(self) -> float:
+        payload = np.concatenate([*self.parts, np.packbits(self.rest)])
+        return float(compressed_bits(payload.tobytes(), "lzma"))
+
+
+class Codes:
+    """Codes of a few bits between the extremes of each tensor, each tensor coded for itself."""
+
+    num_bits: ClassVar[int]
+
+    def __init__(self) -> None:
+        self.total = 0.0
+
+    def add(self, view: View) -> None:
+        codes = uniform_codes(view.weight, bits=self.num_bits)
+        counts = torch.bincount(codes.reshape(-1).int(), minlength=1 << self.num_bits)
+        self.total += (
+            kt_from_counts(counts) + 16 * view.weight.itemsize
+        )  # and both extremes
+
+    def bits(self) -> float:
+        return self.total
+
+
+class Codes2(Codes):
+    num_bits = 2
+
+
+class Codes4(Codes):
+    num_bits = 4
+
+
+class Codes8(Codes):
+    num_bits = 8
+
+
+class FloatHeads:
+    """Signs and exponents together, as the dtype has them, and how long the mantissas are."""
+
+    def __init__(self) -> None:
+        self.counts: dict[torch.dtype, torch.Tensor] = {}
+        self.raw = 0
+
+    def add(self, view: View) -> None:
+        form = float_format(view.weight)
+        heads = sign_exponents(view.weight).reshape(-1).cpu()
+        counts = torch.bincount(heads.int(), minlength=2 << form.exponent)
+        dtype = view.weight.dtype
+        self.counts[dtype] = self.counts.get(dtype, 0) + counts
+        self.raw += form.mantissa * len(heads)
+
+    def bits(self) -> float:
+        return sum(kt_from_counts(counts) for counts in self.counts.values()) + self.raw
+
+
+class Published:
+    """Bytes of all weights in a row, and what the compressors of the paper make of them."""
+
+    payload: Callable[[View], bytes]
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+
+    def add(self, view: View) -> None:
+        self.parts.append(type(self).payload(view))
+
+    @cached_property
+    def rates(self) -> PublishedRates:
+        return published_rates(b"".join(self.parts))
+
+    def gzip(self) -> float:
+        return self.rates.gzip
+
+    def bz2(self) -> float:
+        return self.rates.bz2
+
+    def lzma(self) -> float:
+        return self.rates.lzma
+
+
+class PublishedFloats(Published):
+    @staticmethod
+    def payload(view: View) -> bytes:
+        return raw_bytes(view.weight.float())
+
+
+class PublishedSigns(Published):
+    @staticmethod
+    def payload(view: View) -> bytes:
+        return (view.signs == 2).view(np.uint8).tobytes()
+
+
+class QubdPlanes:
+    """The QuBD scores of all matrices named weight, plane by plane."""
+
+    def __init__(self) -> None:
+        self.found: list[Qubd] = []
+
+    def add(self, view: View) -> None:
+        shape = view.weight.shape
+        if view.name.rpartition(".")[2] not in ("weight", "tensor") or len(shape) < 2:
+            return
+        if shape[0] >= 4 and view.weight[0].numel() >= 4:
+            self.found.append(qubd(view.weight))
+
+    def value(self, plane: int | None) -> float:
+        if not self.found:
+            raise ValueError("QuBD needs a matrix named weight of at least 4×4, got none")
+        if plane is None:
+            return sum(one.total for one in self.found)
+        return sum(one.planes[plane] for one in self.found)

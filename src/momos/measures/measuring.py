@@ -1,0 +1,221 @@
+"""`measure`: one pass over the tensors, and over as many shuffles of each as are asked for."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from momos.complexity import Control, factors, two_part_code
+from momos.description import description_length
+from momos.files.parallel import in_parallel
+from momos.files.progress import Progress, quiet
+from momos.measures.instruments import Instrument, choose
+from momos.measures.rows import Measurement, Row
+from momos.measures.views import View
+from momos.measures.weights import Measurable, Weights
+
+
+def measure(
+    x: Measurable,
+    *,
+    measures: str | tuple[str, ...] = "default",
+    shuffles: int = 10,
+    init: Measurable | None = None,
+    generator: torch.Generator | None = None,
+    per_tensor: bool = False,
+    progress: Progress = quiet,
+) -> Measurement:
+    """How complex the weights of `x` are: codes in bits, scores that are none, controls beside.
+
+    `x` is a module, state dict, tensor, mosaic, or the path of a checkpoint or .momos file;
+    `measures` names sets ("default", "paper" for arXiv 2602.14896, "qubd" for 2605.15551) or
+    single measures. Each measure that depends on order is repeated on `shuffles` shuffles
+    within each tensor. With `init`, the same network before training, each value is split into
+    arrangement and value distribution. A mosaic's own lengths come first. `per_tensor` adds the
+    rows of each tensor. Without a `generator` shuffles are those of seed 0.
+
+    Raises:
+        TypeError: if `x` is no network.
+        ValueError: if a weight is not finite (names the tensor), nothing can be measured, a
+            measure is unknown, or `shuffles` is 1 or negative.
+        FormatError: if a file is damaged.
+    """
+    if isinstance(shuffles, bool) or not isinstance(shuffles, int):
+        raise TypeError(f"shuffles must be an int, got {shuffles!r}")
+    if shuffles < 0 or shuffles == 1:
+        raise ValueError(f"shuffles must be 0, or at least 2, got {shuffles}")
+    instruments = choose(measures)
+    weights = Weights.of(x)
+    start = None if init is None else Weights.of(init)
+    if start is not None and start.tensors.keys() != weights.tensors.keys():
+        others = sorted(start.tensors.keys() ^ weights.tensors.keys())
+        raise ValueError(
+            f"init must have the tensors of what is measured, got others or lacks some: "
+            f"{', '.join(others)}"
+        )
+    generator = generator or torch.Generator().manual_seed(0)
+    seeds = torch.randint(
+        2**62, (max(1, shuffles), len(weights.tensors)), generator=generator
+    )
+    seeds = seeds[:shuffles]
+    names = list(weights.tensors)
+    rows = _of_mosaic(weights)
+    rows += _rows(instruments, weights, start, names, seeds, "", progress)
+    for number, name in enumerate(names if per_tensor else ()):
+        own = seeds[:, number : number + 1]
+        rows += _rows(instruments, weights, start, [name], own, name, progress)
+    return Measurement(tuple(rows), weights.left_out)
+
+
+def _rows(
+    instruments: tuple[Instrument, ...],
+    weights: Weights,
+    start: Weights | None,
+    names: list[str],
+    seeds: Tensor,
+    tensor: str,
+    progress: Progress,
+) -> list[Row]:
+    """The rows of the tensors `names`, taken together."""
+    taken = _take(instruments, weights, names, seeds.tolist(), progress)
+    initial = None if start is None else _take(instruments, start, names, [], progress)
+    rows = []
+    for one in instruments:
+        row = Row(
+            name=one.name,
+            kind=one.kind,
+            view=one.view,
+            unit=one.unit,
+            about=one.about,
+            num_weights=taken.num_weights,
+            raw_bits=taken.raw_bits,
+            ordered=one.ordered,
+            tensor=tensor,
+        )
+        rows.append(_filled(row, one, taken, initial))
+    return rows
+
+
+def _filled(row: Row, one: Instrument, taken: "_Taken", initial: "_Taken | None") -> Row:
+    """`row` with its value and what it is read against, or with why there is none."""
+    try:
+        value = taken.own[one.start].read(one.read)
+        init_value = None if initial is None else initial.own[one.start].read(one.read)
+    except (ValueError, ImportError) as error:
+        return replace(row, unavailable=str(error))
+    control = split = None
+    if taken.shuffled and one.ordered:
+        slots = [slots[one.start] for slots in taken.shuffled]
+        control = Control.of(
+            value, list(in_parallel(lambda slot: slot.read(one.read), slots))
+        )
+    middle = control.mean if control else value
+    if init_value and middle and (control or not one.ordered):
+        split = factors(value, shuffled_mean=middle, init_value=init_value)
+    return replace(row, value=value, control=control, init_value=init_value, factors=split)
+
+
+class _Slot:
+    """An accumulator, or why it could take no more."""
+
+    def __init__(self, start: Callable[[], Any]) -> None:
+        self.accumulator = start()
+        self.error: ValueError | ImportError | None = None
+
+    def add(self, view: View) -> None:
+        if self.error is None:
+            try:
+                self.accumulator.add(view)
+            except (ValueError, ImportError) as error:
+                self.error = error
+
+    def read(self, read: Callable[[Any], float]) -> float:
+        if self.error is not None:
+            raise self.error
+        return read(self.accumulator)
+
+
+Slots = dict[Callable[[], Any], _Slot]  # by what starts them
+
+
+@dataclass
+class _Taken:
+    """What the instruments keep of the weights, and of each shuffle of them."""
+
+    own: Slots
+    shuffled: list[Slots]
+    num_weights: int = 0
+    raw_bits: int = 0
+
+
+def _take(
+    instruments: tuple[Instrument, ...],
+    weights: Weights,
+    names: list[str],
+    seeds: list[list[int]],
+    progress: Progress,
+) -> _Taken:
+    """One pass over the tensors `names`; `seeds` has a row for each shuffle, one for each name."""
+
+    def slots(ordered: bool) -> Slots:
+        return {
+            one.start: _Slot(one.start) for one in instruments if one.ordered or not ordered
+        }
+
+    taken = _Taken(slots(False), [slots(True) for _ in seeds])
+    for number, name in enumerate(names):
+        view = View(name, weights.tensors[name]())
+        for slot in taken.own.values():
+            slot.add(view)
+
+        def shuffle(repeat: int, view: View = view, number: int = number) -> None:
+            shuffled = view.shuffled(seeds[repeat][number])
+            for slot in taken.shuffled[repeat].values():
+                slot.add(shuffled)
+
+        for _ in in_parallel(shuffle, range(len(seeds))):
+            pass
+        taken.num_weights += view.weight.numel()
+        taken.raw_bits += 8 * view.weight.nbytes
+        progress("measuring", number + 1, len(names))
+    return taken
+
+
+def _of_mosaic(weights: Weights) -> list[Row]:
+    """The lengths of a mosaic, as its bound, its entropy, a code of both parts, and its file."""
+    mosaic = weights.mosaic
+    if mosaic is None:
+        return []
+    lengths = description_length(mosaic)
+    two_part = two_part_code(
+        mosaic.motifs, mosaic.indices.int(), num_motifs=mosaic.num_motifs
+    )
+    scales = 0 if mosaic.scales is None else 32 * len(mosaic.scales)
+    found = [
+        (
+            "mosaic, bound",
+            float(lengths.bound),
+            "k·s·q + m·ceil(log2 k) (arXiv 2602.14896)",
+        ),
+        ("mosaic, entropy", lengths.entropy, "motifs, m·H(usage), and the table of usage"),
+        ("mosaic, two-part", two_part.total + scales, "used motifs, then indices, both KT"),
+    ]
+    if weights.file_bits is not None:
+        about = "all of the file: names, dense tensors and checksums too"
+        found.append(("mosaic, file", float(weights.file_bits), about))
+    return [
+        Row(
+            name=name,
+            kind="code",
+            view="motifs and mosaic",
+            unit="bits",
+            about=about,
+            num_weights=lengths.num_weights,
+            raw_bits=lengths.dense,
+            value=value,
+            ordered=False,
+        )
+        for name, value, about in found
+    ]
