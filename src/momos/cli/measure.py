@@ -5,12 +5,13 @@ import io
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 import momos
 from momos.cli.outcome import told
@@ -88,35 +89,41 @@ def _csv(found: dict[str, momos.Measurement]) -> str:
 
 
 def _show(found: dict[str, momos.Measurement], console: Console) -> None:
+    """Tables, without markup: names may hold brackets."""
     for path, measurement in found.items():
-        table = Table(title=path, title_justify="left", box=None, header_style="bold")
-        table.add_column("measure", overflow="fold")
-        table.add_column("kind")
-        for name in ("value", "bits/weight", "shuffled", "z"):
-            table.add_column(name, justify="right", no_wrap=True)
-        split = any(row.factors for row in measurement.rows)
-        for name in ("of init", "arrangement", "values") if split else ():
-            table.add_column(name, justify="right", no_wrap=True)
+        console.print(path, markup=False, highlight=False, soft_wrap=True, style="bold")
+        console.print(_table(measurement))
         for row in measurement.rows:
-            table.add_row(*_cells(row, split))
-        console.print(table)
-        notes = [
-            f"{row.name}: {row.unavailable}" for row in measurement.rows if row.unavailable
-        ]
-        for note in notes:
-            console.print(f"not available: {note}", soft_wrap=True, highlight=False)
+            if row.unavailable:
+                where = f"{row.tensor}: {row.name}" if row.tensor else row.name
+                note = f"not available: {where}: {row.unavailable}"
+                console.print(note, markup=False, highlight=False, soft_wrap=True)
         if measurement.left_out:
             counts = Counter(measurement.left_out.values())
             left = ", ".join(f"{count} tensors ({why})" for why, count in counts.items())
-            console.print(f"not measured: {left}", style="dim", highlight=False)
-    rows = next(iter(found.values())).rows
+            console.print(
+                f"not measured: {left}", style="dim", markup=False, highlight=False
+            )
+    rows = [row for measurement in found.values() for row in measurement.rows]
     for row in {row.name: row for row in rows if not row.tensor}.values():
-        console.print(
-            f"{row.name} [{row.kind}, {row.view}]: {row.about}", style="dim", markup=False
-        )
+        text = f"{row.name} [{row.kind}; {row.view}]: {row.about}"
+        console.print(text, style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
-def _cells(row: momos.Row, split: bool) -> list[Any]:
+def _table(measurement: momos.Measurement) -> Table:
+    table = Table(box=None, header_style="bold")
+    table.add_column("measure", overflow="fold")
+    table.add_column("kind")
+    split = any(row.factors for row in measurement.rows)
+    names = ("value", "bits/weight", "of shuffled", "z")
+    for name in (*names, *(("of init", "arrangement", "values") if split else ())):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in measurement.rows:
+        table.add_row(*map(Text, _cells(row, split)))
+    return table
+
+
+def _cells(row: momos.Row, split: bool) -> list[str]:
     name = f"{row.tensor}: {row.name}" if row.tensor else row.name
     if row.value is None:
         return [name, row.kind, "–"]

@@ -2,6 +2,7 @@
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from momos import SaveReport, TensorReport
 from momos.description import DescriptionLength
@@ -11,7 +12,9 @@ def show(report: SaveReport, console: Console) -> None:
     """Prints everything about a file."""
     console.print(_tensors(report))
     for name, kind in report.left_out.items():
-        console.print(f"left out, as it is no tensor of the network: {name} ({kind})")
+        console.print(
+            f"left out, as it is no tensor of the network: {name} ({kind})", markup=False
+        )
     console.print(_sections(report))
     if report.lengths:
         console.print(_lengths(report, report.lengths))
@@ -20,6 +23,7 @@ def show(report: SaveReport, console: Console) -> None:
         f"tensors, {report.factor:.2f} times smaller",
         soft_wrap=True,
         highlight=False,
+        markup=False,
     )
 
 
@@ -41,7 +45,7 @@ def _tensors(report: SaveReport) -> Table:
         ]
         if recorded:
             row.append("" if tensor.distortion is None else f"{tensor.distortion:.4g}")
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     return table
 
 

@@ -179,7 +179,12 @@ class Published:
 class PublishedFloats(Published):
     @staticmethod
     def payload(view: View) -> bytes:
-        return raw_bytes(view.weight.float())
+        floats = view.weight.float()
+        if not bool(torch.isfinite(floats).all()):
+            raise ValueError(
+                f"weights must fit float32, got {float(view.weight.abs().max())}"
+            )
+        return raw_bytes(floats)
 
 
 class PublishedSigns(Published):
@@ -196,7 +201,7 @@ class QubdPlanes:
 
     def add(self, view: View) -> None:
         shape = view.weight.shape
-        if view.name.rpartition(".")[2] not in ("weight", "tensor") or len(shape) < 2:
+        if view.name.rpartition(".")[2] != "weight" or len(shape) < 2:
             return
         if shape[0] >= 4 and view.weight[0].numel() >= 4:
             self.found.append(qubd(view.weight))

@@ -37,10 +37,11 @@ def measure(
     rows of each tensor. Without a `generator` shuffles are those of seed 0.
 
     Raises:
-        TypeError: if `x` is no network.
+        TypeError: if `x` is no network, or `shuffles` no int.
         ValueError: if a weight is not finite (names the tensor), nothing can be measured, a
             measure is unknown, or `shuffles` is 1 or negative.
         FormatError: if a file is damaged.
+        OSError: if a file cannot be read.
     """
     if isinstance(shuffles, bool) or not isinstance(shuffles, int):
         raise TypeError(f"shuffles must be an int, got {shuffles!r}")
@@ -55,11 +56,19 @@ def measure(
             f"init must have the tensors of what is measured, got others or lacks some: "
             f"{', '.join(others)}"
         )
+    for name, shape in weights.shapes.items() if start is not None else ():
+        if start is not None and start.shapes[name] != shape:
+            raise ValueError(
+                f"init must have the shapes of what is measured, got {start.shapes[name]} and "
+                f"{shape} for tensor {name!r}"
+            )
     generator = generator or torch.Generator().manual_seed(0)
     seeds = torch.randint(
-        2**62, (max(1, shuffles), len(weights.tensors)), generator=generator
-    )
-    seeds = seeds[:shuffles]
+        2**62,
+        (max(1, shuffles), len(weights.tensors)),
+        generator=generator,
+        device=generator.device,
+    )[:shuffles]
     names = list(weights.tensors)
     rows = _of_mosaic(weights)
     rows += _rows(instruments, weights, start, names, seeds, "", progress)
@@ -80,7 +89,12 @@ def _rows(
 ) -> list[Row]:
     """The rows of the tensors `names`, taken together."""
     taken = _take(instruments, weights, names, seeds.tolist(), progress)
-    initial = None if start is None else _take(instruments, start, names, [], progress)
+    initial = None
+    if start is not None:
+        try:
+            initial = _take(instruments, start, names, [], progress)
+        except ValueError as error:
+            raise ValueError(f"init: {error}") from error
     rows = []
     for one in instruments:
         row = Row(
@@ -102,10 +116,14 @@ def _filled(row: Row, one: Instrument, taken: "_Taken", initial: "_Taken | None"
     """`row` with its value and what it is read against, or with why there is none."""
     try:
         value = taken.own[one.start].read(one.read)
-        init_value = None if initial is None else initial.own[one.start].read(one.read)
     except (ValueError, ImportError) as error:
         return replace(row, unavailable=str(error))
-    control = split = None
+    init_value = control = split = None
+    if initial is not None:
+        try:
+            init_value = initial.own[one.start].read(one.read)
+        except ValueError as error:
+            row = replace(row, unavailable=f"init: {error}")
     if taken.shuffled and one.ordered:
         slots = [slots[one.start] for slots in taken.shuffled]
         control = Control.of(
@@ -128,8 +146,10 @@ class _Slot:
         if self.error is None:
             try:
                 self.accumulator.add(view)
-            except (ValueError, ImportError) as error:
+            except ImportError as error:
                 self.error = error
+            except ValueError as error:
+                self.error = ValueError(f"{error} (tensor {view.name!r})")
 
     def read(self, read: Callable[[Any], float]) -> float:
         if self.error is not None:
@@ -202,10 +222,10 @@ def _of_mosaic(weights: Weights) -> list[Row]:
         ("mosaic, entropy", lengths.entropy, "motifs, m·H(usage), and the table of usage"),
         ("mosaic, two-part", two_part.total + scales, "used motifs, then indices, both KT"),
     ]
-    if weights.file_bits is not None:
+    if weights.file is not None:
         about = "all of the file: names, dense tensors and checksums too"
-        found.append(("mosaic, file", float(weights.file_bits), about))
-    return [
+        found.append(("mosaic, file", float(weights.file.bits), about))
+    rows = [
         Row(
             name=name,
             kind="code",
@@ -219,3 +239,7 @@ def _of_mosaic(weights: Weights) -> list[Row]:
         )
         for name, value, about in found
     ]
+    if weights.file is not None:
+        size, raw = weights.file.num_weights, weights.file.raw_bits
+        rows[-1] = replace(rows[-1], view="the file", num_weights=size, raw_bits=raw)
+    return rows

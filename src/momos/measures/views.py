@@ -15,6 +15,7 @@ class View:
     def __init__(self, name: str, weight: Tensor) -> None:
         if weight.is_meta:
             raise ValueError(f"weights must hold values, got a meta tensor {name!r}")
+        weight = weight.resolve_neg()
         low, high = weight.aminmax()
         if not bool((low.isfinite() & high.isfinite()).all()):
             raise ValueError(

@@ -1,16 +1,19 @@
 """What is measured: floating tensors by name, read one at a time."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from momos.blocks import DTYPES, matches
-from momos.files import Checkpoint, MosaicFile, load
+from momos.blocks import DTYPES, Placement, matches, memory
+from momos.files import Checkpoint, MosaicFile
+from momos.files.loading import mosaic_of
 from momos.mosaic import Mosaic, remembered
 from momos.sources import open_source
 
@@ -18,20 +21,31 @@ STATISTICS = ("*running_mean", "*running_var")
 Measurable = (
     nn.Module | Mosaic | Checkpoint | Mapping[str, Tensor] | Tensor | str | os.PathLike
 )
+Read = Callable[[], Tensor]
+
+
+@dataclass(frozen=True)
+class FileSize:
+    """Bits of a file, and how many values of how many bits it holds."""
+
+    bits: int
+    num_weights: int
+    raw_bits: int
 
 
 @dataclass(frozen=True)
 class Weights:
     """Tensors that are read when they are measured; the mosaic they are, if they are one."""
 
-    tensors: dict[str, Callable[[], Tensor]]
+    tensors: dict[str, Read]
+    shapes: dict[str, tuple[int, ...]]
     left_out: dict[str, str] = field(default_factory=dict)
     mosaic: Mosaic | None = None
-    file_bits: int | None = None
+    file: FileSize | None = None
 
     @classmethod
     def of(cls, x: Measurable) -> "Weights":
-        """The weights of a network in any form.
+        """The weights of a network in any form, in its order; tied ones once.
 
         Of a module these are its trainable parameters; of a checkpoint or mapping all floating
         tensors but running statistics.
@@ -43,11 +57,11 @@ class Weights:
         if isinstance(x, nn.Module):
             found = _of_module(x)
         elif isinstance(x, Mosaic):
-            found = cls(_lazy(x.dense()), mosaic=x)
+            found = _gather(_blocks(x), mosaic=x)
         elif isinstance(x, Checkpoint):
             found = _of_checkpoint(x)
         elif isinstance(x, Tensor):
-            found = _of_mapping({"tensor": x})
+            found = _of_mapping({"weight": x})
         elif isinstance(x, Mapping):
             found = _of_mapping(x)
         elif isinstance(x, str | os.PathLike):
@@ -66,65 +80,141 @@ class Weights:
         return found
 
 
-def _of_module(model: nn.Module) -> Weights:
-    tensors, left_out = {}, {}
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            left_out[name] = "frozen"
-        elif why := _why_not(name, parameter.dtype, parameter.numel()):
-            left_out[name] = why
+@dataclass(frozen=True)
+class _Found:
+    """A tensor, before it is known whether it can be measured; or why it cannot."""
+
+    name: str
+    shape: tuple[int, ...] = ()
+    dtype: torch.dtype = torch.float32
+    read: Read | None = None
+    why: str = ""
+
+    @classmethod
+    def of(cls, name: str, tensor: Tensor) -> "_Found":
+        if is_lazy(tensor):
+            raise ValueError(f"tensor {name!r} must be initialised before it is measured")
+        if tensor.layout != torch.strided or tensor.is_nested:
+            return cls(name, why="sparse")
+        read = partial(torch.Tensor.detach, tensor)
+        return cls(name, tuple(tensor.shape), tensor.dtype, read)
+
+
+def _gather(found: Iterable[_Found], **beside: Any) -> Weights:
+    tensors, shapes, left_out = {}, {}, {}
+    for one in found:
+        if (why := one.why or _why_not(one)) or one.read is None:
+            left_out[one.name] = why
         else:
-            tensors[name] = partial(torch.Tensor.detach, parameter)
-    for name, _ in model.named_buffers():
-        left_out[name] = "buffer"
-    mosaic = Mosaic.of(model) if remembered(model) else None
-    return Weights(tensors, left_out, mosaic)
+            tensors[one.name], shapes[one.name] = one.read, one.shape
+    return Weights(tensors, shapes, left_out, **beside)
+
+
+def _why_not(one: _Found) -> str:
+    if one.dtype not in DTYPES:
+        return f"not floating but {str(one.dtype).removeprefix('torch.')}"
+    if 0 in one.shape:
+        return "empty"
+    return "running statistics" if matches(one.name, STATISTICS) else ""
+
+
+def _of_module(model: nn.Module) -> Weights:
+    found = [
+        _Found.of(name, parameter)
+        if parameter.requires_grad
+        else _Found(name, why="frozen")
+        for name, parameter in model.named_parameters()
+    ]
+    found += [_Found(name, why="buffer") for name, _ in model.named_buffers()]
+    return _gather(found, mosaic=Mosaic.of(model) if remembered(model) else None)
 
 
 def _of_mapping(state: Mapping[str, Tensor]) -> Weights:
-    tensors, left_out = {}, {}
+    found, first = [], {}
     for name, tensor in state.items():
+        if not isinstance(name, str):
+            raise TypeError(f"names of tensors must be strings, got {name!r}")
         if not isinstance(tensor, Tensor):
-            left_out[name] = type(tensor).__name__
-        elif why := _why_not(name, tensor.dtype, tensor.numel()):
-            left_out[name] = why
-        else:
-            tensors[name] = partial(torch.Tensor.detach, tensor)
-    return Weights(tensors, left_out)
+            found.append(_Found(name, why=type(tensor).__name__))
+            continue
+        one = _Found.of(name, tensor)
+        if (
+            one.read is not None
+            and (same := first.setdefault(memory(tensor), name)) != name
+        ):
+            one = _Found(name, why=f"same as {same}")
+        found.append(one)
+    return _gather(found)
 
 
-def _of_checkpoint(checkpoint: Checkpoint, file_bits: int | None = None) -> Weights:
-    found = _of_mapping(checkpoint.state_dict())
-    return Weights(found.tensors, found.left_out, checkpoint.mosaic, file_bits)
+def _of_checkpoint(checkpoint: Checkpoint) -> Weights:
+    blocks = {one.name: one for one in _blocks(checkpoint.mosaic)}
+    found = []
+    for record in checkpoint.records:
+        if record.stored == "same":
+            found.append(_Found(record.name, why=f"same as {record.same_as}"))
+        elif record.stored == "blocks":
+            found.append(blocks[record.name])
+        elif record.persistent:
+            found.append(_Found.of(record.name, checkpoint.dense[record.name]))
+    return _gather(found, mosaic=checkpoint.mosaic)
 
 
 def _of_path(path: Path) -> Weights:
     if path.suffix == ".momos":
-        with MosaicFile(path) as file:
-            size = file.file.num_bytes
-        return _of_checkpoint(load(path), 8 * size)
+        return _of_file(path)
     source = open_source(path)
-    tensors, left_out = {}, dict(source.left_out)
-    for name, tensor in source.tensors.items():
-        if why := _why_not(name, tensor.dtype, tensor.num_weights):
-            left_out[name] = why
-        else:
-            tensors[name] = partial(_read, tensor.read, tensor.num_weights, tensor.shape)
-    left_out |= {name: f"same as {first}" for name, first in source.aliases.items()}
-    return Weights(tensors, left_out)
+    found = [
+        _Found(t.name, t.shape, t.dtype, partial(_read, t.read, t.num_weights, t.shape))
+        for t in source.tensors.values()
+    ]
+    others = source.left_out | {
+        n: f"same as {first}" for n, first in source.aliases.items()
+    }
+    return _gather([*found, *(_Found(name, why=why) for name, why in others.items())])
+
+
+def _of_file(path: Path) -> Weights:
+    """The tensors of a .momos file, decoded one by one."""
+    with MosaicFile(path) as file:
+        file.file.check()
+        mosaic, records = mosaic_of(file), file.manifest.records
+        stored = [record for record in records if record.stored != "same"]
+        size = FileSize(
+            bits=8 * file.file.num_bytes,
+            num_weights=sum(record.num_weights for record in stored),
+            raw_bits=8 * sum(record.num_bytes for record in stored),
+        )
+    blocks = {one.name: one for one in _blocks(mosaic)}
+    found = []
+    for record in records:
+        if record.stored == "same":
+            found.append(_Found(record.name, why=f"same as {record.same_as}"))
+        elif record.stored == "blocks":
+            found.append(blocks[record.name])
+        elif record.persistent:
+            read = partial(_decode, path, record.name)
+            found.append(_Found(record.name, record.shape, record.dtype, read))
+    return _gather(found, mosaic=mosaic, file=size)
+
+
+def _blocks(mosaic: Mosaic | None) -> list[_Found]:
+    if mosaic is None:
+        return []
+    return [
+        _Found(place.name, place.shape, place.dtype, partial(_rebuild, mosaic, place))
+        for place in mosaic.layout.placements
+    ]
+
+
+def _rebuild(mosaic: Mosaic, place: Placement) -> Tensor:
+    return torch.cat([values for _, values in mosaic.rebuilt(place)]).view(place.shape)
+
+
+def _decode(path: Path, name: str) -> Tensor:
+    with MosaicFile(path) as file:
+        return file.tensor(name)
 
 
 def _read(read: Callable[[int, int], Tensor], count: int, shape: tuple[int, ...]) -> Tensor:
     return read(0, count).view(shape)
-
-
-def _lazy(tensors: dict[str, Tensor]) -> dict[str, Callable[[], Tensor]]:
-    return {name: partial(torch.Tensor.detach, tensor) for name, tensor in tensors.items()}
-
-
-def _why_not(name: str, dtype: torch.dtype, count: int) -> str:
-    if dtype not in DTYPES:
-        return f"not floating but {str(dtype).removeprefix('torch.')}"
-    if not count:
-        return "empty"
-    return "running statistics" if matches(name, STATISTICS) else ""

@@ -1,0 +1,66 @@
+"""The rows of a measurement: what each says, and how they leave Python."""
+
+import json
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import momos
+
+ALL = ("default", "paper", "qubd")
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 7, 3), nn.BatchNorm2d(7), nn.Linear(11, 5))
+
+
+def test_codes_have_bits_per_weight_and_scores_have_none():
+    for row in momos.measure(network(), measures=ALL, shuffles=0).rows:
+        assert row.value is not None
+        assert row.value >= 0
+        if row.kind == "code":
+            assert row.bits_per_weight == row.value / row.num_weights
+            assert row.unit == "bits"
+        else:
+            assert row.bits_per_weight is None
+            assert row.unit in ("score", "ratio")
+        assert row.about
+
+
+def test_a_measure_asked_for_twice_has_one_row():
+    names = [row.name for row in momos.measure(network(), measures=ALL, shuffles=0).rows]
+    assert len(names) == len(set(names))
+    twice = momos.measure(network(), measures=("signs", "signs"), shuffles=0)
+    assert [row.name for row in twice.rows] == ["signs"]
+
+
+def test_an_absent_row_is_a_key_error_that_lists_the_others():
+    with pytest.raises(KeyError, match="signs, got 'x'"):
+        momos.measure(network(), measures="signs")["x"]
+
+
+def test_a_dictionary_of_it_survives_json():
+    measures = ("default", "qubd", "gzip rate, float32")
+    measured = momos.measure(network(), measures=measures, shuffles=2, per_tensor=True)
+    found = measured.to_dict()
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert found["rows"][0]["bits_per_weight"] == pytest.approx(
+        found["rows"][0]["value"] / found["rows"][0]["num_weights"]
+    )
+
+
+def test_without_pandas_the_error_names_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match="to_pandas needs pandas: pip install pandas"):
+        momos.measure(network(), measures="signs").to_pandas()
+
+
+def test_with_a_start_and_no_shuffles_the_ratio_to_the_start_is_known():
+    """Only its split into arrangement and values needs shuffles; the ratio itself does not."""
+    row = momos.measure(network(), measures="signs, BDM", shuffles=0, init=network()).rows[
+        0
+    ]
+    assert (row.value, row.factors) == (row.init_value, None)
