@@ -93,7 +93,8 @@ def test_several_networks_stand_one_below_the_other(net, start, mosaic):
     assert done.exit_code == 0, done.output
     places = [done.output.index(str(path)) for path in (net, start, mosaic)]
     assert places == sorted(places)
-    assert sum(line.startswith(" signs  ") for line in done.output.splitlines()) == 3
+    assert sum(line.startswith(" signs  ") for line in done.output.splitlines()) == 4
+    assert "side by side: bits/weight of codes, values of scores" in done.output
     size = 8 * mosaic.stat().st_size
     assert line(done, "mosaic, file")[:2] == ["code", f"{size:,}"]
 

@@ -261,3 +261,15 @@ def test_matrices_of_other_names_do_not_count_for_qubd(other):
     state |= {"x.bias": torch.randn(9, generator=generator)}
     state |= {other: torch.randn(8, 8, generator=generator)}
     assert value(state, "QuBD") == alone
+
+
+def test_compressors_see_packed_signs_and_byte_planes():
+    found = momos.measure(network(), measures="compressors", shuffles=0)
+    weights = [p.detach().view(-1) for p in network().parameters()]
+    planes = complexity.raw_bytes(complexity.byte_planes(torch.cat(weights)))
+    signs = complexity.packed(torch.cat(weights) > 0)
+    for name in ("gzip", "bz2", "lzma", "zstd", "brotli"):
+        assert found[f"floats, {name}"].value == complexity.compressed_bits(planes, name)
+        assert found[f"signs, {name}"].value == complexity.compressed_bits(signs, name)
+    expected = sum(complexity.pcodec_bits(weight) for weight in weights)
+    assert found["floats, pcodec"].value == expected

@@ -35,8 +35,8 @@ def measure(
     measures: Annotated[
         str,
         typer.Option(
-            help="default, paper (arXiv 2602.14896), qubd (2605.15551), or names of measures, "
-            "separated by ';'."
+            help="default, paper (arXiv 2602.14896), qubd (2605.15551), compressors, or names "
+            "of measures, separated by ';'."
         ),
     ] = "default",
     shuffles: Annotated[
@@ -104,6 +104,9 @@ def _show(found: dict[str, momos.Measurement], console: Console) -> None:
             console.print(
                 f"not measured: {left}", style="dim", markup=False, highlight=False
             )
+    if len(found) > 1:
+        console.print("side by side: bits/weight of codes, values of scores", style="bold")
+        console.print(_side_by_side(found))
     rows = [row for measurement in found.values() for row in measurement.rows]
     for row in {row.name: row for row in rows if not row.tensor}.values():
         text = f"{row.name} [{row.kind}; {row.view}]: {row.about}"
@@ -121,6 +124,29 @@ def _table(measurement: momos.Measurement) -> Table:
     for row in measurement.rows:
         table.add_row(*map(Text, _cells(row, split)))
     return table
+
+
+def _side_by_side(found: dict[str, momos.Measurement]) -> Table:
+    table = Table(box=None, header_style="bold")
+    table.add_column("measure", overflow="fold")
+    for path in found:
+        table.add_column(Text(path), justify="right", overflow="fold")
+    names = {row.name: None for one in found.values() for row in one.rows if not row.tensor}
+    for name in names:
+        cells = [name]
+        for measurement in found.values():
+            rows = [r for r in measurement.rows if r.name == name and not r.tensor]
+            cells.append(_amount(rows[0]) if rows else "")
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def _amount(row: momos.Row) -> str:
+    if row.value is None:
+        return "–"
+    if row.bits_per_weight is not None:
+        return f"{row.bits_per_weight:.4f}"
+    return f"{row.value:.4f}" if row.unit == "ratio" else f"{row.value:,.0f}"
 
 
 def _cells(row: momos.Row, split: bool) -> list[str]:

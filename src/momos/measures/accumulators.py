@@ -12,10 +12,12 @@ from momos.complexity import (
     PublishedRates,
     Qubd,
     block_counts,
+    byte_planes,
     compressed_bits,
     count_symbols,
     kt_from_counts,
     ordered_length,
+    pcodec_bits,
     published_rates,
     qubd,
     raw_bytes,
@@ -23,6 +25,7 @@ from momos.complexity import (
     sign_exponents,
     uniform_codes,
 )
+from momos.complexity.compressors import Name
 from momos.complexity.views import float_format
 from momos.measures.views import View
 
@@ -96,9 +99,36 @@ class PackedSigns:
         self.parts.append(np.packbits(cells[:whole]))
         self.rest = cells[whole:].copy()
 
-    def lzma_bits(self) -> float:
+    def bits(self, name: Name) -> float:
         payload = np.concatenate([*self.parts, np.packbits(self.rest)])
-        return float(compressed_bits(payload.tobytes(), "lzma"))
+        return float(compressed_bits(payload.tobytes(), name))
+
+
+class BytePlanes:
+    """The bytes of all weights of a dtype in a row: all first bytes, then all second ones."""
+
+    def __init__(self) -> None:
+        self.parts: dict[torch.dtype, list[torch.Tensor]] = {}
+
+    def add(self, view: View) -> None:
+        self.parts.setdefault(view.weight.dtype, []).append(byte_planes(view.weight).cpu())
+
+    def bits(self, name: Name) -> float:
+        payloads = (raw_bytes(torch.cat(parts, dim=1)) for parts in self.parts.values())
+        return float(sum(compressed_bits(payload, name) for payload in payloads))
+
+
+class Pcodec:
+    """Each tensor by pcodec, which codes numbers and not bytes."""
+
+    def __init__(self) -> None:
+        self.total = 0.0
+
+    def add(self, view: View) -> None:
+        self.total += pcodec_bits(view.weight.reshape(-1))
+
+    def bits(self) -> float:
+        return self.total
 
 
 class Codes:

@@ -62,7 +62,7 @@ DEFAULT = (
         "bits",
         True,
         acc.PackedSigns,
-        acc.PackedSigns.lzma_bits,
+        lambda signs: signs.bits("lzma"),
         "bounds the signs by repeats at any distance; up to 0.7 GB of memory a thread",
     ),
     *(
@@ -143,7 +143,36 @@ QUBD = tuple(
     )
     for plane in (None, *range(8))
 )
-SETS = {"default": DEFAULT, "paper": PAPER, "qubd": QUBD}
+COMPRESSORS = (
+    *(
+        Instrument(
+            f"{what}, {name}",
+            "code",
+            view,
+            "bits",
+            True,
+            start,
+            lambda kept, name=name: kept.bits(name),
+            f"bounds the {what} by what {name} finds in them, at its strongest",
+        )
+        for what, view, start in (
+            ("signs", "w > 0, packed", acc.PackedSigns),
+            ("floats", "byte planes of the weights in their own dtype", acc.BytePlanes),
+        )
+        for name in ("gzip", "bz2", "lzma", "zstd", "brotli")
+    ),
+    Instrument(
+        "floats, pcodec",
+        "code",
+        "the weights in their own dtype, tensor by tensor",
+        "bits",
+        True,
+        acc.Pcodec,
+        acc.Pcodec.bits,
+        "bounds the weights exactly by how their values are spread",
+    ),
+)
+SETS = {"default": DEFAULT, "paper": PAPER, "qubd": QUBD, "compressors": COMPRESSORS}
 
 
 def choose(measures: str | tuple[str, ...] | list[str]) -> tuple[Instrument, ...]:
