@@ -62,7 +62,7 @@ def main() -> None:
     rows = []
     for measures, shuffles in (("default", 10), ("qubd", 0)):
         start = time.perf_counter()
-        momos.measure(x, measures=measures, shuffles=shuffles)
+        momos.measure(x, measures=measures, controls=shuffles)
         rows.append([measures, f"{shuffles}", f"{time.perf_counter() - start:.1f} s"])
     table(["set, on 10⁷ weights", "shuffles", "time"], rows)
 

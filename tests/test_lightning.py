@@ -188,11 +188,11 @@ def test_complexity_is_measured_before_training_and_after_epochs(tmp_path):
     logger = CSVLogger(tmp_path, flush_logs_every_n_steps=1)
     watch = ComplexityCallback(("signs", "float fields"), every=2)
     torch.manual_seed(0)
-    start = momos.measure(Net(), measures=("signs",), shuffles=0)["signs"].value
+    start = momos.measure(Net(), measures=("signs",), controls=0)["signs"].value
     module = fit(tmp_path, callbacks=[watch], epochs=4, logger=logger)
     assert [epoch for epoch, _ in watch.history] == [0, 2, 4]
     assert watch.history[0][1]["signs"].value == start
-    last = momos.measure(module, measures=("float fields",), shuffles=0)["float fields"]
+    last = momos.measure(module, measures=("float fields",), controls=0)["float fields"]
     assert watch.history[-1][1]["float fields"].value == last.value
     logger.save()
     text = (tmp_path / "lightning_logs" / "version_0" / "metrics.csv").read_text()
@@ -211,4 +211,4 @@ def test_complexity_of_a_mosaic_in_training_is_that_of_its_projected_weights(tmp
     watch = ComplexityCallback(("signs",))
     module = fit(tmp_path, callbacks=[MosaicCallback(CONFIG), watch])
     found = watch.history[-1][1]["signs"].value
-    assert found == momos.measure(module, measures=("signs",), shuffles=0)["signs"].value
+    assert found == momos.measure(module, measures=("signs",), controls=0)["signs"].value

@@ -38,7 +38,7 @@ def parts(seed: int = 0, dtype: torch.dtype = torch.float32) -> dict[str, torch.
 
 
 def values(x, *, without: tuple[str, ...] = (), **options) -> dict[str, float | None]:
-    measured = momos.measure(x, measures=ALL, shuffles=0, **options)
+    measured = momos.measure(x, measures=ALL, controls=0, **options)
     return {
         row.name: row.value
         for row in measured.rows
@@ -47,7 +47,7 @@ def values(x, *, without: tuple[str, ...] = (), **options) -> dict[str, float | 
 
 
 def value(x, name: str) -> float:
-    found = momos.measure(x, measures=(name,), shuffles=0)[name].value
+    found = momos.measure(x, measures=(name,), controls=0)[name].value
     assert found is not None
     return found
 
@@ -124,7 +124,7 @@ def test_a_tensor_shared_by_two_names_is_measured_once_in_every_form(tmp_path):
         "state dict": model.state_dict(),
     }
     found = {
-        form: momos.measure(x, measures="signs", shuffles=0)["signs"].num_weights
+        form: momos.measure(x, measures="signs", controls=0)["signs"].num_weights
         for form, x in forms.items()
     }
     assert found == dict.fromkeys(forms, 81 + 9 + 9)
@@ -133,14 +133,14 @@ def test_a_tensor_shared_by_two_names_is_measured_once_in_every_form(tmp_path):
 def test_frozen_parameters_buffers_and_statistics_are_left_out_and_named():
     model = network()
     model[0].bias.requires_grad_(False)
-    found = momos.measure(model, shuffles=0).left_out
+    found = momos.measure(model, controls=0).left_out
     assert found == {
         "0.bias": "frozen",
         "1.running_mean": "buffer",
         "1.running_var": "buffer",
         "1.num_batches_tracked": "buffer",
     }
-    assert momos.measure(network().state_dict(), shuffles=0).left_out == {
+    assert momos.measure(network().state_dict(), controls=0).left_out == {
         "1.running_mean": "running statistics",
         "1.running_var": "running statistics",
         "1.num_batches_tracked": "not floating but int64",
@@ -212,7 +212,7 @@ def test_codes_of_each_tensor_are_coded_for_themselves_with_both_extremes(bits, 
 def test_float_fields_are_those_of_the_dtype_itself(dtype):
     tensors = parts(dtype=dtype)
     together = torch.cat([one.flatten() for one in tensors.values()])
-    row = momos.measure(tensors, shuffles=0)["float fields"]
+    row = momos.measure(tensors, controls=0)["float fields"]
     assert row.value == pytest.approx(complexity.float_code(together), rel=1e-12)
     assert row.raw_bits == together.numel() * together.itemsize * 8
 
@@ -226,7 +226,7 @@ def test_float_fields_of_several_dtypes_add_up():
 def test_the_paper_set_is_the_published_measures_of_all_trainable_parameters():
     model = network()
     weights = flat(model)
-    found = momos.measure(model, measures="paper", shuffles=0)
+    found = momos.measure(model, measures="paper", controls=0)
     assert found["signs, BDM"].value == complexity.bdm(weights > 0)
     for what, payload in (
         ("float32", complexity.raw_bytes(weights)),
@@ -240,7 +240,7 @@ def test_the_paper_set_is_the_published_measures_of_all_trainable_parameters():
 
 def test_the_qubd_set_is_the_sum_over_matrices_named_weight():
     model = network()
-    found = momos.measure(model, measures="qubd", shuffles=0)
+    found = momos.measure(model, measures="qubd", controls=0)
     matrices = [
         complexity.qubd(model[0].weight.flatten(1)),
         complexity.qubd(model[2].weight),
@@ -264,7 +264,7 @@ def test_matrices_of_other_names_do_not_count_for_qubd(other):
 
 
 def test_compressors_see_packed_signs_and_byte_planes():
-    found = momos.measure(network(), measures="compressors", shuffles=0)
+    found = momos.measure(network(), measures="compressors", controls=0)
     weights = [p.detach().view(-1) for p in network().parameters()]
     planes = complexity.raw_bytes(complexity.byte_planes(torch.cat(weights)))
     signs = complexity.packed(torch.cat(weights) > 0)

@@ -37,7 +37,7 @@ def shuffled(measured: momos.Measurement) -> dict[str, tuple[float, float]]:
 
 @pytest.mark.parametrize("shuffles", [2, 5])
 def test_measures_that_see_order_have_controls_and_the_others_have_none(shuffles):
-    for row in momos.measure(weights(), measures=ALL, shuffles=shuffles).rows:
+    for row in momos.measure(weights(), measures=ALL, controls=shuffles).rows:
         assert row.ordered == (row.name not in BLIND)
         assert (row.control is not None) == row.ordered
         if row.control:
@@ -46,7 +46,7 @@ def test_measures_that_see_order_have_controls_and_the_others_have_none(shuffles
 
 
 def test_without_shuffles_there_are_no_controls():
-    rows = momos.measure(weights(), measures=ALL, shuffles=0).rows
+    rows = momos.measure(weights(), measures=ALL, controls=0).rows
     assert all(row.control is None and row.value is not None for row in rows)
 
 
@@ -60,7 +60,7 @@ def test_measures_that_are_blind_to_order_do_not_see_a_shuffle():
 
 def test_the_same_seed_gives_the_same_rows_and_seed_0_is_the_default():
     first, again, default = (
-        momos.measure(weights(), measures=ALL, shuffles=3, generator=given)
+        momos.measure(weights(), measures=ALL, controls=3, generator=given)
         for given in (generator(0), generator(0), None)
     )
     assert first == again == default
@@ -68,7 +68,7 @@ def test_the_same_seed_gives_the_same_rows_and_seed_0_is_the_default():
 
 def test_another_seed_gives_other_controls_and_the_same_values():
     first, other = (
-        momos.measure(weights(), shuffles=3, generator=generator(seed)) for seed in (1, 2)
+        momos.measure(weights(), controls=3, generator=generator(seed)) for seed in (1, 2)
     )
     assert [row.value for row in first.rows] == [row.value for row in other.rows]
     for name in ("signs, order 4", "signs, ordered BDM", "signs, BDM"):
@@ -78,7 +78,7 @@ def test_another_seed_gives_other_controls_and_the_same_values():
 def test_a_generator_that_is_used_again_gives_other_shuffles():
     given = generator(0)
     first, other = (
-        momos.measure(weights(), measures="signs, BDM", shuffles=3, generator=given)
+        momos.measure(weights(), measures="signs, BDM", controls=3, generator=given)
         for _ in range(2)
     )
     assert shuffled(first) != shuffled(other)
@@ -86,14 +86,14 @@ def test_a_generator_that_is_used_again_gives_other_shuffles():
 
 def test_the_weights_and_the_global_generator_are_left_as_they_were():
     tensors, before = weights(), torch.get_rng_state()
-    momos.measure(tensors, measures=ALL, shuffles=2, init=tensors)
+    momos.measure(tensors, measures=ALL, controls=2, init=tensors)
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(tensors[name], kept) for name, kept in weights().items())
 
 
 @pytest.mark.parametrize("threads", [2, 5])
 def test_the_number_of_threads_changes_nothing(threads):
-    options = {"measures": ("default", "gzip rate, float32", "qubd"), "shuffles": 3}
+    options = {"measures": ("default", "gzip rate, float32", "qubd"), "controls": 3}
     alone = momos.measure(weights(), **options, per_tensor=True)
     torch.set_num_threads(threads)
     try:
@@ -136,8 +136,8 @@ def test_shuffles_stay_within_their_tensor():
 
 
 def test_factors_multiply_to_the_ratio_to_the_start():
-    rows = momos.measure(weights(), measures=ALL, shuffles=3, init=weights(1, 0.1)).rows
-    start = momos.measure(weights(1, 0.1), measures=ALL, shuffles=0)
+    rows = momos.measure(weights(), measures=ALL, controls=3, init=weights(1, 0.1)).rows
+    start = momos.measure(weights(1, 0.1), measures=ALL, controls=0)
     for row in rows:
         factors = row.factors
         assert row.init_value == start[row.name].value
@@ -149,7 +149,7 @@ def test_factors_multiply_to_the_ratio_to_the_start():
 
 
 def test_without_a_start_there_are_no_factors():
-    rows = momos.measure(weights(), shuffles=2).rows
+    rows = momos.measure(weights(), controls=2).rows
     assert all(row.factors is None and row.init_value is None for row in rows)
 
 
@@ -163,7 +163,7 @@ def test_a_start_of_other_tensors_is_refused_and_they_are_named():
 def test_a_start_of_other_shapes_is_refused_and_the_tensor_named():
     start = weights() | {"a.weight": torch.randn(5, 5)}
     with pytest.raises(ValueError, match=re.escape("a.weight")):
-        momos.measure(weights(), init=start, shuffles=0)
+        momos.measure(weights(), init=start, controls=0)
 
 
 # Tensors one by one
@@ -171,18 +171,18 @@ def test_a_start_of_other_shapes_is_refused_and_the_tensor_named():
 
 def test_each_tensor_has_its_rows_after_those_of_all():
     names = ("signs", "signs, BDM")
-    found = momos.measure(weights(), measures=names, shuffles=2, per_tensor=True)
+    found = momos.measure(weights(), measures=names, controls=2, per_tensor=True)
     order = [(row.tensor, row.name) for row in found.rows]
     assert order == [(tensor, name) for tensor in ("", *weights()) for name in names]
     for row in found.rows[2:]:
-        alone = momos.measure(weights()[row.tensor], measures=row.name, shuffles=0)
+        alone = momos.measure(weights()[row.tensor], measures=row.name, controls=0)
         assert row.value == alone[row.name].value
         assert row.num_weights == weights()[row.tensor].numel()
     assert found["signs"].tensor == ""
 
 
 def test_the_rows_of_an_only_tensor_are_those_of_the_network():
-    found = momos.measure({"x": weights()["a.weight"]}, shuffles=3, per_tensor=True).rows
+    found = momos.measure({"x": weights()["a.weight"]}, controls=3, per_tensor=True).rows
     half = len(found) // 2
     for whole, own in zip(found[:half], found[half:], strict=True):
         assert (whole.value, whole.control) == (own.value, own.control)
@@ -206,7 +206,7 @@ def test_a_mosaic_has_its_own_lengths_first(path):
     lengths = momos.description_length(mosaic)
     own = ["mosaic, bound", "mosaic, entropy", "mosaic, two-part"]
     for x in (model, mosaic, momos.load(path), path, str(path)):
-        found = momos.measure(x, measures="signs", shuffles=0)
+        found = momos.measure(x, measures="signs", controls=0)
         names = [row.name for row in found.rows]
         file = ["mosaic, file"] if x in (path, str(path)) else []
         assert names == [*own, *file, "signs"]
@@ -222,14 +222,14 @@ def test_a_mosaic_has_its_own_lengths_first(path):
 
 def test_the_bits_per_weight_of_a_file_are_over_all_weights_in_it(path):
     momos.save(mosaic_network(), path)
-    row = momos.measure(path, measures="signs", shuffles=0)["mosaic, file"]
+    row = momos.measure(path, measures="signs", controls=0)["mosaic, file"]
     assert row.num_weights == 30 * 20 + 20 + 20 * 10 + 10
     assert row.bits_per_weight == 8 * path.stat().st_size / row.num_weights
 
 
 def test_what_is_no_mosaic_has_no_lengths_of_one():
     for x in (nn.Linear(9, 9), weights()):
-        rows = momos.measure(x, shuffles=0).rows
+        rows = momos.measure(x, controls=0).rows
         assert not any(row.name.startswith("mosaic") for row in rows)
 
 
@@ -244,7 +244,7 @@ def test_a_module_that_changed_since_it_was_projected_is_refused():
 def test_an_infinite_z_is_null_in_json():
     control = momos.complexity.Control.of(1.0, [2.0, 2.0])
     assert control.z == -math.inf
-    row = momos.measure(weights(), measures="signs, BDM", shuffles=2).rows[0]
+    row = momos.measure(weights(), measures="signs, BDM", controls=2).rows[0]
     object.__setattr__(row, "control", control)
     flat = momos.Measurement((row,)).to_dict()["rows"][0]
     assert flat["shuffled_z"] is None

@@ -82,7 +82,7 @@ def test_a_sparse_tensor_is_left_out_by_name():
 
 def test_numbers_beyond_float32_give_no_rates_of_float32_bytes():
     state = {"x.weight": 1e300 * noise(40, 40, dtype=torch.float64)}
-    found = momos.measure(state, measures=ALL, shuffles=2)
+    found = momos.measure(state, measures=ALL, controls=2)
     assert all_finite(found)
     assert found["float fields"].value is not None
     for name in ("gzip", "bz2", "lzma"):
@@ -115,7 +115,7 @@ def test_what_is_no_network_is_refused(x):
 @pytest.mark.parametrize("shape", [(), (1,), (11,)])
 def test_fewer_than_twelve_weights_have_no_bdm_and_the_row_says_why(shape):
     weight = noise(*shape)
-    found = momos.measure(weight, measures=ALL, shuffles=2, init=weight)
+    found = momos.measure(weight, measures=ALL, controls=2, init=weight)
     assert all_finite(found)
     assert found["signs, BDM"].unavailable == f"{FEW}{weight.numel()}"
     missing = {row.name for row in found.rows if row.value is None}
@@ -131,7 +131,7 @@ def test_without_a_matrix_there_is_no_qubd_and_the_row_says_why():
 @pytest.mark.parametrize("constant", [0.0, -0.0, 1.0, -3.5])
 def test_constant_weights_give_numbers_never_nan(constant):
     weight = torch.full((20, 30), constant)
-    found = momos.measure(weight, measures=ALL, shuffles=3, init=weight, per_tensor=True)
+    found = momos.measure(weight, measures=ALL, controls=3, init=weight, per_tensor=True)
     assert all_finite(found)
     for row in found.rows:
         assert row.value is not None
@@ -165,13 +165,13 @@ def test_tensors_that_are_not_floating_are_left_out_with_why():
 
 @pytest.mark.parametrize("shuffles", [1, -1, True, 2.5, "3", None])
 def test_shuffles_are_none_or_at_least_two(shuffles):
-    with pytest.raises((ValueError, TypeError), match=r"shuffles must be .*, got "):
-        momos.measure(noise(20), shuffles=shuffles)
+    with pytest.raises((ValueError, TypeError), match=r"controls must be .*, got "):
+        momos.measure(noise(20), controls=shuffles)
 
 
 @pytest.mark.parametrize("measures", ["x", ("signs", "x"), ["default", "x"]])
 def test_an_unknown_measure_is_refused_with_those_there_are(measures):
-    known = r"measures must be among default, paper, qubd, signs, .*, got 'x'"
+    known = r"measures must be among default; paper; qubd; compressors; .*, got 'x'"
     with pytest.raises(ValueError, match=known):
         momos.measure(noise(20), measures=measures)
 
@@ -215,7 +215,7 @@ def without_pybdm(monkeypatch):
 @pytest.mark.usefixtures("without_pybdm")
 def test_without_pybdm_rows_that_need_it_name_the_extra_and_the_others_are_there():
     state = {"x.weight": noise(20, 30)}
-    found = momos.measure(state, measures=ALL, shuffles=2, init=state)
+    found = momos.measure(state, measures=ALL, controls=2, init=state)
     assert all_finite(found)
     for row in found.rows:
         needs = "BDM" in row.name or "QuBD" in row.name
@@ -251,7 +251,7 @@ def test_few_tensors_are_held_at_once(tmp_path, monkeypatch):
         return found
 
     monkeypatch.setattr(Weights, "of", watched)
-    momos.measure(tmp_path / "x.safetensors", measures=("default", "qubd"), shuffles=2)
+    momos.measure(tmp_path / "x.safetensors", measures=("default", "qubd"), controls=2)
     assert reads == 30
     assert most <= 2
 

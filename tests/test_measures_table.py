@@ -18,7 +18,7 @@ def network() -> nn.Module:
 
 
 def test_codes_have_bits_per_weight_and_scores_have_none():
-    for row in momos.measure(network(), measures=ALL, shuffles=0).rows:
+    for row in momos.measure(network(), measures=ALL, controls=0).rows:
         assert row.value is not None
         assert row.value >= 0
         if row.kind == "code":
@@ -31,9 +31,9 @@ def test_codes_have_bits_per_weight_and_scores_have_none():
 
 
 def test_a_measure_asked_for_twice_has_one_row():
-    names = [row.name for row in momos.measure(network(), measures=ALL, shuffles=0).rows]
+    names = [row.name for row in momos.measure(network(), measures=ALL, controls=0).rows]
     assert len(names) == len(set(names))
-    twice = momos.measure(network(), measures=("signs", "signs"), shuffles=0)
+    twice = momos.measure(network(), measures=("signs", "signs"), controls=0)
     assert [row.name for row in twice.rows] == ["signs"]
 
 
@@ -44,7 +44,7 @@ def test_an_absent_row_is_a_key_error_that_lists_the_others():
 
 def test_a_dictionary_of_it_survives_json():
     measures = ("default", "qubd", "gzip rate, float32")
-    measured = momos.measure(network(), measures=measures, shuffles=2, per_tensor=True)
+    measured = momos.measure(network(), measures=measures, controls=2, per_tensor=True)
     found = measured.to_dict()
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert found["rows"][0]["bits_per_weight"] == pytest.approx(
@@ -60,7 +60,7 @@ def test_without_pandas_the_error_names_it(monkeypatch):
 
 def test_with_a_start_and_no_shuffles_the_ratio_to_the_start_is_known():
     """Only its split into arrangement and values needs shuffles; the ratio itself does not."""
-    row = momos.measure(network(), measures="signs, BDM", shuffles=0, init=network()).rows[
+    row = momos.measure(network(), measures="signs, BDM", controls=0, init=network()).rows[
         0
     ]
     assert (row.value, row.factors) == (row.init_value, None)

@@ -60,7 +60,7 @@ def measure(
             found[str(path)] = momos.measure(
                 path,
                 measures=tuple(name.strip() for name in measures.split(";")),
-                shuffles=shuffles,
+                controls=shuffles,
                 init=init,
                 generator=torch.Generator().manual_seed(seed),
                 per_tensor=per_tensor,

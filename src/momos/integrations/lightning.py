@@ -118,7 +118,7 @@ class ComplexityCallback(Callback):
 
     Values are logged as `complexity/…`, codes in bits per weight too, with whichever logger the
     trainer has; `history` keeps the epochs (0 is before training) and their measurements.
-    `measures` and `shuffles` are those of `momos.measure`.
+    `measures` and `controls` (how many shuffles) are those of `momos.measure`.
 
     Raises:
         ValueError: when training starts, if a measure is unknown or cannot be taken.
@@ -129,7 +129,7 @@ class ComplexityCallback(Callback):
         measures: str | tuple[str, ...] = "default",
         every: int = 1,
         *,
-        shuffles: int = 0,
+        controls: int = 0,
     ) -> None:
         if isinstance(every, bool) or not isinstance(every, int):
             raise TypeError(f"every must be an int, got {every!r}")
@@ -137,7 +137,7 @@ class ComplexityCallback(Callback):
             raise ValueError(f"every must be at least 1, got {every}")
         self.measures = measures
         self.every = every
-        self.shuffles = shuffles
+        self.controls = controls
         self.history: list[tuple[int, Measurement]] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -156,7 +156,7 @@ class ComplexityCallback(Callback):
             for name, weight in pl_module.named_parameters()
             if weight.requires_grad
         }
-        found = measure(weights, measures=self.measures, shuffles=self.shuffles)
+        found = measure(weights, measures=self.measures, controls=self.controls)
         for row in found.rows:
             if row.unavailable:
                 raise ValueError(

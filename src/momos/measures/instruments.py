@@ -187,7 +187,7 @@ def choose(measures: str | tuple[str, ...] | list[str]) -> tuple[Instrument, ...
         raise TypeError(f"measures must be a name or several, got {measures!r}")
     for name in (measures,) if isinstance(measures, str) else measures:
         if name not in SETS and name not in by_name:
-            known = ", ".join([*SETS, *by_name])
+            known = "; ".join([*SETS, *by_name])
             raise ValueError(f"measures must be among {known}, got {name!r}")
         for one in SETS.get(name, (by_name.get(name),)):
             if one is not None:

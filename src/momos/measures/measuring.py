@@ -21,7 +21,7 @@ def measure(
     x: Measurable,
     *,
     measures: str | tuple[str, ...] = "default",
-    shuffles: int = 10,
+    controls: int = 10,
     init: Measurable | None = None,
     generator: torch.Generator | None = None,
     per_tensor: bool = False,
@@ -31,22 +31,22 @@ def measure(
 
     `x` is a module, state dict, tensor, mosaic, or the path of a checkpoint or .momos file;
     `measures` names sets ("default", "paper" for arXiv 2602.14896, "qubd" for 2605.15551) or
-    single measures. Each measure that depends on order is repeated on `shuffles` shuffles
+    single measures. Each measure that depends on order is repeated on `controls` shuffles
     within each tensor. With `init`, the same network before training, each value is split into
     arrangement and value distribution. A mosaic's own lengths come first. `per_tensor` adds the
     rows of each tensor. Without a `generator` shuffles are those of seed 0.
 
     Raises:
-        TypeError: if `x` is no network, or `shuffles` no int.
+        TypeError: if `x` is no network, or `controls` no int.
         ValueError: if a weight is not finite (names the tensor), nothing can be measured, a
-            measure is unknown, or `shuffles` is 1 or negative.
+            measure is unknown, or `controls` is 1 or negative.
         FormatError: if a file is damaged.
         OSError: if a file cannot be read.
     """
-    if isinstance(shuffles, bool) or not isinstance(shuffles, int):
-        raise TypeError(f"shuffles must be an int, got {shuffles!r}")
-    if shuffles < 0 or shuffles == 1:
-        raise ValueError(f"shuffles must be 0, or at least 2, got {shuffles}")
+    if isinstance(controls, bool) or not isinstance(controls, int):
+        raise TypeError(f"controls must be an int, got {controls!r}")
+    if controls < 0 or controls == 1:
+        raise ValueError(f"controls must be 0, or at least 2 shuffles, got {controls}")
     instruments = choose(measures)
     weights = Weights.of(x)
     start = None if init is None else Weights.of(init)
@@ -65,10 +65,10 @@ def measure(
     generator = generator or torch.Generator().manual_seed(0)
     seeds = torch.randint(
         2**62,
-        (max(1, shuffles), len(weights.tensors)),
+        (max(1, controls), len(weights.tensors)),
         generator=generator,
         device=generator.device,
-    )[:shuffles]
+    )[:controls]
     names = list(weights.tensors)
     rows = _of_mosaic(weights)
     rows += _rows(instruments, weights, start, names, seeds, "", progress)
