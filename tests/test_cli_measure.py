@@ -220,7 +220,7 @@ def test_csv_has_a_line_for_each_row_of_each_network(net, start):
     [
         (("absent.safetensors",), 3, "absent.safetensors"),
         (("absent.momos",), 3, "absent.momos"),
-        (("net.safetensors", "--measures", "x"), 1, "measures must be among default, "),
+        (("net.safetensors", "--measures", "x"), 1, "measures must be among default; "),
         (("net.safetensors", "--json", "--csv"), 1, "one of --json and --csv"),
         (("net.safetensors", "--shuffles", "1"), 1, "controls must be 0, or at least 2"),
         (("net.safetensors", "--shuffles", "-1"), 2, "--shuffles"),
