@@ -1,6 +1,7 @@
 """The rows of a measurement: what each says, and how they leave Python."""
 
 import json
+import math
 import sys
 
 import pytest
@@ -64,3 +65,12 @@ def test_with_a_start_and_no_shuffles_the_ratio_to_the_start_is_known():
         0
     ]
     assert (row.value, row.factors) == (row.init_value, None)
+
+
+def test_the_order_of_hidden_units_is_worth_the_logarithm_of_their_permutations():
+    weights = {"a": torch.randn(4, 6), "b": torch.randn(3, 4)}
+    found = momos.measure(weights, measures="signs", controls=0, hidden_widths=(4, 3))
+    assert found["symmetry slack"].value == pytest.approx(math.log2(24) + math.log2(6))
+    assert found["symmetry slack"].num_weights == 36
+    plain = momos.measure(weights, measures="signs", controls=0)
+    assert [row.name for row in plain.rows] == ["signs"]

@@ -46,6 +46,12 @@ def measure(
     per_tensor: Annotated[
         bool, typer.Option("--per-tensor", help="Rows for each tensor too.")
     ] = False,
+    hidden_width: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1, help="Units of a hidden layer: adds what their order is worth."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     as_csv: Annotated[
         bool, typer.Option("--csv", help="Print comma-separated rows.")
@@ -64,6 +70,7 @@ def measure(
                 init=init,
                 generator=torch.Generator().manual_seed(seed),
                 per_tensor=per_tensor,
+                hidden_widths=tuple(hidden_width or ()),
                 progress=progress,
             )
     if as_json:

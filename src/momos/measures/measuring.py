@@ -1,13 +1,14 @@
 """`measure`: one pass over the tensors, and over as many shuffles of each as are asked for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from momos.complexity import Control, factors, two_part_code
+from momos.complexity import Control, factors, symmetry_slack, two_part_code
 from momos.description import description_length
 from momos.files.parallel import in_parallel
 from momos.files.progress import Progress, quiet
@@ -25,6 +26,7 @@ def measure(
     init: Measurable | None = None,
     generator: torch.Generator | None = None,
     per_tensor: bool = False,
+    hidden_widths: Sequence[int] = (),
     progress: Progress = quiet,
 ) -> Measurement:
     """How complex the weights of `x` are: codes in bits, scores that are none, controls beside.
@@ -34,7 +36,8 @@ def measure(
     single measures. Each measure that depends on order is repeated on `controls` shuffles
     within each tensor. With `init`, the same network before training, each value is split into
     arrangement and value distribution. A mosaic's own lengths come first. `per_tensor` adds the
-    rows of each tensor. Without a `generator` shuffles are those of seed 0.
+    rows of each tensor; `hidden_widths` the bits that any code of the weights spends on the
+    order of hidden units, which does not matter. Without a `generator` shuffles are those of seed 0.
 
     Raises:
         TypeError: if `x` is no network, or `controls` no int.
@@ -70,7 +73,7 @@ def measure(
         device=generator.device,
     )[:controls]
     names = list(weights.tensors)
-    rows = _of_mosaic(weights)
+    rows = _of_mosaic(weights) + _of_symmetry(weights, hidden_widths)
     rows += _rows(instruments, weights, start, names, seeds, "", progress)
     for number, name in enumerate(names if per_tensor else ()):
         own = seeds[:, number : number + 1]
@@ -201,6 +204,26 @@ def _take(
         taken.raw_bits += 8 * view.weight.nbytes
         progress("measuring", number + 1, len(names))
     return taken
+
+
+def _of_symmetry(weights: Weights, hidden_widths: Sequence[int]) -> list[Row]:
+    """What the orders of the units of hidden layers are worth, if their widths are given."""
+    if not hidden_widths:
+        return []
+    sizes = [prod(shape) for shape in weights.shapes.values()]
+    return [
+        Row(
+            name="symmetry slack",
+            kind="code",
+            view="the order of hidden units",
+            unit="bits",
+            about="sum of log2(h!): what every code here spends on an order that no output sees",
+            num_weights=sum(sizes),
+            raw_bits=0,
+            value=symmetry_slack(hidden_widths),
+            ordered=False,
+        )
+    ]
 
 
 def _of_mosaic(weights: Weights) -> list[Row]:
