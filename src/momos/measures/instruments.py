@@ -4,7 +4,7 @@ Instruments that look at the same thing share one accumulator, which sees one te
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import momos.measures.accumulators as acc
@@ -24,6 +24,16 @@ class Instrument:
     about: str
 
 
+SIGN_BDM = Instrument(
+    "signs, BDM",
+    "score",
+    "w > 0",
+    "score",
+    True,
+    acc.SignBlocks,
+    acc.SignBlocks.bdm,
+    "no bits: saturates once every block of 12 has occurred; only against its shuffles",
+)
 DEFAULT = (
     Instrument(
         "signs",
@@ -88,27 +98,12 @@ DEFAULT = (
         acc.FloatHeads.bits,
         "bounds the weights exactly, to the last bit, by their exponents",
     ),
-    Instrument(
-        "signs, BDM",
-        "score",
-        "w > 0",
-        "score",
-        True,
-        acc.SignBlocks,
-        acc.SignBlocks.bdm,
-        "no bits: saturates once every block of 12 has occurred; only against its shuffles",
-    ),
+    SIGN_BDM,
 )
 PAPER = (
-    Instrument(
-        "signs, BDM",
-        "score",
-        "w > 0",
-        "score",
-        True,
-        acc.SignBlocks,
-        acc.SignBlocks.bdm,
-        "as in arXiv 2602.14896: 1-D BDM of the signs of all weights in a row",
+    replace(
+        SIGN_BDM,
+        about="as in arXiv 2602.14896: 1-D BDM of the signs of all weights in a row",
     ),
     *(
         Instrument(
