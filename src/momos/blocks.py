@@ -5,11 +5,12 @@ cut; blocks never cross parameters (Bakhtiarifard et al. 2026, §3). `read` and 
 inverses on the weights; the padding is written as zeros and never read back.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import reduce
 from itertools import pairwise
+from math import prod
 
 import torch
 from jaxtyping import Float, Int
@@ -73,20 +74,26 @@ class Layout:
                     f"dtype must be one of {allowed}, got {parameter.dtype} for parameter "
                     f"{name!r} (exclude it to leave it as it is)"
                 )
+        return cls.cut(block_size, ((name, p.shape, p.dtype) for name, p in chosen.items()))
+
+    @classmethod
+    def cut(
+        cls, block_size: int, tensors: Iterable[tuple[str, Sequence[int], torch.dtype]]
+    ) -> "Layout":
+        """The layout of tensors of these names, shapes and dtypes, one behind another."""
         placements, start = [], 0
-        for name, parameter in chosen.items():
-            count = -(-parameter.numel() // block_size)
-            placements.append(
-                Placement(
-                    name=name,
-                    shape=tuple(parameter.shape),
-                    dtype=parameter.dtype,
-                    start=start,
-                    num_blocks=count,
-                    num_weights=parameter.numel(),
-                )
+        for name, shape, dtype in tensors:
+            count = prod(shape)
+            placement = Placement(
+                name=name,
+                shape=tuple(shape),
+                dtype=dtype,
+                start=start,
+                num_blocks=-(-count // block_size),
+                num_weights=count,
             )
-            start += count
+            placements.append(placement)
+            start = placement.stop
         return cls(block_size, tuple(placements))
 
     @property

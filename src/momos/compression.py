@@ -23,11 +23,9 @@ from momos.files.saving import save_contents
 from momos.mosaic import Mosaic, index_dtype, scaled
 from momos.motifs import distinct_motifs, kmeans_motifs, sample_positions, with_zero
 from momos.projection import keep_held
-from momos.sources import Source, SourceTensor, open_source
+from momos.sources import STATISTICS, Source, SourceTensor, open_source
 
 POOL = 1 << 20  # blocks that k-means and distinct samples look at, and 32 for each motif
-STATISTICS = ("*running_mean", "*running_var")  # floating, but not weights
-MOTIF_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def compress(
@@ -53,7 +51,7 @@ def compress(
             `motif_dtype`; names the tensor.
         OSError: if a file cannot be read or written.
     """
-    if motif_dtype is not None and motif_dtype not in MOTIF_DTYPES:
+    if motif_dtype is not None and motif_dtype not in DTYPES:
         raise ValueError(f"motif_dtype must be a floating one, got {motif_dtype}")
     refuse_same(source, path)
     opened = open_source(source)
@@ -79,18 +77,9 @@ class _Weights:
     """The chosen tensors of a source, as blocks in the dtype of the layout."""
 
     def __init__(self, source: Source, names: list[str], block_size: int) -> None:
-        placements, start = [], 0
-        for name in names:
-            tensor = source.tensors[name]
-            count = -(-tensor.num_weights // block_size)
-            placements.append(
-                Placement(
-                    name, tensor.shape, tensor.dtype, start, count, tensor.num_weights
-                )
-            )
-            start += count
         self.tensors = source.tensors
-        self.layout = Layout(block_size, tuple(placements))
+        chosen = (source.tensors[name] for name in names)
+        self.layout = Layout.cut(block_size, ((t.name, t.shape, t.dtype) for t in chosen))
         self.scales: Tensor | None = None
 
     def pieces(self) -> Iterator["_Piece"]:

@@ -6,7 +6,7 @@ can give it back after checking that every weight still is what the mosaic says.
 
 from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Float32, Int, Integer
@@ -139,17 +139,13 @@ class Mosaic:
             raise ValueError(
                 f"a parameter of the mosaic must be below {prefix!r}, got none"
             )
-        placements, start = [], 0
-        for place in inside:
-            name = place.name.removeprefix(dot)
-            placements.append(replace(place, name=name, start=start))
-            start += place.num_blocks
+        names = ((p.name.removeprefix(dot), p.shape, p.dtype) for p in inside)
         indices = [self.indices[place.start : place.stop] for place in inside]
         scales = [self.scale(place) for place in inside]
         return Mosaic(
             self.motifs,
             torch.cat(indices),
-            Layout(self.layout.block_size, tuple(placements)),
+            Layout.cut(self.layout.block_size, names),
             None
             if self.scales is None
             else torch.stack([s for s in scales if s is not None]),

@@ -7,6 +7,7 @@ so that a file means the same wherever and whenever it is read.
 from momos.codec.planes import DEFLATE as DEFLATE
 from momos.codec.planes import PACK_VALUES as PACK_VALUES
 from momos.codec.planes import Pack as Pack
+from momos.codec.planes import inflate as inflate
 from momos.codec.planes import pack as pack
 from momos.codec.planes import unpack as unpack
 from momos.codec.streams import RATES as RATES

@@ -71,7 +71,7 @@ def _shortest(plane: Tensor) -> Stream:
 
 def _fill(plane: Tensor, stream: Stream) -> None:
     if stream.rate == DEFLATE:
-        data = _inflate(stream.data, len(plane))
+        data = inflate(stream.data, most=len(plane))
     elif stream.rate == RAW:
         data = stream.data
     else:
@@ -82,13 +82,17 @@ def _fill(plane: Tensor, stream: Stream) -> None:
     return None
 
 
-def _inflate(data: bytes, length: int) -> bytes:
-    """At most `length + 1` bytes, whatever `data` would grow to."""
+def inflate(data: bytes, *, most: int) -> bytes:
+    """What a zlib stream holds: all of it, or `most + 1` bytes if it holds more than `most`.
+
+    Raises:
+        CorruptError: if `data` is no whole zlib stream.
+    """
     inflater = zlib.decompressobj()
     try:
-        plane = inflater.decompress(data, length + 1)
+        inflated = inflater.decompress(data, most + 1)
     except zlib.error as error:
-        raise CorruptError(f"a deflated plane must be a zlib stream: {error}") from None
-    if not inflater.eof or inflater.unused_data:
-        raise CorruptError("a deflated plane must end with its zlib stream")
-    return plane
+        raise CorruptError(f"must be a zlib stream: {error}") from None
+    if len(inflated) <= most and (not inflater.eof or inflater.unused_data):
+        raise CorruptError("what is deflated must end with its zlib stream")
+    return inflated

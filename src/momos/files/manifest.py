@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 
-from momos.blocks import Layout, Placement
+from momos.blocks import Layout
 
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -103,21 +103,13 @@ class Manifest:
         """The layout of the mosaic, if there is one."""
         if self.bank is None:
             return None
-        size, start, placements = self.bank.block_size, 0, []
-        for record in self.of_kind("blocks"):
-            count = -(-record.num_weights // size)
-            placements.append(
-                Placement(
-                    name=record.name,
-                    shape=record.shape,
-                    dtype=record.dtype,
-                    start=start,
-                    num_blocks=count,
-                    num_weights=record.num_weights,
-                )
-            )
-            start += count
-        return Layout(size, tuple(placements))
+        return Layout.cut(
+            self.bank.block_size,
+            (
+                (record.name, record.shape, record.dtype)
+                for record in self.of_kind("blocks")
+            ),
+        )
 
 
 def num_packed(packs: Packs) -> int:
@@ -132,7 +124,7 @@ def write_manifest(manifest: Manifest) -> bytes:
         value["motifs"] = _bank(manifest.bank)
     value["tensors"] = [_record(record) for record in manifest.records]
     value["dense"] = [
-        {"dtype": _name(dtype), "packs": packs} for dtype, packs in manifest.dense
+        {"dtype": name_of(dtype), "packs": packs} for dtype, packs in manifest.dense
     ]
     value["sha256"] = manifest.sha256
     if manifest.config is not None:
@@ -150,7 +142,7 @@ def _bank(bank: Bank) -> dict[str, Any]:
     value: dict[str, Any] = {
         "block_size": bank.block_size,
         "num_motifs": bank.num_motifs,
-        "dtype": _name(bank.dtype),
+        "dtype": name_of(bank.dtype),
         "packs": bank.packs,
     }
     if bank.scales is not None:
@@ -164,7 +156,7 @@ def _record(record: Record) -> dict[str, Any]:
     value: dict[str, Any] = {"name": record.name, "stored": record.stored}
     if record.stored == "same":
         return value | {"as": record.same_as}
-    value |= {"shape": record.shape, "dtype": _name(record.dtype)}
+    value |= {"shape": record.shape, "dtype": name_of(record.dtype)}
     if record.stored == "blocks":
         value["streams"] = record.streams
     if record.distortion is not None:
@@ -176,5 +168,6 @@ def _record(record: Record) -> dict[str, Any]:
     return value
 
 
-def _name(dtype: torch.dtype) -> str:
+def name_of(dtype: torch.dtype) -> str:
+    """The name under which a file has a dtype."""
     return str(dtype).removeprefix("torch.")

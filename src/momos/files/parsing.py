@@ -8,13 +8,12 @@ import json
 import math
 import re
 import sys
-import zlib
 from typing import Any
 
 import torch
 
 from momos.blocks import DTYPES as BLOCK_DTYPES
-from momos.codec import SIGNIFICANT
+from momos.codec import SIGNIFICANT, inflate
 from momos.codec.streams import MOST_SYMBOLS
 from momos.files.fields import (
     MOST_DIMENSIONS,
@@ -42,7 +41,11 @@ def read_manifest(section: bytes) -> Manifest:
     Raises:
         ValueError: if it is none; says which field.
     """
-    fields = Fields(_json(_inflate(section)), "the manifest")
+    most = max(LEAST_GROWTH, GROWTH * len(section))
+    text = inflate(section, most=most)
+    if len(text) > most:
+        raise ValueError(f"must hold at most {most} bytes of JSON, got more")
+    fields = Fields(_json(text), "the manifest")
     about = Fields(fields.any("motifs"), "'motifs'") if "motifs" in fields else None
     block_size = about.whole("block_size", least=1) if about else None
     records = _records(fields, block_size)
@@ -189,20 +192,6 @@ def _metadata(fields: Fields) -> dict[str, str]:
         text_of(key, "a key of 'metadata'"): text_of(text, f"'metadata' at {key!r}")
         for key, text in value.items()
     }
-
-
-def _inflate(section: bytes) -> bytes:
-    most = max(LEAST_GROWTH, GROWTH * len(section))
-    inflater = zlib.decompressobj()
-    try:
-        text = inflater.decompress(section, most + 1)
-    except zlib.error as error:
-        raise ValueError(f"must be a zlib stream: {error}") from None
-    if len(text) > most:
-        raise ValueError(f"must hold at most {most} bytes of JSON, got more")
-    if not inflater.eof or inflater.unused_data:
-        raise ValueError("must be one whole zlib stream")
-    return text
 
 
 def _json(text: bytes) -> object:

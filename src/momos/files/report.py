@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from momos.description import DescriptionLength, description_length
-from momos.files.manifest import Manifest, Record, num_packed
+from momos.files.manifest import DTYPES, Manifest, name_of, num_packed
 from momos.files.reader import MosaicFile
 from momos.mosaic import Mosaic
 
@@ -62,7 +62,7 @@ class SaveReport:
     def dense_bytes(self) -> int:
         """Bytes of all tensors as they are in memory, each once."""
         return sum(
-            tensor.num_weights * _itemsize(tensor.dtype)
+            tensor.num_weights * DTYPES[tensor.dtype].itemsize
             for tensor in self.tensors
             if tensor.stored != "same"
         )
@@ -88,24 +88,29 @@ def report_on(file: MosaicFile, mosaic: Mosaic | None) -> SaveReport:
     """The report on `file`, whose mosaic is `mosaic`."""
     manifest = file.manifest
     places = {place.name: place for place in mosaic.layout.placements} if mosaic else {}
+    bits_of_dense = _bits_of_dense(manifest)
     tensors = []
     for record in manifest.records:
         used = blocks = 0
+        length = 0.0
+        if record.stored == "dense":
+            length = record.num_weights * bits_of_dense[record.dtype]
         if mosaic and record.stored == "blocks":
             place = places[record.name]
             blocks = place.num_blocks
+            length = 8.0 * num_packed((record.streams,))
             used = _num_different(mosaic.indices[place.start : place.stop])
         tensors.append(
             TensorReport(
                 name=record.name,
                 shape=record.shape,
-                dtype="" if record.stored == "same" else _name(record.dtype),
+                dtype="" if record.stored == "same" else name_of(record.dtype),
                 stored=record.stored,
                 why=record.why or (record.same_as and f"same as {record.same_as}"),
                 num_weights=record.num_weights if record.stored != "same" else 0,
                 num_blocks=blocks,
                 num_motifs=used,
-                length=_length(manifest, record),
+                length=length,
                 distortion=record.distortion,
             )
         )
@@ -122,20 +127,12 @@ def _num_different(indices: torch.Tensor) -> int:
     return int((torch.bincount(indices.int()) > 0).sum())
 
 
-def _length(manifest: Manifest, record: Record) -> float:
-    if record.stored == "blocks":
-        return 8.0 * num_packed((record.streams,))
-    if record.stored == "same" or not record.num_weights:
-        return 0.0
-    packed = dict(manifest.dense)[record.dtype]
-    alike = [r for r in manifest.of_kind("dense") if r.dtype == record.dtype]
-    share = record.num_weights / sum(r.num_weights for r in alike)
-    return 8.0 * num_packed(packed) * share
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def _itemsize(name: str) -> int:
-    return getattr(torch, name).itemsize
+def _bits_of_dense(manifest: Manifest) -> dict[torch.dtype, float]:
+    """Bits that each dense value of a dtype takes, on average: they share packs."""
+    counts: dict[torch.dtype, int] = {}
+    for record in manifest.of_kind("dense"):
+        counts[record.dtype] = counts.get(record.dtype, 0) + record.num_weights
+    return {
+        dtype: 8 * num_packed(packs) / max(1, counts[dtype])
+        for dtype, packs in manifest.dense
+    }

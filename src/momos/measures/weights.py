@@ -15,9 +15,8 @@ from momos.blocks import DTYPES, Placement, matches, memory
 from momos.files import Checkpoint, MosaicFile
 from momos.files.loading import mosaic_of
 from momos.mosaic import Mosaic, remembered
-from momos.sources import open_source
+from momos.sources import STATISTICS, open_source
 
-STATISTICS = ("*running_mean", "*running_var")
 Measurable = (
     nn.Module | Mosaic | Checkpoint | Mapping[str, Tensor] | Tensor | str | os.PathLike
 )

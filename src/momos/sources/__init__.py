@@ -2,5 +2,6 @@
 
 from momos.sources.opening import open_source as open_source
 from momos.sources.safetensors import CODES as CODES
+from momos.sources.source import STATISTICS as STATISTICS
 from momos.sources.source import Source as Source
 from momos.sources.source import SourceTensor as SourceTensor
