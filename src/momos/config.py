@@ -33,8 +33,8 @@ class MosaicConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _whole("block_size", self.block_size, least=1)
-        _whole("seed", self.seed, least=0)
+        check_whole("block_size", self.block_size, least=1)
+        check_whole("seed", self.seed, least=0)
         if self.seed >= 1 << 63:
             raise ValueError(f"seed must be below 2**63, got {self.seed}")
         if self.capacity is None and self.num_motifs is None:
@@ -51,7 +51,7 @@ class MosaicConfig:
         if self.capacity is not None:
             object.__setattr__(self, "capacity", float(self.capacity))
         if self.num_motifs is not None:
-            _whole("num_motifs", self.num_motifs, least=1)
+            check_whole("num_motifs", self.num_motifs, least=1)
         if self.selection not in get_args(Selection):
             options = ", ".join(get_args(Selection))
             raise ValueError(f"selection must be one of {options}, got {self.selection!r}")
@@ -66,7 +66,13 @@ class MosaicConfig:
         return max(1, int(self.capacity * num_blocks))
 
 
-def _whole(name: str, value: int, *, least: int) -> None:
+def check_whole(name: str, value: int, *, least: int) -> None:
+    """Refuses what is no whole number of at least `least`.
+
+    Raises:
+        TypeError: if it is no int.
+        ValueError: if it is too small.
+    """
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an int, got {value!r}")
     if value < least:

@@ -32,7 +32,7 @@ def expand(
     """
     refuse_same(path, output)
     with MosaicFile(path) as file:
-        file.file.check()
+        file.check_sections(*file.file.sections)
         stored = {record.name: record for record in file.manifest.records}
         written = {
             name: stored[record.same_as or name]

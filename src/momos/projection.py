@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from momos.assign import searcher
 from momos.blocks import PIECE, Layout
-from momos.config import MosaicConfig
+from momos.config import MosaicConfig, check_whole
 from momos.mosaic import Mosaic
 from momos.motifs import distinct_motifs, kmeans_motifs, sample_positions, with_zero
 
@@ -73,10 +73,7 @@ class Projector:
     """
 
     def __init__(self, model: nn.Module, config: MosaicConfig, *, every: int = 1) -> None:
-        if isinstance(every, bool) or not isinstance(every, int):
-            raise TypeError(f"every must be an int, got {every!r}")
-        if every < 1:
-            raise ValueError(f"every must be at least 1, got {every}")
+        check_whole("every", every, least=1)
         self.model = model
         self.config = config
         self.every = every

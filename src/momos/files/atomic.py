@@ -10,7 +10,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,19 +28,16 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     if target.exists() and not stat.S_ISREG(target.stat().st_mode):
         raise OSError(f"only an ordinary file can be replaced, got {path}")
     part = _part_of(target)
-    with _locked(part, target) as file:
-        try:
-            file.truncate(0)
-            if target.exists():
-                os.fchmod(file.fileno(), stat.S_IMODE(target.stat().st_mode))
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-            os.replace(part, target)
-        except BaseException:
-            if _is_still(file, part):
-                part.unlink()
-            raise
+    with _locked(part, target) as file, ExitStack() as undo:
+        undo.callback(_remove, file, part)
+        file.truncate(0)
+        if target.exists():
+            os.fchmod(file.fileno(), stat.S_IMODE(target.stat().st_mode))
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+        os.replace(part, target)
+        undo.pop_all()
     _sync_folder(target.parent)
 
 
@@ -92,6 +89,11 @@ def _is_still(file: BinaryIO, part: Path) -> bool:
         return os.path.samestat(os.fstat(file.fileno()), part.stat())
     except FileNotFoundError:
         return False
+
+
+def _remove(file: BinaryIO, part: Path) -> None:
+    if _is_still(file, part):  # it may be another process's by now
+        part.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

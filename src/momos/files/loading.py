@@ -44,7 +44,7 @@ def inspect(path: str | os.PathLike[str], *, progress: Progress = quiet) -> Save
 
 def checkpoint_of(file: MosaicFile, progress: Progress = quiet) -> Checkpoint:
     """All that `file` holds, every checksum compared."""
-    file.file.check()
+    file.check_sections(*file.file.sections)
     manifest, mosaic = file.manifest, mosaic_of(file, progress)
     dense = {record.name: file.tensor(record.name) for record in manifest.of_kind("dense")}
     checkpoint = Checkpoint(mosaic, dense, manifest.records, manifest.metadata)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -41,12 +42,11 @@ class MosaicFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.file = SectionFile(path)
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.close)
             self.manifest = self._manifest()
             self._check_lengths()
-        except BaseException:
-            self.close()
-            raise
+            undo.pop_all()
         self._held: dict[torch.dtype, tuple[int, Tensor]] = {}
         self._checked: set[str] = set()
 
@@ -88,9 +88,7 @@ class MosaicFile:
         record = self._records[name]
         record = self._records[record.same_as or name]
         section = "mosaic" if record.stored == "blocks" else "dense"
-        if section not in self._checked:
-            self.file.check(section)
-            self._checked.add(section)
+        self.check_sections(section)
         flat = torch.empty(record.num_weights, dtype=record.dtype)
         start = 0
         for values in self.pieces(record):
@@ -131,8 +129,14 @@ class MosaicFile:
         Raises:
             FormatError: if one does not agree; says which.
         """
-        self.file.check()
+        self.check_sections(*self.file.sections)
         self.check_weights(sha256_of(self.manifest.records, self.pieces, progress))
+
+    def check_sections(self, *names: str) -> None:
+        """Compares the checksums of sections, each once while the file is open."""
+        wanted = [name for name in names if name not in self._checked]
+        self.file.check(*wanted)
+        self._checked.update(wanted)
 
     def check_weights(self, sha256: str) -> None:
         """Compares the checksum of all values with the one that they were saved with."""

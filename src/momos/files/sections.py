@@ -4,7 +4,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from momos.errors import FormatError
@@ -33,12 +33,11 @@ class SectionFile:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._file = open(path, "rb")  # noqa: SIM115, `close` closes it
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.close)
             self.num_bytes = os.fstat(self._file.fileno()).st_size
             self.start, self.sections = self._header()
-        except BaseException:
-            self.close()
-            raise
+            undo.pop_all()
 
     def close(self) -> None:
         self._file.close()
@@ -54,8 +53,8 @@ class SectionFile:
         return self._pread(self.start + self.sections[name].start + start, length, name)
 
     def check(self, *names: str) -> None:
-        """Compares the checksums of the sections `names`, or of all."""
-        for name in names or self.sections:
+        """Compares the checksums of the sections `names`."""
+        for name in names:
             length = self.sections[name].length
             parts = range(0, length, CHUNK)
             self._check_crc(

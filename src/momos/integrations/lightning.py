@@ -18,7 +18,7 @@ except ModuleNotFoundError as error:
         'momos.integrations.lightning needs Lightning: pip install "mosaic-of-motifs[lightning]"'
     ) from None
 
-from momos.config import MosaicConfig
+from momos.config import MosaicConfig, check_whole
 from momos.description import description_length
 from momos.measures import Measurement, measure
 from momos.projection import Projection, project_
@@ -131,10 +131,7 @@ class ComplexityCallback(Callback):
         *,
         controls: int = 0,
     ) -> None:
-        if isinstance(every, bool) or not isinstance(every, int):
-            raise TypeError(f"every must be an int, got {every!r}")
-        if every < 1:
-            raise ValueError(f"every must be at least 1, got {every}")
+        check_whole("every", every, least=1)
         self.measures = measures
         self.every = every
         self.controls = controls
@@ -142,7 +139,9 @@ class ComplexityCallback(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.current_epoch == 0:
-            self._measure(0, pl_module)
+            values = _logged(self._measure(0, pl_module))
+            for logger in trainer.loggers:
+                logger.log_metrics(values, step=0)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = trainer.current_epoch + 1

@@ -70,7 +70,7 @@ class SignBlocks:
         self.rest = np.empty(0, dtype=np.uint8)
 
     def add(self, view: View) -> None:
-        cells = np.concatenate([self.rest, (view.signs == 2).view(np.uint8)])
+        cells = np.concatenate([self.rest, view.positive])
         whole = len(cells) // BLOCK * BLOCK
         if whole:
             self.counts += block_counts(cells[:whole])
@@ -94,7 +94,7 @@ class PackedSigns:
         self.rest = np.empty(0, dtype=np.uint8)
 
     def add(self, view: View) -> None:
-        cells = np.concatenate([self.rest, (view.signs == 2).view(np.uint8)])
+        cells = np.concatenate([self.rest, view.positive])
         whole = len(cells) // 8 * 8
         self.parts.append(np.packbits(cells[:whole]))
         self.rest = cells[whole:].copy()
@@ -220,7 +220,7 @@ class PublishedFloats(Published):
 class PublishedSigns(Published):
     @staticmethod
     def payload(view: View) -> bytes:
-        return (view.signs == 2).view(np.uint8).tobytes()
+        return view.positive.tobytes()
 
 
 class QubdPlanes:

@@ -53,18 +53,8 @@ def measure(
     instruments = choose(measures)
     weights = Weights.of(x)
     start = None if init is None else Weights.of(init)
-    if start is not None and start.tensors.keys() != weights.tensors.keys():
-        others = sorted(start.tensors.keys() ^ weights.tensors.keys())
-        raise ValueError(
-            f"init must have the tensors of what is measured, got others or lacks some: "
-            f"{', '.join(others)}"
-        )
-    for name, shape in weights.shapes.items() if start is not None else ():
-        if start is not None and start.shapes[name] != shape:
-            raise ValueError(
-                f"init must have the shapes of what is measured, got {start.shapes[name]} and "
-                f"{shape} for tensor {name!r}"
-            )
+    if start is not None:
+        _check_start(weights, start)
     generator = generator or torch.Generator().manual_seed(0)
     seeds = torch.randint(
         2**62,
@@ -79,6 +69,21 @@ def measure(
         own = seeds[:, number : number + 1]
         rows += _rows(instruments, weights, start, [name], own, name, progress)
     return Measurement(tuple(rows), weights.left_out)
+
+
+def _check_start(weights: Weights, start: Weights) -> None:
+    """Refuses an initialization of another network, saying where it differs."""
+    if others := sorted(start.tensors.keys() ^ weights.tensors.keys()):
+        raise ValueError(
+            f"init must have the tensors of what is measured, got others or lacks some: "
+            f"{', '.join(others)}"
+        )
+    for name, shape in weights.shapes.items():
+        if start.shapes[name] != shape:
+            raise ValueError(
+                f"init must have the shapes of what is measured, got {start.shapes[name]} and "
+                f"{shape} for tensor {name!r}"
+            )
 
 
 def _rows(

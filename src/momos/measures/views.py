@@ -29,6 +29,11 @@ class View:
         """0, 1, 2 for negative, zero, positive weights, row-major."""
         return ternary(self.weight).cpu().contiguous().view(-1).numpy()
 
+    @cached_property
+    def positive(self) -> np.ndarray:
+        """1 for positive weights and 0 for others, as bytes."""
+        return (self.signs == 2).view(np.uint8)
+
     def shuffled(self, seed: int) -> "Shuffled":
         return Shuffled(self, seed)
 

@@ -14,6 +14,7 @@ from torch.nn.parameter import is_lazy
 from momos.blocks import DTYPES, Placement, matches, memory
 from momos.files import Checkpoint, MosaicFile
 from momos.files.loading import mosaic_of
+from momos.files.manifest import Record
 from momos.mosaic import Mosaic, remembered
 from momos.sources import STATISTICS, open_source
 
@@ -176,7 +177,7 @@ def _of_path(path: Path) -> Weights:
 def _of_file(path: Path) -> Weights:
     """The tensors of a .momos file, decoded one by one."""
     with MosaicFile(path) as file:
-        file.file.check()
+        file.check_sections(*file.file.sections)
         mosaic, records = mosaic_of(file), file.manifest.records
         stored = [record for record in records if record.stored != "same"]
         size = FileSize(
@@ -192,7 +193,7 @@ def _of_file(path: Path) -> Weights:
         elif record.stored == "blocks":
             found.append(blocks[record.name])
         elif record.persistent:
-            read = partial(_decode, path, record.name)
+            read = partial(_decode, path, record)
             found.append(_Found(record.name, record.shape, record.dtype, read))
     return _gather(found, mosaic=mosaic, file=size)
 
@@ -210,9 +211,10 @@ def _rebuild(mosaic: Mosaic, place: Placement) -> Tensor:
     return torch.cat([values for _, values in mosaic.rebuilt(place)]).view(place.shape)
 
 
-def _decode(path: Path, name: str) -> Tensor:
+def _decode(path: Path, record: Record) -> Tensor:
+    """A dense tensor of a file whose checksums were compared when it was first opened."""
     with MosaicFile(path) as file:
-        return file.tensor(name)
+        return torch.cat(list(file.pieces(record))).view(record.shape)
 
 
 def _read(read: Callable[[int, int], Tensor], count: int, shape: tuple[int, ...]) -> Tensor:
