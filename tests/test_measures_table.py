@@ -74,3 +74,14 @@ def test_the_order_of_hidden_units_is_worth_the_logarithm_of_their_permutations(
     assert found["symmetry slack"].num_weights == 36
     plain = momos.measure(weights, measures="signs", controls=0)
     assert [row.name for row in plain.rows] == ["signs"]
+
+
+def test_qubd_says_how_many_weights_it_is_of():
+    weights = {
+        "a.weight": torch.randn(8, 6),
+        "a.bias": torch.randn(8),
+        "b.weight": torch.randn(9),
+    }
+    found = momos.measure(weights, measures=("QuBD", "signs"), controls=0)
+    assert (found["QuBD"].num_weights, found["QuBD"].raw_bits) == (48, 48 * 32)
+    assert found["signs"].num_weights == 65

@@ -228,6 +228,7 @@ class QubdPlanes:
 
     def __init__(self) -> None:
         self.found: list[Qubd] = []
+        self.num_weights = self.raw_bits = 0  # of those that have a score
 
     def add(self, view: View) -> None:
         shape = view.weight.shape
@@ -235,6 +236,8 @@ class QubdPlanes:
             return
         if shape[0] >= 4 and view.weight[0].numel() >= 4:
             self.found.append(qubd(view.weight))
+            self.num_weights += view.weight.numel()
+            self.raw_bits += 8 * view.weight.nbytes
 
     def value(self, plane: int | None) -> float:
         if not self.found:

@@ -12,6 +12,7 @@ from momos.complexity import Control, factors, symmetry_slack, two_part_code
 from momos.description import description_length
 from momos.files.parallel import in_parallel
 from momos.files.progress import Progress, quiet
+from momos.measures.accumulators import QubdPlanes
 from momos.measures.instruments import Instrument, choose
 from momos.measures.rows import Measurement, Row
 from momos.measures.views import View
@@ -140,6 +141,9 @@ def _filled(row: Row, one: Instrument, taken: "_Taken", initial: "_Taken | None"
     middle = control.mean if control else value
     if init_value and middle and (control or not one.ordered):
         split = factors(value, shuffled_mean=middle, init_value=init_value)
+    seen = taken.own[one.start].accumulator
+    if isinstance(seen, QubdPlanes):  # which has no score of vectors and small matrices
+        row = replace(row, num_weights=seen.num_weights, raw_bits=seen.raw_bits)
     return replace(row, value=value, control=control, init_value=init_value, factors=split)
 
 

@@ -14,7 +14,9 @@ class Row:
     A `code` is a number of bits that somebody could decode the view from; a `score` is a number
     that is none. `control` is the measure of the weights' own shuffles, None where their order
     does not matter or none were asked for; `init_value` the measure of the initialization, and
-    `factors` how both explain the value. Where `value` is None, `unavailable` says why.
+    `factors` how both explain the value. `unavailable` says why there is no value, or none of
+    the initialization. `num_weights` and `raw_bits` are of the weights that the measure is of:
+    QuBD has no score of vectors and small matrices.
     """
 
     name: str
