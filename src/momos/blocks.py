@@ -52,8 +52,11 @@ class Layout:
         block_size: int,
         include: tuple[str, ...] = ("*",),
         exclude: tuple[str, ...] = (),
+        min_ndim: int = 0,
     ) -> "Layout":
         """The layout of the trainable parameters of `model` that the patterns choose.
+
+        Parameters of fewer than `min_ndim` dimensions are left out.
 
         A parameter with several names (tied weights) is taken once, under its first; it is
         left out if any of its names is excluded. Empty and frozen parameters are left out.
@@ -66,7 +69,7 @@ class Layout:
             raise TypeError(f"block_size must be an int, got {block_size!r}")
         if block_size < 1:
             raise ValueError(f"block_size must be at least 1, got {block_size}")
-        chosen = _choose(model, include, exclude)
+        chosen = _choose(model, include, exclude, min_ndim)
         for name, parameter in chosen.items():
             if parameter.dtype not in DTYPES:
                 allowed = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
@@ -212,7 +215,7 @@ def _parts(flat: Tensor, block_size: int) -> Iterator[Tensor]:
 
 
 def _choose(
-    model: nn.Module, include: tuple[str, ...], exclude: tuple[str, ...]
+    model: nn.Module, include: tuple[str, ...], exclude: tuple[str, ...], min_ndim: int
 ) -> dict[str, nn.Parameter]:
     """The parameters that the patterns choose, under the first name of each."""
     for kind, patterns in (("include", include), ("exclude", exclude)):
@@ -228,7 +231,8 @@ def _choose(
         names.setdefault(key, []).append(name)
         parameters[key] = parameter
         if not parameter.requires_grad or (
-            not is_lazy(parameter) and not parameter.numel()
+            not is_lazy(parameter)
+            and (not parameter.numel() or parameter.ndim < min_ndim)
         ):
             frozen.add(key)
     chosen = {
@@ -242,7 +246,7 @@ def _choose(
         raise ValueError(
             f"at least one trainable parameter must be chosen, got none for "
             f"include={include}, exclude={exclude} among {len(names) - len(frozen)} trainable "
-            "parameters"
+            "parameters" + (f" of at least {min_ndim} dimensions" if min_ndim else "")
         )
     _check_memory(chosen)
     return chosen

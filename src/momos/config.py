@@ -1,10 +1,14 @@
 """What a mosaic shall be: block size, number of motifs, which weights, how motifs are chosen."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 Selection = Literal["sample", "distinct", "kmeans"]
+Scales = Literal["none", "tensor", "channel"]
+DenseDtype = Literal["float32", "float16", "bfloat16"]
+BITS = (*range(2, 9), 16, 32)  # that a motif value may be stored in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +21,21 @@ class MosaicConfig:
     `selection` says where motifs come from: "sample" draws blocks uniformly by position, as in
     the paper (Bakhtiarifard et al. 2026, Algorithm 1); "distinct" does the same but takes no
     block twice; "kmeans" minimizes the distortion. With `zero_motif`, motif 0 is all zeros.
+
+    The rest is for motifs that are learned (`MosaicConfig.learned` has measured defaults):
+
+    - `min_ndim`: parameters of fewer dimensions stay dense. None means 2 where motifs are
+      learned (biases and norms stay dense) and 1 elsewhere (as in the paper).
+    - `scales`: blocks are compared, and stored, relative to the root mean square of their
+      tensor or of their output channel (the first dimension).
+    - `rate_weight`: λ of entropy-constrained vector quantization (Chou, Lookabaugh and Gray
+      1989). A block takes the motif of least squared distance + λ·(−log2 of its share of the
+      usage), in units of the mean square of the scaled weights per bit.
+    - `bits`: of a stored motif value: 32 (as is), 16 (float16), or 2 to 8 (whole numbers
+      times one step).
+    - `dense_dtype`: what freezing rounds the floating tensors that stay dense to.
+    - `groups`: name patterns of parameters that share a bank of `num_motifs` of their own;
+      those in no group share one more.
 
     Raises:
         ValueError: if a value is out of range or both or neither of `capacity` and `num_motifs`
@@ -31,6 +50,12 @@ class MosaicConfig:
     zero_motif: bool = True
     selection: Selection = "sample"
     seed: int = 0
+    min_ndim: int | None = None
+    scales: Scales = "none"
+    rate_weight: float = 0.0
+    bits: int = 32
+    dense_dtype: DenseDtype = "float32"
+    groups: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         check_whole("block_size", self.block_size, least=1)
@@ -52,11 +77,31 @@ class MosaicConfig:
             object.__setattr__(self, "capacity", float(self.capacity))
         if self.num_motifs is not None:
             check_whole("num_motifs", self.num_motifs, least=1)
-        if self.selection not in get_args(Selection):
-            options = ", ".join(get_args(Selection))
-            raise ValueError(f"selection must be one of {options}, got {self.selection!r}")
+        for name, kind in (
+            ("selection", Selection),
+            ("scales", Scales),
+            ("dense_dtype", DenseDtype),
+        ):
+            _check_option(name, getattr(self, name), get_args(kind))
         for name in ("include", "exclude"):
             object.__setattr__(self, name, _patterns(name, getattr(self, name)))
+        if self.min_ndim is not None:
+            check_whole("min_ndim", self.min_ndim, least=0)
+        object.__setattr__(self, "rate_weight", _rate_weight(self.rate_weight))
+        check_whole("bits", self.bits, least=2)
+        if self.bits not in BITS:
+            raise ValueError(f"bits must be 2 to 8, 16 or 32, got {self.bits}")
+        if isinstance(self.groups, str):
+            raise TypeError(f"groups must be a sequence of groups, got {self.groups!r}")
+        groups = tuple(_patterns("a group", group) for group in self.groups)
+        object.__setattr__(self, "groups", groups)
+
+    @classmethod
+    def learned(cls, **settings: Any) -> "MosaicConfig":
+        """Settings for learned motifs, with the defaults that did best (docs/results.md)."""
+        if "capacity" not in settings:
+            settings.setdefault("num_motifs", 64)
+        return cls(**(LEARNED | settings))
 
     def motifs_for(self, num_blocks: int) -> int:
         """Number of motifs for a network of `num_blocks` blocks: max(1, floor(capacity · m))."""
@@ -64,6 +109,17 @@ class MosaicConfig:
             return self.num_motifs
         assert self.capacity is not None
         return max(1, int(self.capacity * num_blocks))
+
+
+LEARNED: dict[str, Any] = {
+    "block_size": 2,
+    "selection": "kmeans",
+    "min_ndim": 2,
+    "scales": "tensor",
+    "rate_weight": 0.5,
+    "bits": 8,
+    "dense_dtype": "bfloat16",
+}
 
 
 def check_whole(name: str, value: int, *, least: int) -> None:
@@ -77,6 +133,19 @@ def check_whole(name: str, value: int, *, least: int) -> None:
         raise TypeError(f"{name} must be an int, got {value!r}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
+def _check_option(name: str, value: object, options: tuple[str, ...]) -> None:
+    if value not in options:
+        raise ValueError(f"{name} must be one of {', '.join(options)}, got {value!r}")
+
+
+def _rate_weight(value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"rate_weight must be a number, got {value!r}")
+    if not 0 <= value < math.inf:
+        raise ValueError(f"rate_weight must be at least 0 and finite, got {value}")
+    return float(value)
 
 
 def _patterns(name: str, value: Iterable[str]) -> tuple[str, ...]:
