@@ -144,7 +144,9 @@ def other_manifest(draw: random.Random, file: bytes, other: bytes) -> bytes:
         elif kind == 3 and isinstance(holder, list):
             holder.insert(draw.randrange(len(holder) + 1), deepcopy(holder[key]))
         elif kind == 4 and isinstance(holder, dict):
-            other_key = draw.choice(("as", "why", "usage", "scales", "config", "x"))
+            other_key = draw.choice(
+                ("as", "why", "usage", "scales", "scales", "config", "x")
+            )
             holder[other_key] = deepcopy(holder[key])
         else:
             holder[key] = deepcopy(draw.choice(ODD))

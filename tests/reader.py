@@ -16,6 +16,7 @@ from pathlib import Path
 
 SECTIONS = ("motifs", "usage", "mosaic", "dense", "manifest")
 FLOATS = {"float16": "e", "bfloat16": "", "float32": "f", "float64": "d"}
+MOTIFS = FLOATS | {"int8": "b"}
 BY_SIZE = {
     1: "bool int8 uint8 float8_e4m3fn float8_e5m2 float8_e4m3fnuz float8_e5m2fnuz "
     "float8_e8m0fnu",
@@ -98,8 +99,10 @@ def expanded(manifest: dict, own: list) -> int:
         return sum(map(num_bytes, own))
     bank = manifest["motifs"]
     s, k = integer(bank["block_size"], 1), integer(bank["num_motifs"], 1, 2**28)
-    need(bank["dtype"] in FLOATS, "dtype of motifs")
+    allowed = MOTIFS if "scales" in bank else FLOATS
+    need(bank["dtype"] in allowed, "dtype of motifs")
     total = k * (s * ITEM_SIZES[bank["dtype"]] + 8)
+    total += 4 * sum(num_scales(entry, bank) for entry in own)
     for entry in own:
         weights = num_weights(entry)
         padded = -(-weights // s) * s if entry["stored"] == "blocks" else weights
@@ -196,10 +199,21 @@ def described(entry: dict, by_name: dict) -> None:
         need(entry["dtype"] in FLOATS and num_weights(entry), "blocks")
         distortion = entry.get("distortion", 0)
         need(type(distortion) in (int, float) and float(distortion) >= 0, "distortion")
+        need(integer(entry.get("scales", 1)) in (1, *shape[:1]), "scales of a tensor")
 
 
 def num_weights(entry: dict) -> int:
     return math.prod(map(integer, entry["shape"]))
+
+
+def num_scales(entry: dict, bank: dict) -> int:
+    """Those of one tensor; none if it is dense or nothing has any."""
+    if entry["stored"] != "blocks":
+        return 0
+    if "scales" not in bank:
+        need("scales" not in entry, "scales of a tensor without scales")
+        return 0
+    return integer(entry.get("scales", 1), 1)
 
 
 def num_bytes(entry: dict) -> int:
@@ -339,9 +353,9 @@ def mosaic(entries: list, bank: dict, section: dict) -> dict[str, bytes]:
     s, k, dtype = bank["block_size"], bank["num_motifs"], bank["dtype"]
     parts = Parts(section["motifs"])
     motifs = unpack(parts, bank["packs"], k * s, dtype)
-    scales: list = [None] * len(entries)
+    counts, scales = [num_scales(entry, bank) for entry in entries], []
     if "scales" in bank:
-        scales = floats(unpack(parts, bank["scales"], len(entries), "float32"), "float32")
+        scales = floats(unpack(parts, bank["scales"], sum(counts), "float32"), "float32")
         need(all(math.isfinite(scale) and scale > 0 for scale in scales), "scales")
     parts.end()
     parts = Parts(section["usage"])
@@ -350,25 +364,26 @@ def mosaic(entries: list, bank: dict, section: dict) -> dict[str, bytes]:
     parts, values = Parts(section["mosaic"]), {}
     numbers = floats(motifs, dtype)
     need(all(map(math.isfinite, numbers)), "motifs")
-    for entry, scale in zip(entries, scales, strict=True):
-        size = s * ITEM_SIZES[entry["dtype"]]
-        own = converted(motifs, dtype, entry["dtype"], scale)
-        blocks = [own[i : i + size] for i in range(0, len(own), size)]
+    for entry, count in zip(entries, counts, strict=True):
         num_blocks = -(-num_weights(entry) // s)
         indices = sequence(parts, entry["streams"], num_blocks, weights)
-        values[entry["name"]] = b"".join(map(blocks.__getitem__, indices))[
-            : num_bytes(entry)
-        ]
+        size = s * ITEM_SIZES[dtype]
+        flat = b"".join(motifs[i * size : (i + 1) * size] for i in indices)
+        flat = flat[: num_weights(entry) * ITEM_SIZES[dtype]]
+        own, scales = scales[:count], scales[count:]
+        values[entry["name"]] = converted(flat, dtype, entry["dtype"], own)
     parts.end()
     return values
 
 
-def converted(values: bytes, dtype: str, to: str, scale: float | None) -> bytes:
-    if scale is not None:
+def converted(values: bytes, dtype: str, to: str, scales: list[float]) -> bytes:
+    if scales:
         wide = "float64" if to == "float64" else "float32"
-        values = bytes_of(floats(values, dtype), wide)
+        factors = floats(bytes_of(floats(values, dtype), wide), wide)
+        channel = len(factors) // len(scales)
         # The product of two float32 is exact in float64, so that this rounds once.
-        values, dtype = bytes_of([v * scale for v in floats(values, wide)], wide), wide
+        products = [value * scales[i // channel] for i, value in enumerate(factors)]
+        values, dtype = bytes_of(products, wide), wide
     if dtype == "float64" and to in ("float16", "bfloat16"):
         values, dtype = bytes_of(floats(values, dtype), "float32"), "float32"
     return values if dtype == to else bytes_of(floats(values, dtype), to)
@@ -377,7 +392,8 @@ def converted(values: bytes, dtype: str, to: str, scale: float | None) -> bytes:
 def floats(values: bytes, dtype: str) -> list[float]:
     if dtype == "bfloat16":  # the upper halves of float32
         values = b"".join(b"\0\0" + values[i : i + 2] for i in range(0, len(values), 2))
-    return [value for (value,) in struct.iter_unpack("<" + (FLOATS[dtype] or "f"), values)]
+    code = MOTIFS[dtype] or "f"
+    return [float(value) for (value,) in struct.iter_unpack("<" + code, values)]
 
 
 def bytes_of(values: list[float], dtype: str) -> bytes:

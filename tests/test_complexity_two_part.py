@@ -25,21 +25,30 @@ INTEGERS = [torch.uint8, torch.int16, torch.uint16, torch.int32, torch.int64]
 def encode(motifs: Tensor, indices: Tensor):
     """As the docstring says: sizes, then the used motifs, then the indices."""
     used, among = indices.long().unique(return_inverse=True)
-    dictionary, form = motifs[used], FORMATS[motifs.dtype]
+    dictionary = motifs[used]
     writer = Writer()
     for size in (motifs.shape[1], len(used), len(indices)):
         writer.size(size)
-    writer.symbols(sign_exponents(dictionary).flatten().tolist(), 2 << form.exponent)
-    for mantissa in float_fields(dictionary).mantissa.flatten().tolist():
-        writer.raw(mantissa, form.mantissa)
+    if motifs.dtype == torch.int8:
+        writer.symbols(dictionary.view(torch.uint8).flatten().tolist(), 256)
+    else:
+        form = FORMATS[motifs.dtype]
+        writer.symbols(sign_exponents(dictionary).flatten().tolist(), 2 << form.exponent)
+        for mantissa in float_fields(dictionary).mantissa.flatten().tolist():
+            writer.raw(mantissa, form.mantissa)
     writer.symbols(among.tolist(), max(len(used), 1))
     return writer.words()
 
 
 def decode(words, dtype: torch.dtype) -> Tensor:
     """The blocks."""
-    reader, form = Reader(words), FORMATS[dtype]
+    reader = Reader(words)
     s, k, m = reader.size(), reader.size(), reader.size()
+    if dtype == torch.int8:
+        values = torch.tensor(reader.symbols(k * s, 256), dtype=torch.uint8)
+        motifs = values.view(torch.int8).view(k, s)
+        return motifs[torch.tensor(reader.symbols(m, max(k, 1)), dtype=torch.int64)]
+    form = FORMATS[dtype]
     heads = reader.symbols(k * s, 2 << form.exponent)
     whole = [(head << form.mantissa) + reader.raw(form.mantissa) for head in heads]
     width = 8 * dtype.itemsize
@@ -50,11 +59,11 @@ def decode(words, dtype: torch.dtype) -> Tensor:
 
 @st.composite
 def mosaics(draw):
-    dtype = draw(st.sampled_from(DTYPES))
+    dtype = draw(st.sampled_from([*DTYPES, torch.int8]))
     k, s = draw(st.integers(1, 12)), draw(st.integers(1, 5))
     indices = draw(st.lists(st.integers(0, k - 1), max_size=60))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
-    motifs = torch.randn(k, s, generator=generator).to(dtype)
+    motifs = torch.randn(k, s, generator=generator).mul(9).to(dtype)
     motifs[0] = 0
     return motifs, torch.tensor(indices, dtype=torch.int64)
 
@@ -90,7 +99,12 @@ def test_its_parts_are_the_codes_of_its_parts(mosaic):
     part = two_part_code(motifs, indices, num_motifs=len(motifs))
     used, among = indices.unique(return_inverse=True)
     assert part.num_used == len(used)
-    assert part.dictionary == float_code(motifs[used])
+    whole = motifs.dtype == torch.int8
+    assert part.dictionary == (
+        kt_code(motifs[used].view(torch.uint8), alphabet=256)
+        if whole
+        else float_code(motifs[used])
+    )
     assert part.mosaic == pytest.approx(
         kt_code(among, alphabet=max(len(used), 1)), abs=1e-9
     )
@@ -102,7 +116,7 @@ def test_its_parts_are_the_codes_of_its_parts(mosaic):
 @given(mosaics(), st.integers(1, 20))
 def test_motifs_that_no_block_uses_cost_nothing(mosaic, unused):
     motifs, indices = mosaic
-    padding = torch.full((unused, motifs.shape[1]), 3.25, dtype=motifs.dtype)
+    padding = torch.full((unused, motifs.shape[1]), 3.25).to(motifs.dtype)
     part = two_part_code(motifs, indices, num_motifs=len(motifs))
     for longer, shift in (
         (torch.cat([motifs, padding]), 0),

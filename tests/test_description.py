@@ -135,6 +135,48 @@ def test_a_motif_value_counts_the_bits_it_is_stored_in(dtype, bits):
     assert length.bound == 5 * 3 * bits + 5 * 3
 
 
+def whole(
+    largest: int, *, config: MosaicConfig | None = None, scale: float = 0.5
+) -> Mosaic:
+    """Two tensors of whole motifs up to `largest`, the second with a scale for each row."""
+    layout = Layout.cut(2, [("a", (4,), torch.float32), ("b", (3, 2), torch.float32)])
+    motifs = torch.tensor([[0, 0], [1, largest]], dtype=torch.int8)
+    scales = torch.ones(1), torch.tensor([1.0, 3.0, scale])
+    return Mosaic(motifs, torch.tensor([0, 1, 0, 1, 1]), layout, scales, config)
+
+
+@pytest.mark.parametrize(
+    ("largest", "bits"),
+    [
+        (1, 2),
+        (-1, 2),
+        (2, 3),
+        (3, 3),
+        (-3, 3),
+        (4, 4),
+        (63, 7),
+        (64, 8),
+        (127, 8),
+        (-128, 8),
+    ],
+)
+def test_a_whole_motif_value_counts_the_fewest_bits_that_hold_all(largest, bits):
+    length = description_length(whole(largest))
+    assert length.bank == 4 * bits + 4 * 16
+    assert length.bound == length.bank + 5
+
+
+@pytest.mark.parametrize(("bits", "counted"), [(8, 8), (5, 5), (4, 4), (3, 4), (16, 4)])
+def test_a_whole_motif_value_counts_the_bits_of_its_config(bits, counted):
+    config = MosaicConfig(num_motifs=2, bits=bits, scales="channel")
+    assert description_length(whole(5, config=config)).bank == 4 * counted + 4 * 16
+
+
+def test_scales_count_16_bits_where_they_are_bfloat16():
+    assert description_length(whole(1, scale=1.1)).bank == 4 * 2 + 4 * 32
+    assert description_length(whole(1, scale=1.1015625)).bank == 4 * 2 + 4 * 16
+
+
 def test_dense_is_32_bits_for_each_weight_and_none_for_padding():
     length = description_length(mosaic([0, 1, 1], 2, size=5))
     assert length.num_weights == 14

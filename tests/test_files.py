@@ -185,12 +185,13 @@ def test_a_mosaic_alone_is_saved(path):
 @pytest.mark.parametrize("wide", [torch.float32, torch.float64])
 def test_a_mosaic_with_scales_is_loaded_as_it_was_saved(wide, path):
     own = Mosaic.of(projected(mixed))
-    scales = torch.tensor([0.3, 1.0, 7e-3, 2.5])
+    scales = tuple(torch.tensor([scale]) for scale in (0.3, 1.0, 7e-3, 2.5))
     mosaic = Mosaic(own.motifs.to(wide), own.indices, own.layout, scales)
     momos.save(mosaic, path)
     loaded = momos.load(path)
     assert_equal(loaded.tensors(), mosaic.dense())
-    assert torch.equal(loaded.mosaic.scales, scales)
+    for found, scale in zip(loaded.mosaic.scales, scales, strict=True):
+        assert torch.equal(found, scale)
     fresh = mixed()
     momos.load_(fresh, path)
     assert_equal(named(fresh), mosaic.dense())

@@ -10,6 +10,7 @@ import pytest
 import torch
 from files.hostile import hostile
 from files.make import GOLDEN, Everything
+from files.wrong_contents import scaled_apart
 from mutants import LOADED, REFUSED, Draft, mutant, outcome, raw
 
 import momos
@@ -81,6 +82,16 @@ def test_a_config_that_this_version_does_not_know_is_no_harm(config, path):
     draft.manifest["config"] = config
     assert outcome(draft.file(), path) == LOADED
     assert momos.load(path).mosaic.config is None
+
+
+def test_a_scale_for_each_channel_is_none_too_many(path):
+    """What `scaled_apart` breaks is right where the count is."""
+    path.write_bytes(scaled_apart(30))
+    tensors = momos.load(path).tensors()
+    assert {n: raw(t) for n, t in tensors.items()} == {
+        n: raw(t) for n, t in momos.load(GOLDEN / "everything.momos").tensors().items()
+    }
+    assert outcome(path.read_bytes(), path) == LOADED
 
 
 def test_a_model_stays_as_it_was_if_the_file_is_refused(path):

@@ -8,11 +8,12 @@ import json
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import reader
 import torch
-from files.make import GOLDEN, Everything, described, everything, learned
+from files.make import GOLDEN, Everything, channels, described, everything, learned
 from mutants import raw
 from safetensors import safe_open
 from torch import Tensor, nn
@@ -65,17 +66,38 @@ def projected(model: nn.Module, **settings) -> nn.Module:
 
 
 def of_motifs(
-    motifs: Tensor, dtypes: list[torch.dtype], *, weights: int = 50, scales: bool = False
+    motifs: Tensor,
+    dtypes: list[torch.dtype],
+    *,
+    weights: int = 50,
+    scales: Literal["none", "tensor", "channel"] = "none",
+    channel: int = 1,
 ) -> Mosaic:
-    """A mosaic of these motifs, drawn at random, in parameters of these dtypes."""
+    """A mosaic of these motifs, drawn at random, in parameters of these dtypes.
+
+    Each has `weights` channels (the next one more, and so on) of `channel` weights.
+    """
+    shapes = [(weights + i, channel) for i in range(len(dtypes))]
     model = nn.ParameterDict(
-        {f"p{i}": torch.zeros(weights + i, dtype=d) for i, d in enumerate(dtypes)}
+        {
+            f"p{i}": torch.zeros(shape, dtype=dtype)
+            for i, (shape, dtype) in enumerate(zip(shapes, dtypes, strict=True))
+        }
     )
     layout = Layout.of(model, block_size=motifs.shape[1])
     draw = torch.Generator().manual_seed(0)
     indices = torch.randint(len(motifs), (layout.num_blocks,), generator=draw)
-    factors = torch.rand(len(dtypes), generator=draw) * 3 + 0.01 if scales else None
-    return Mosaic(motifs, indices, layout, factors)
+    counts = [shape[0] if scales == "channel" else 1 for shape in shapes]
+    factors = tuple(torch.rand(n, generator=draw) * 3 + 0.01 for n in counts)
+    return Mosaic(motifs, indices, layout, None if scales == "none" else factors)
+
+
+def whole(k: int, s: int) -> Tensor:
+    draw = torch.Generator().manual_seed(k)
+    motifs = torch.randint(-128, 128, (k, s), generator=draw, dtype=torch.int8)
+    return torch.cat(
+        [torch.tensor([[-128], [127], [0]], dtype=torch.int8).expand(-1, s), motifs]
+    )
 
 
 def random(k: int, s: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -148,16 +170,27 @@ NETWORKS: dict[str, Callable[[], nn.Module | Mosaic]] = {
     "tied": lambda: projected(tied()),
     "excluded": lambda: projected(linear(), exclude=("*bias",)),
     "frozen": lambda: projected(frozen()),
-    "scales": lambda: of_motifs(random(20, 3), DTYPES, scales=True),
+    "scales": lambda: of_motifs(random(20, 3), DTYPES, scales="tensor"),
     "scales of float16 motifs": lambda: of_motifs(
-        random(20, 3, torch.float16), DTYPES, scales=True
+        random(20, 3, torch.float16), DTYPES, scales="tensor"
     ),
     "scales of float64 motifs": lambda: of_motifs(
-        random(20, 3, torch.float64), DTYPES, scales=True
+        random(20, 3, torch.float64), DTYPES, scales="tensor"
+    ),
+    "a scale for each weight": lambda: of_motifs(random(20, 3), DTYPES, scales="channel"),
+    "blocks in several channels": lambda: of_motifs(
+        random(20, 7), DTYPES, weights=13, scales="channel", channel=5
+    ),
+    "channels of many blocks": lambda: of_motifs(
+        random(20, 3, torch.float64), DTYPES, weights=3, scales="channel", channel=100
+    ),
+    "whole motifs": lambda: of_motifs(whole(20, 3), DTYPES, scales="tensor"),
+    "whole motifs, scaled by channel": lambda: of_motifs(
+        whole(20, 4), DTYPES, weights=9, scales="channel", channel=6
     ),
     "tiny and huge motifs": lambda: of_motifs(wide(), DTYPES, weights=900),
     "tiny and huge motifs, scaled": lambda: of_motifs(
-        wide(), DTYPES, weights=900, scales=True
+        wide(), DTYPES, weights=900, scales="tensor"
     ),
     "bool": lambda: projected(buffered(torch.arange(99) % 3 == 0, torch.tensor(True))),
     "integers": lambda: projected(buffered(*map(counted, INTEGERS))),
@@ -170,6 +203,7 @@ NETWORKS: dict[str, Callable[[], nn.Module | Mosaic]] = {
     "learned streams": learned,
     "learned at length": lambda: ordered(80_000, block_size=2, num_motifs=64),
     "everything": everything,
+    "channels": channels,
     "a dense tensor of two packs": lambda: buffered(
         torch.arange(2**20 + 3, dtype=torch.int16)
     ).requires_grad_(False),

@@ -289,32 +289,101 @@ def test_a_submodule_is_a_part_of_its_mosaic():
 def test_scales_multiply_the_motifs_of_their_parameter():
     model = nn.Sequential(nn.Linear(5, 7), nn.Linear(7, 3))
     mosaic = project_(model, MosaicConfig(block_size=4, num_motifs=8)).mosaic
-    scales = torch.tensor([0.5, 2.0, 3.0, 1.0])
+    scales = tuple(torch.tensor([scale]) for scale in (0.5, 2.0, 3.0, 1.1))
     scaled = Mosaic(mosaic.motifs, mosaic.indices, mosaic.layout, scales)
     plain = mosaic.dense()
     for scale, (name, values) in zip(scales, scaled.dense().items(), strict=True):
         assert torch.equal(values, plain[name] * scale)
-    assert torch.equal(scaled.within("1").scales, scales[2:])
+    assert torch.equal(torch.cat(scaled.within("1").scales), torch.cat(scales[2:]))
     length = description_length(scaled)
     assert length.bank == description_length(mosaic).bank + 4 * 32
     scaled.write_(model)
     assert Mosaic.of(model) is scaled
 
 
+@given(
+    shape=st.lists(st.integers(1, 7), min_size=1, max_size=3),
+    block_size=st.integers(1, 9),
+    whole=st.booleans(),
+    dtype=st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64]),
+    seed=st.integers(0, 99),
+)
+def test_scales_multiply_the_motifs_of_their_channel(shape, block_size, whole, dtype, seed):
+    draw = torch.Generator().manual_seed(seed)
+    layout = Layout.cut(block_size, [("a", shape, dtype)])
+    motifs = torch.randn(5, block_size, generator=draw).mul(40)
+    motifs = motifs.to(torch.int8) if whole else motifs
+    indices = torch.randint(5, (layout.num_blocks,), generator=draw)
+    scale = torch.rand(shape[0], generator=draw) + 0.01
+    found = Mosaic(motifs, indices, layout, (scale,)).dense()["a"]
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    flat = motifs[indices].to(wide).view(-1)[: found.numel()]
+    expected = flat.view(shape[0], -1) * scale.to(wide)[:, None]
+    assert torch.equal(found, expected.to(dtype).view(shape))
+
+
+def test_pieces_that_begin_within_a_channel_have_its_scale(monkeypatch):
+    layout = Layout.cut(3, [("a", (4, 11), torch.float32)])
+    motifs = torch.randn(5, 3)
+    indices = torch.arange(layout.num_blocks) % 5
+    mosaic = Mosaic(motifs, indices, layout, (torch.tensor([0.5, 3.0, 0.7, 2.0]),))
+    expected = mosaic.dense()["a"]
+    monkeypatch.setattr("momos.mosaic.PIECE", 2)
+    assert len(list(mosaic.rebuilt(layout.placements[0]))) > 4
+    assert torch.equal(mosaic.dense()["a"], expected)
+
+
+def test_motifs_of_int8_must_have_scales():
+    layout = Layout.cut(2, [("a", (4,), torch.float32)])
+    motifs, indices = torch.ones(3, 2, dtype=torch.int8), torch.zeros(2).int()
+    with pytest.raises(ValueError, match="motifs of int8 must have scales, got none"):
+        Mosaic(motifs, indices, layout)
+    with pytest.raises(TypeError, match=r"must be floating or int8, got torch\.int32"):
+        Mosaic(motifs.int(), indices, layout)
+    mosaic = Mosaic(motifs, indices, layout, (torch.ones(1),))
+    assert mosaic.motifs.dtype == torch.int8
+
+
+def test_a_mosaic_of_whole_motifs_is_written_and_found_again():
+    model = nn.Sequential(nn.Linear(5, 7), nn.Linear(7, 3))
+    layout = Layout.of(model, block_size=4)
+    indices = torch.arange(layout.num_blocks) % 6
+    motifs = torch.randint(-7, 8, (6, 4), dtype=torch.int8)
+    scales = tuple(torch.rand(p.shape[0]) + 0.1 for p in layout.placements)
+    mosaic = Mosaic(motifs, indices, layout, scales)
+    mosaic.write_(model)
+    assert Mosaic.of(model) is mosaic
+    part = mosaic.within("1")
+    assert torch.equal(part.dense()["weight"], model[1].weight)
+
+
 @pytest.mark.parametrize(
-    ("scales", "message"),
+    ("scales", "error", "message"),
     [
-        (torch.ones(3), "must be 4 float32 values, one for each parameter"),
-        (torch.ones(4, dtype=torch.float64), "must be 4 float32 values"),
-        (torch.tensor([1.0, 0.0, 1.0, 1.0]), "finite and above 0"),
-        (torch.tensor([1.0, torch.inf, 1.0, 1.0]), "finite and above 0"),
-        (torch.tensor([1.0, -1.0, 1.0, 1.0]), "finite and above 0"),
+        (torch.ones(4), TypeError, "must be a tuple of tensors, one for each parameter"),
+        ((torch.ones(1),) * 3, ValueError, "must be 4 tensors, one for each parameter"),
+        (
+            (*[torch.ones(1)] * 3, torch.ones(1).double()),
+            ValueError,
+            r"of parameter '1\.bias' must be 1 or 3 float32 values, got torch\.float64",
+        ),
+        ((torch.ones(5), *[torch.ones(1)] * 3), ValueError, r"'0\.weight' must be 1 or 7"),
+        ((torch.ones(0), *[torch.ones(1)] * 3), ValueError, r"'0\.weight' must be 1 or 7"),
+        ((torch.ones(()), *[torch.ones(1)] * 3), ValueError, r"must be 1 or 7 .* \(\)"),
+        *(
+            (
+                (torch.ones(1), torch.tensor([value]), *[torch.ones(1)] * 2),
+                ValueError,
+                r"must be finite and above 0, got others for parameter '0\.bias'",
+            )
+            for value in (0.0, -1.0, torch.inf, torch.nan)
+        ),
     ],
 )
-def test_scales_that_are_none_are_refused(scales, message):
+def test_scales_that_are_none_are_refused(scales, error, message):
     model = nn.Sequential(nn.Linear(5, 7), nn.Linear(7, 3))
     mosaic = project_(model, MosaicConfig(block_size=4, num_motifs=8)).mosaic
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(error, match=message):
         Mosaic(mosaic.motifs, mosaic.indices, mosaic.layout, scales)
 
 

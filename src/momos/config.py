@@ -1,6 +1,6 @@
 """What a mosaic shall be: block size, number of motifs, which weights, how motifs are chosen."""
 
-import math
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -143,7 +143,7 @@ def _check_option(name: str, value: object, options: tuple[str, ...]) -> None:
 def _rate_weight(value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"rate_weight must be a number, got {value!r}")
-    if not 0 <= value < math.inf:
+    if not 0 <= value <= sys.float_info.max:
         raise ValueError(f"rate_weight must be at least 0 and finite, got {value}")
     return float(value)
 

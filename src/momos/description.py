@@ -62,14 +62,13 @@ def description_bound(
 
 
 def description_length(mosaic: Mosaic) -> DescriptionLength:
-    """Lengths of `mosaic`, its motifs stored in their own dtype.
+    """Lengths of `mosaic`, its motifs stored in their own dtype; int8 ones in `motif_bits`.
 
     The usage table is coded by its number among all ways to share m blocks among k motifs:
     log2 of (m + k - 1 choose k - 1) bits.
     """
     m, k, s = mosaic.layout.num_blocks, mosaic.num_motifs, mosaic.layout.block_size
-    bits = 8 * mosaic.motifs.itemsize
-    scales = 0 if mosaic.scales is None else 32 * len(mosaic.scales)
+    bits, scales = motif_bits(mosaic), scales_length(mosaic)
     usage = mosaic.usage().double()
     share = usage[usage > 0] / m
     return DescriptionLength(
@@ -81,3 +80,26 @@ def description_length(mosaic: Mosaic) -> DescriptionLength:
         mosaic_entropy=float(-m * (share * torch.log2(share)).sum()) + 0.0,
         usage_table=(lgamma(m + k) - lgamma(k) - lgamma(m + 1)) / log(2),
     )
+
+
+def motif_bits(mosaic: Mosaic) -> int:
+    """Bits in which one motif value is stored.
+
+    Of int8 these are `bits` of the config, or the fewest whose whole numbers −(2^(bits−1)−1) to
+    2^(bits−1)−1 are all that is needed, where the config is not known or names too few.
+    """
+    if mosaic.motifs.dtype != torch.int8:
+        return 8 * mosaic.motifs.itemsize
+    largest = int(mosaic.motifs.int().abs().max())
+    fewest = min(8, max(2, largest.bit_length() + 1))
+    wanted = mosaic.config.bits if mosaic.config else fewest
+    return wanted if fewest <= wanted <= 8 else fewest
+
+
+def scales_length(mosaic: Mosaic) -> int:
+    """Bits of all scales: 16 for each if all are bfloat16 numbers, else 32."""
+    if mosaic.scales is None:
+        return 0
+    scales = torch.cat(mosaic.scales)
+    short = bool((scales.bfloat16().float() == scales).all())
+    return (16 if short else 32) * len(scales)

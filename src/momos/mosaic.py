@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Float32, Int, Integer
+from jaxtyping import Float, Float32, Int, Int8, Integer
 from torch import Tensor, nn
 
-from momos.blocks import PIECE, Layout, Placement
+from momos.blocks import DTYPES, PIECE, Layout, Placement
 from momos.config import MosaicConfig
+from momos.scales import check_scales, spread
 
 _MEMORY = "_momos_mosaic"  # the attribute of a module under which its mosaic is remembered
 
@@ -22,18 +23,20 @@ _MEMORY = "_momos_mosaic"  # the attribute of a module under which its mosaic is
 class Mosaic:
     """Motifs (k, s), indices (m,) in the smallest integer type that holds k, and the layout.
 
-    With `scales`, one float32 for each placement, the blocks of a parameter are its scale times
-    their motifs. `config` is what the mosaic was made by, where that is known.
+    With `scales`, one float32 tensor for each placement, the weights of a parameter are its
+    scale, or that of their output channel, times the values of their motifs. Motifs of int8 need
+    them. `config` is what the mosaic was made by, where that is known.
 
     Raises:
+        TypeError: if motifs or indices are of a wrong dtype.
         ValueError: if the shapes do not fit each other, an index names no motif, or a value is
             not finite.
     """
 
-    motifs: Float[Tensor, "k s"]
+    motifs: Float[Tensor, "k s"] | Int8[Tensor, "k s"]
     indices: Integer[Tensor, " m"]
     layout: Layout
-    scales: Float32[Tensor, " p"] | None = None
+    scales: tuple[Float32[Tensor, " c"], ...] | None = None
     config: MosaicConfig | None = None
 
     def __post_init__(self) -> None:
@@ -43,6 +46,10 @@ class Mosaic:
                 f"motifs must have shape (k, {size}) with k at least 1, got "
                 f"{tuple(motifs.shape)}"
             )
+        if motifs.dtype not in (*DTYPES, torch.int8):
+            raise TypeError(f"motifs must be floating or int8, got {motifs.dtype}")
+        if motifs.dtype == torch.int8 and self.scales is None:
+            raise ValueError("motifs of int8 must have scales, got none")
         if indices.is_floating_point() or indices.dtype == torch.bool:
             raise TypeError(f"indices must be integers, got {indices.dtype}")
         if tuple(indices.shape) != (self.layout.num_blocks,):
@@ -60,7 +67,7 @@ class Mosaic:
         if not bool(torch.isfinite(motifs).all()):
             raise ValueError("motifs must be finite, got NaN or infinite values")
         if self.scales is not None:
-            object.__setattr__(self, "scales", _checked(self.scales, self.layout))
+            object.__setattr__(self, "scales", check_scales(self.scales, self.layout))
         object.__setattr__(self, "motifs", motifs.detach().clone())
         object.__setattr__(self, "indices", indices.to(index_dtype(len(motifs)), copy=True))
 
@@ -109,9 +116,15 @@ class Mosaic:
             blocks = self.motifs.index_select(0, self.indices[first:last].int())
             start = (first - placement.start) * size
             flat = blocks.view(-1)[: placement.num_weights - start]
-            yield start, scaled(flat, scale, placement.dtype)
+            stop = start + len(flat)
+            own = (
+                spread(scale, placement.num_weights, start, stop)
+                if scale is not None
+                else None
+            )
+            yield start, scaled(flat, own, placement.dtype)
 
-    def scale(self, placement: Placement) -> Float32[Tensor, ""] | None:
+    def scale(self, placement: Placement) -> Float32[Tensor, " c"] | None:
         """What the motifs of one parameter are multiplied by, if by anything."""
         if self.scales is None:
             return None
@@ -148,7 +161,7 @@ class Mosaic:
             Layout.cut(self.layout.block_size, names),
             None
             if self.scales is None
-            else torch.stack([s for s in scales if s is not None]),
+            else tuple(scale for scale in scales if scale is not None),
             self.config,
         )
 
@@ -172,23 +185,17 @@ class Mosaic:
         model.__dict__[_MEMORY] = self
 
 
-def scaled(motifs: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """What `motifs` leave in a parameter of `dtype`: multiplied once, in float32 or float64."""
-    if scale is None:
-        return motifs.to(dtype)
+def scaled(
+    values: Tensor, scales: Float32[Tensor, " n"] | None, dtype: torch.dtype
+) -> Tensor:
+    """What values of motifs leave in a parameter of `dtype`.
+
+    With scales (one, or one for each value) they are multiplied once, in float32 or float64.
+    """
+    if scales is None:
+        return values.to(dtype)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
-    return (motifs.to(wide) * scale.to(wide)).to(dtype)
-
-
-def _checked(scales: Tensor, layout: Layout) -> Tensor:
-    if scales.dtype != torch.float32 or tuple(scales.shape) != (len(layout.placements),):
-        raise ValueError(
-            f"scales must be {len(layout.placements)} float32 values, one for each "
-            f"parameter, got {scales.dtype} of shape {tuple(scales.shape)}"
-        )
-    if not bool((torch.isfinite(scales) & (scales > 0)).all()):
-        raise ValueError("scales must be finite and above 0")
-    return scales.detach().clone()
+    return (values.to(wide) * scales.to(wide)).to(dtype)
 
 
 def remembered(model: nn.Module) -> bool:

@@ -1,6 +1,7 @@
 """Makes the golden files, once: `cd tests && python -m files.make`.
 
-They are committed and read for ever; a new version of the format gets a folder of its own.
+They are committed and read for ever, so those that are there stay as they are; a new version of
+the format gets a folder of its own.
 """
 
 import hashlib
@@ -103,8 +104,33 @@ def everything() -> nn.Module:
         torch.randn(40, 3, generator=draw),
         indices,
         layout,
-        torch.tensor([0.5, 3.25, 1.1]),
+        tuple(torch.tensor([scale]) for scale in (0.5, 3.25, 1.1)),
         momos.MosaicConfig(block_size=3, num_motifs=40),
+    )
+    mosaic.write_(model)
+    return model
+
+
+def channels() -> nn.Module:
+    """Whole motifs of few bits, and a scale for each output channel, or for a whole tensor."""
+    model, draw = nn.ParameterDict(), torch.Generator().manual_seed(6)
+    for name, shape, dtype in (
+        ("a", (6, 5, 3), torch.float32),  # blocks that lie in two channels
+        ("b", (4, 8), torch.float16),
+        ("c", (3, 7), torch.float64),
+        ("d", (31,), torch.bfloat16),
+        ("e", (), torch.float32),
+    ):
+        model[name] = nn.Parameter(torch.zeros(shape, dtype=dtype))
+    layout = momos.Layout.of(model, block_size=4)
+    counts = [6, 4, 3, 1, 1]
+    scales = [torch.rand(n, generator=draw).add(0.1).bfloat16().float() for n in counts]
+    mosaic = momos.Mosaic(
+        torch.randint(-7, 8, (12, 4), generator=draw, dtype=torch.int8),
+        torch.randint(12, (layout.num_blocks,), generator=draw),
+        layout,
+        tuple(scales),
+        momos.MosaicConfig(block_size=4, num_motifs=12, scales="channel", bits=4),
     )
     mosaic.write_(model)
     return model
@@ -117,6 +143,7 @@ MODELS = {
     "half": half,
     "learned": learned,
     "everything": everything,
+    "channels": channels,
     "empty": nn.Sequential,
 }
 
@@ -133,13 +160,16 @@ def described(tensor: Tensor) -> dict[str, object]:
 
 def main() -> None:
     GOLDEN.mkdir(parents=True, exist_ok=True)
-    expected = {}
+    expectations = GOLDEN / "expected.json"
+    expected = json.loads(expectations.read_text()) if expectations.exists() else {}
     for name, model in MODELS.items():
+        if name in expected:
+            continue
         report = momos.save(model(), GOLDEN / f"{name}.momos")
         tensors = momos.load(report.path).tensors()
         expected[name] = {key: described(tensor) for key, tensor in tensors.items()}
         print(f"{name}: {report.num_bytes} bytes")
-    (GOLDEN / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
+    expectations.write_text(json.dumps(expected, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -141,6 +141,14 @@ def values() -> Files:
         yield f"a scale of {scale}", scaled_by(scale)
     yield "scales for another number of tensors", changed(one_scale)
     yield "scales without packs", changed(lambda d: d.manifest["motifs"].update(scales=[]))
+    for count in (2, 25, 29, 31):
+        yield f"{count} scales of 30 channels", scaled_apart(count)
+    yield "a scale of one channel that is 0", scaled_apart(30, last=0.0)
+    yield "a scale of one channel that is NaN", scaled_apart(30, last=NAN)
+    yield (
+        "scales of channels that are not there",
+        changed(lambda d: d.tensor("first").update(scales=30)),
+    )
     yield "a motif changed", changed(lambda d: flip(d, "motifs"))
     yield "an index changed", changed(lambda d: flip(d, "mosaic"))
     yield "a dense value changed", changed(lambda d: flip(d, "dense"))
@@ -160,6 +168,20 @@ def scaled_by(scale: float) -> bytes:
         ]
         tensors["first"] = reader.bytes_of(first, "float32")
         draft.manifest["sha256"] = summed(tensors)
+
+    return changed(apply)
+
+
+def scaled_apart(count: int, *, last: float = 0.5) -> bytes:
+    """As many equal scales for the first tensor, but for the last one; the SHA-256 as it was."""
+
+    def apply(draft: Draft) -> None:
+        scales = [0.5] * (count - 1) + [last, 3.25, 1.1]
+        data = struct.pack(f"<{len(scales)}f", *scales)
+        draft.sections["motifs"] = draft.sections["motifs"][:-12]
+        draft.sections["motifs"] += b"".join(data[i::4] for i in range(4))
+        draft.manifest["motifs"]["scales"] = [[[0, len(scales)]] * 4]
+        draft.tensor("first")["scales"] = count
 
     return changed(apply)
 

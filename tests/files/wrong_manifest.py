@@ -1,10 +1,11 @@
 """Manifests that are wrong, or claim too much (docs/format.md, §2)."""
 
+import zlib
 from typing import Any
 
 from files.one_change import BASE, Files, changed
 from files.written import written
-from mutants import Draft
+from mutants import Draft, resum
 
 WRONG: dict[str, Any] = {
     "null": None,
@@ -60,6 +61,8 @@ def fields() -> Files:
         for name, value in WRONG.items():
             yield f"{place} is {name}", set_to(place, value)
     for name, value in WRONG.items():
+        yield f"scales of a tensor is {name}", set_to("tensors.0.scales", value)
+    for name, value in WRONG.items():
         if name not in ("an object",):
             yield f"config is {name}", set_to("config", value)
             yield f"metadata is {name}", set_to("metadata", value)
@@ -78,6 +81,11 @@ def fields() -> Files:
     yield "blocks of integers", set_to("tensors.0.dtype", "int32")
     yield "motifs of integers", set_to("motifs.dtype", "int32")
     yield "motifs of another dtype", set_to("motifs.dtype", "float64")
+    yield "motifs of unsigned bytes", changed(lambda d: one_plane(d, "uint8"))
+    yield "motifs of bool", changed(lambda d: one_plane(d, "bool"))
+    yield "motifs of float8", changed(lambda d: one_plane(d, "float8_e5m2"))
+    yield "whole motifs without scales", changed(whole_without_scales)
+    yield "scales of a tensor without scales", changed(scale_without_scales)
     yield "an unknown way to be stored", set_to("tensors.4.stored", "sparse")
     yield "the same as nothing", set_to("tensors.3.as", "absent")
     yield "the same as itself", set_to("tensors.3.as", "tied")
@@ -99,6 +107,29 @@ def holder_of(draft: Draft, path: list[str]) -> Any:
     for key in path:
         holder = holder[int(key) if isinstance(holder, list) else key]
     return holder
+
+
+def one_plane(draft: Draft, dtype: str) -> None:
+    """Motifs of one byte, all 1, and the SHA-256 of nothing."""
+    bank = draft.manifest["motifs"]
+    before = sum(length for pack in bank["packs"] for _, length in pack)
+    count = bank["num_motifs"] * bank["block_size"]
+    draft.sections["motifs"] = b"\1" * count + draft.sections["motifs"][before:]
+    bank |= {"dtype": dtype, "packs": [[[0, count]]]}
+
+
+def whole_without_scales(draft: Draft) -> None:
+    one_plane(draft, "int8")
+    del draft.manifest["motifs"]["scales"]
+    draft.sections["motifs"] = draft.sections["motifs"][:-12]
+
+
+def scale_without_scales(draft: Draft) -> None:
+    """1 for a tensor, though there are none; everything else is right."""
+    del draft.manifest["motifs"]["scales"]
+    draft.sections["motifs"] = draft.sections["motifs"][:-12]
+    resum(draft)
+    draft.tensor("first")["scales"] = 1
 
 
 def no_blocks(draft: Draft) -> None:
@@ -137,6 +168,7 @@ def claims() -> Files:
     for weights in (10**7, 10**9, 10**15):
         yield f"{weights} weights of one motif", one_motif(weights)
         yield f"{weights} weights, and their streams", one_motif(weights, streams=True)
+    yield "10**7 weights and as many scales", as_many_scales(10**7)
     yield "100 tensors of 10**6 weights of one motif", many(100, 10**6)
     draft = Draft.of(BASE)
     yield "a header for more than there is", draft.file(size=draft.size() + 8)
@@ -147,6 +179,17 @@ def one_motif(weights: int, *, streams: bool = False) -> bytes:
     draft = written([0.5], [("a", [weights], [])], block_size=1)
     draft.manifest["tensors"][0]["streams"] = [[0, 0]] * num_streams
     return draft.file(size=640 if weights > 10**7 else 648)
+
+
+def as_many_scales(weights: int) -> bytes:
+    """Under the header for the weights alone, which is the least."""
+    draft = written([0.5], [("a", [weights], [])], block_size=1)
+    draft.manifest["tensors"][0]["scales"] = weights
+    sizes = [min(2**20, weights - start) for start in range(0, weights, 2**20)]
+    planes = [zlib.compress(b"\x3f" * size, 9) for size in sizes]
+    draft.manifest["motifs"]["scales"] = [[[32, len(plane)]] * 4 for plane in planes]
+    draft.sections["motifs"] += b"".join(plane * 4 for plane in planes)
+    return draft.file(size=640)
 
 
 def many(tensors: int, weights: int) -> bytes:

@@ -52,7 +52,8 @@ def _tensors(report: SaveReport) -> Table:
 def _stored(tensor: TensorReport) -> str:
     if tensor.stored == "same":
         return tensor.why
-    return f"{tensor.stored} ({tensor.why})" if tensor.why else tensor.stored
+    stored = tensor.stored + (f", {tensor.num_scales:,} scales" * (tensor.num_scales > 1))
+    return f"{stored} ({tensor.why})" if tensor.why else stored
 
 
 def _sections(report: SaveReport) -> Table:

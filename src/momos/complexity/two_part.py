@@ -7,10 +7,10 @@ uses, codes the exponents of the others, and codes frequent motifs shorter.
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Integer
+from jaxtyping import Float, Int8, Integer
 from torch import Tensor
 
-from momos.complexity.codes import elias_delta_bits, kt_from_counts
+from momos.complexity.codes import elias_delta_bits, kt_code, kt_from_counts
 from momos.complexity.views import float_code
 
 
@@ -29,16 +29,20 @@ class TwoPart:
 
 
 def two_part_code(
-    motif_values: Float[Tensor, "k s"], indices: Integer[Tensor, " m"], *, num_motifs: int
+    motif_values: Float[Tensor, "k s"] | Int8[Tensor, "k s"],
+    indices: Integer[Tensor, " m"],
+    *,
+    num_motifs: int,
 ) -> TwoPart:
     """The length of a mosaic whose decoder knows the dtype of its motifs and nothing else.
 
     sizes: block size, used motifs and blocks, each n as Elias's delta code of n + 1.
-    dictionary: the used motifs, in their order, by `float_code`.
+    dictionary: the used motifs, in their order, by `float_code`; whole ones as bytes by the
+        Krichevsky–Trofimov code.
     mosaic: the indices into that dictionary, by the Krichevsky–Trofimov code.
 
     Raises:
-        TypeError: if the motifs are not floating point, or the indices not integers.
+        TypeError: if the motifs are neither floating point nor int8, or the indices not integers.
         ValueError: if there are not `num_motifs` motifs, or an index names none of them.
     """
     if motif_values.ndim != 2 or len(motif_values) != num_motifs:
@@ -49,7 +53,7 @@ def two_part_code(
     used = usage.nonzero()[:, 0]
     motifs = motif_values.detach()[used.to(motif_values.device)]
     return TwoPart(
-        dictionary=float_code(motifs),
+        dictionary=_dictionary(motifs),
         mosaic=kt_from_counts(usage[used]) if len(used) else 0.0,
         sizes=sum(
             elias_delta_bits(size + 1)
@@ -57,6 +61,12 @@ def two_part_code(
         ),
         num_used=len(used),
     )
+
+
+def _dictionary(motifs: Tensor) -> float:
+    if motifs.dtype == torch.int8:
+        return kt_code(motifs.contiguous().view(torch.uint8), alphabet=256)
+    return float_code(motifs)
 
 
 def _usage(indices: Tensor, num_motifs: int) -> Tensor:

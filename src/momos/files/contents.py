@@ -41,6 +41,7 @@ class Contents:
         """Bytes in memory of all that the file will hold, blocks padded."""
         mosaic = self.mosaic
         bank = mosaic.num_motifs * 8 + mosaic.motifs.nbytes if mosaic else 0
+        bank += sum(scale.nbytes for scale in (mosaic and mosaic.scales) or ())
         size = mosaic.layout.block_size if mosaic else 1
         return bank + sum(record.padded_bytes(size) for record in self.records)
 

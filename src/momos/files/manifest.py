@@ -24,6 +24,7 @@ DTYPES = {
 }
 GROWTH = 64  # the manifest grows at most this many times when it is inflated,
 LEAST_GROWTH = 1 << 16  # or to this many bytes
+SCALE_BYTES = 4
 
 Coded = tuple[int, int]  # the rate of a stream or plane, and its length in bytes
 Packs = tuple[tuple[Coded, ...], ...]  # of each pack, its planes
@@ -38,6 +39,7 @@ class Record:
     shape: tuple[int, ...] = ()
     dtype: torch.dtype = torch.float32
     streams: tuple[Coded, ...] = ()
+    num_scales: int = 1  # of blocks, where there are scales
     distortion: float | None = None
     same_as: str = ""
     why: str = ""
@@ -68,13 +70,15 @@ class Bank:
     dtype: torch.dtype
     packs: Packs
     scales: Packs | None = None
+    num_scales: int = 0
     significant: int = 0
     usage: tuple[Coded, ...] = ()
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of motifs and usage in memory."""
-        return self.num_motifs * (self.block_size * self.dtype.itemsize + 8)
+        """Bytes of motifs, usage and scales in memory."""
+        motif_bytes = self.block_size * self.dtype.itemsize
+        return self.num_motifs * (motif_bytes + 8) + SCALE_BYTES * self.num_scales
 
 
 @dataclass(frozen=True)
@@ -159,6 +163,8 @@ def _record(record: Record) -> dict[str, Any]:
     value |= {"shape": record.shape, "dtype": name_of(record.dtype)}
     if record.stored == "blocks":
         value["streams"] = record.streams
+        if record.num_scales > 1:
+            value["scales"] = record.num_scales
     if record.distortion is not None:
         value["distortion"] = record.distortion
     if record.why:

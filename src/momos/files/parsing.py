@@ -47,15 +47,13 @@ def read_manifest(section: bytes) -> Manifest:
         raise ValueError(f"must hold at most {most} bytes of JSON, got more")
     fields = Fields(_json(text), "the manifest")
     about = Fields(fields.any("motifs"), "'motifs'") if "motifs" in fields else None
-    block_size = about.whole("block_size", least=1) if about else None
-    records = _records(fields, block_size)
+    records = _records(fields, about)
     sha256 = fields.text("sha256")
     if not re.fullmatch("[0-9a-f]{64}", sha256):
         raise ValueError(f"'sha256' must be 64 hexadecimal digits, got {short_of(sha256)}")
-    blocks = sum(record.stored == "blocks" for record in records)
     return Manifest(
         records=records,
-        bank=_bank(about, blocks) if about else None,
+        bank=_bank(about, records) if about else None,
         dense=_dense(fields, records),
         sha256=sha256,
         config=Fields(fields.any("config"), "'config'").value
@@ -66,14 +64,17 @@ def read_manifest(section: bytes) -> Manifest:
     )
 
 
-def _bank(fields: Fields, num_tensors: int) -> Bank:
-    if not num_tensors:
+def _bank(fields: Fields, records: tuple[Record, ...]) -> Bank:
+    counts = [record.num_scales for record in records if record.stored == "blocks"]
+    if not counts:
         raise ValueError("where there are motifs, a tensor must be blocks")
     block_size = fields.whole("block_size", least=1)
     num_motifs = fields.whole("num_motifs", least=1, most=MOST_SYMBOLS)
-    dtype = fields.dtype("dtype")
-    if dtype not in BLOCK_DTYPES:
-        raise ValueError(f"'dtype' of motifs must be a floating one, got {dtype}")
+    dtype, scaled = fields.dtype("dtype"), "scales" in fields
+    if dtype not in BLOCK_DTYPES and not (dtype == torch.int8 and scaled):
+        raise ValueError(
+            f"'dtype' of motifs must be a floating one, or int8 with scales, got {dtype}"
+        )
     significant, usage = 0, ()
     if "usage" in fields:
         table = Fields(fields.any("usage"), "'usage'")
@@ -86,20 +87,17 @@ def _bank(fields: Fields, num_tensors: int) -> Bank:
         num_motifs=num_motifs,
         dtype=dtype,
         packs=fields.packs("packs", num_motifs * block_size, dtype),
-        scales=(
-            fields.packs("scales", num_tensors, torch.float32)
-            if "scales" in fields
-            else None
-        ),
+        scales=fields.packs("scales", sum(counts), torch.float32) if scaled else None,
+        num_scales=sum(counts) if scaled else 0,
         significant=significant,
         usage=usage,
     )
 
 
-def _records(fields: Fields, block_size: int | None) -> tuple[Record, ...]:
+def _records(fields: Fields, about: Fields | None) -> tuple[Record, ...]:
     records: dict[str, Record] = {}
     for row in fields.rows("tensors"):
-        record = _record(Fields(row, "a tensor"), block_size)
+        record = _record(Fields(row, "a tensor"), about)
         if record.name in records:
             raise ValueError(f"names must differ, got {record.name!r} twice")
         records[record.name] = record
@@ -113,7 +111,7 @@ def _records(fields: Fields, block_size: int | None) -> tuple[Record, ...]:
     return tuple(records.values())
 
 
-def _record(fields: Fields, block_size: int | None) -> Record:
+def _record(fields: Fields, about: Fields | None) -> Record:
     name = fields.text("name")
     fields.where = f"tensor {name!r}"
     stored = fields.text("stored")
@@ -131,7 +129,7 @@ def _record(fields: Fields, block_size: int | None) -> Record:
             f"'stored' of {fields.where} must be known, got {short_of(stored)}"
         )
     count = math.prod(shape)
-    if block_size is None or dtype not in BLOCK_DTYPES or not count:
+    if about is None or dtype not in BLOCK_DTYPES or not count:
         raise ValueError(
             f"{fields.where} cannot be blocks: no motifs, or not floating weights"
         )
@@ -140,11 +138,26 @@ def _record(fields: Fields, block_size: int | None) -> Record:
         "blocks",
         shape,
         dtype,
-        streams=fields.coded("streams", -(-count // block_size)),
+        streams=fields.coded("streams", -(-count // about.whole("block_size", least=1))),
+        num_scales=_num_scales(fields, shape, about),
         distortion=_distortion(fields),
         why=why,
         persistent=persistent,
     )
+
+
+def _num_scales(fields: Fields, shape: tuple[int, ...], about: Fields) -> int:
+    """How many scales a tensor of blocks has, if any tensor has."""
+    if "scales" not in fields:
+        return 1
+    if "scales" not in about:
+        raise ValueError(f"'scales' of {fields.where} must not be there without scales")
+    count = fields.whole("scales", least=1)
+    if count not in (1, *shape[:1]):
+        raise ValueError(
+            f"'scales' of {fields.where} must be 1 or its first dimension, got {count}"
+        )
+    return count
 
 
 def _shape(fields: Fields) -> tuple[int, ...]:

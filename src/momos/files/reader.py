@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int8
 from torch import Tensor
 
 from momos.blocks import PIECE
@@ -27,6 +27,7 @@ from momos.files.parsing import read_manifest
 from momos.files.progress import Progress, quiet
 from momos.files.sections import SectionFile
 from momos.mosaic import index_dtype, scaled
+from momos.scales import spread
 
 
 class MosaicFile:
@@ -146,7 +147,7 @@ class MosaicFile:
             )
 
     @cached_property
-    def motifs(self) -> Float[Tensor, "k s"]:
+    def motifs(self) -> Float[Tensor, "k s"] | Int8[Tensor, "k s"]:
         """The motifs, in their own dtype.
 
         Raises:
@@ -162,18 +163,18 @@ class MosaicFile:
         return flat.view(bank.num_motifs, bank.block_size)
 
     @cached_property
-    def scales(self) -> Float32[Tensor, " p"] | None:
+    def scales(self) -> tuple[Float32[Tensor, " c"], ...] | None:
         """What the motifs are multiplied by in each tensor of blocks, if by anything."""
         bank = self.bank
         if bank.scales is None:
             return None
         section = self.file.section("motifs")[num_packed(bank.packs) :]
-        scales = torch.empty(sum(1 for _ in self.manifest.of_kind("blocks")))
+        scales = torch.empty(bank.num_scales)
         with self.file.problems("motifs"):
             unpack_all(section, bank.scales, scales)
             if not bool((torch.isfinite(scales) & (scales > 0)).all()):
                 raise ValueError("scales must be finite and above 0")
-        return scales
+        return scales.split([r.num_scales for r in self.manifest.of_kind("blocks")])
 
     @property
     def bank(self) -> Bank:
@@ -212,12 +213,14 @@ class MosaicFile:
         )
 
     def _blocks(self, record: Record) -> Iterator[Tensor]:
-        left, scale = record.num_weights, self._scale_of[record.name]
+        start, count, scale = 0, record.num_weights, self._scale_of[record.name]
         for indices in self.indices(record):
             for part in indices.split(PIECE):
-                flat = self.motifs.index_select(0, part.int()).view(-1)[:left]
-                left -= len(flat)
-                yield scaled(flat, scale, record.dtype)
+                flat = self.motifs.index_select(0, part.int()).view(-1)[: count - start]
+                stop = start + len(flat)
+                own = None if scale is None else spread(scale, count, start, stop)
+                yield scaled(flat, own, record.dtype)
+                start = stop
 
     def _dense(self, record: Record) -> Iterator[Tensor]:
         start = self._positions[record.name]

@@ -18,7 +18,8 @@ class TensorReport:
     """One tensor of a file.
 
     `length` is in bits: of its streams, or its share of the packs that it lies in.
-    `num_blocks` and `num_motifs` (how many different ones it uses) are 0 if it is not blocks;
+    `num_blocks` and `num_motifs` (how many different ones it uses) are 0 if it is not blocks,
+    `num_scales` if it is not blocks or the file has no scales;
     `distortion` is None if it was not recorded.
     """
 
@@ -30,6 +31,7 @@ class TensorReport:
     num_weights: int
     num_blocks: int
     num_motifs: int
+    num_scales: int
     length: float
     distortion: float | None
 
@@ -91,7 +93,7 @@ def report_on(file: MosaicFile, mosaic: Mosaic | None) -> SaveReport:
     bits_of_dense = _bits_of_dense(manifest)
     tensors = []
     for record in manifest.records:
-        used = blocks = 0
+        used = blocks = scales = 0
         length = 0.0
         if record.stored == "dense":
             length = record.num_weights * bits_of_dense[record.dtype]
@@ -100,6 +102,7 @@ def report_on(file: MosaicFile, mosaic: Mosaic | None) -> SaveReport:
             blocks = place.num_blocks
             length = 8.0 * num_packed((record.streams,))
             used = _num_different(mosaic.indices[place.start : place.stop])
+            scales = record.num_scales if mosaic.scales else 0
         tensors.append(
             TensorReport(
                 name=record.name,
@@ -110,6 +113,7 @@ def report_on(file: MosaicFile, mosaic: Mosaic | None) -> SaveReport:
                 num_weights=record.num_weights if record.stored != "same" else 0,
                 num_blocks=blocks,
                 num_motifs=used,
+                num_scales=scales,
                 length=length,
                 distortion=record.distortion,
             )

@@ -84,7 +84,7 @@ def _write_bank(writer: _Writer, contents: Contents) -> tuple[Bank | None, Model
     packs = list(in_parallel(pack, split(mosaic.motifs.cpu().reshape(-1))))
     scales = None
     if mosaic.scales is not None:
-        scales = [pack(part) for part in split(mosaic.scales.cpu())]
+        scales = [pack(part) for part in split(torch.cat(mosaic.scales).cpu())]
     writer.section("motifs", bytes_of([*packs, *(scales or [])]))
     usage = mosaic.usage().cpu()
     table = choose_usage_table(usage)
@@ -96,6 +96,7 @@ def _write_bank(writer: _Writer, contents: Contents) -> tuple[Bank | None, Model
         dtype=mosaic.motifs.dtype,
         packs=lengths(packs),
         scales=lengths(scales) if scales is not None else None,
+        num_scales=sum(map(len, mosaic.scales or ())),
         significant=table.significant if table else 0,
         usage=tuple(map(coded, streams)),
     )
@@ -130,8 +131,17 @@ def _write_mosaic(
         place.name: tuple(next(left) for _ in range(-(-place.num_blocks // STREAM_SYMBOLS)))
         for place in mosaic.layout.placements
     }
+    counts = {
+        place.name: len(scale)
+        for place, scale in zip(mosaic.layout.placements, mosaic.scales or (), strict=False)
+    }
     return tuple(
-        replace(record, streams=own.get(record.name, ())) for record in contents.records
+        replace(
+            record,
+            streams=own.get(record.name, ()),
+            num_scales=counts.get(record.name, 1),
+        )
+        for record in contents.records
     )
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from momos.complexity import Control, factors, symmetry_slack, two_part_code
-from momos.description import description_length
+from momos.description import description_length, scales_length
 from momos.files.parallel import in_parallel
 from momos.files.progress import Progress, quiet
 from momos.measures.accumulators import QubdPlanes
@@ -244,7 +244,6 @@ def _of_mosaic(weights: Weights) -> list[Row]:
     two_part = two_part_code(
         mosaic.motifs, mosaic.indices.int(), num_motifs=mosaic.num_motifs
     )
-    scales = 0 if mosaic.scales is None else 32 * len(mosaic.scales)
     found = [
         (
             "mosaic, bound",
@@ -252,7 +251,11 @@ def _of_mosaic(weights: Weights) -> list[Row]:
             "k·s·q + m·ceil(log2 k) (arXiv 2602.14896)",
         ),
         ("mosaic, entropy", lengths.entropy, "motifs, m·H(usage), and the table of usage"),
-        ("mosaic, two-part", two_part.total + scales, "used motifs, then indices, both KT"),
+        (
+            "mosaic, two-part",
+            two_part.total + scales_length(mosaic),
+            "used motifs, then indices, both KT",
+        ),
     ]
     if weights.file is not None:
         about = "all of the file: names, dense tensors and checksums too"
