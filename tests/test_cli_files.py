@@ -69,7 +69,8 @@ def test_options_reach_the_mosaic(checkpoint, tmp_path):
         *("compress", checkpoint, tmp_path / "x.momos", "--block-size", "3"),
         *("--capacity", "0.1", "--selection", "distinct", "--no-zero-motif", "--seed", "5"),
         *("--include", "2.*", "--include", "0.*", "--exclude", "*.bias"),
-        *("--motif-dtype", "bfloat16", "--per-tensor-scale", "--json"),
+        *("--scales", "channel", "--rate-weight", "0.25", "--bits", "5", "--min-ndim", "2"),
+        *("--dense-dtype", "bfloat16", "--json"),
     )
     assert done.exit_code == 0, done.output
     found = momos.load(tmp_path / "x.momos").mosaic
@@ -81,9 +82,14 @@ def test_options_reach_the_mosaic(checkpoint, tmp_path):
         seed=5,
         include=("2.*", "0.*"),
         exclude=("*.bias",),
+        min_ndim=2,
+        scales="channel",
+        rate_weight=0.25,
+        bits=5,
+        dense_dtype="bfloat16",
     )
-    assert found.motifs.dtype == torch.bfloat16
-    assert found.scales is not None
+    assert found.motifs.dtype == torch.int8
+    assert list(map(len, found.scales)) == [8, 30]
     assert json.loads(done.stdout)["config"]["capacity"] == 0.1
 
 
@@ -142,6 +148,8 @@ def test_what_is_no_momos_file_is_told_in_one_line(command, checkpoint, tmp_path
         (["compress", "net.safetensors", "net.safetensors"], 1, "written beside"),
         (["compress", "net.safetensors", "x.momos", "--include", "q"], 1, "got none for"),
         (["compress", "net.safetensors", "x.momos", "--capacity", "2"], 1, "at most 1"),
+        (["compress", "net.safetensors", "x.momos", "--bits", "9"], 1, "2 to 8, 16 or 32"),
+        (["compress", "net.safetensors", "x.momos", "--scales", "all"], 2, "scales"),
         (["compress", "net.txt", "x.momos"], 1, "a checkpoint must be"),
         (["compress", "net.safetensors", "x.momos", "--block-size", "0"], 2, "block-size"),
         (["compress", "net.safetensors"], 2, "OUTPUT.momos"),
@@ -171,7 +179,7 @@ def test_an_interrupt_leaves_nothing_and_exits_with_130(checkpoint, tmp_path, mo
     def interrupt(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("momos.compression.searcher", interrupt)
+    monkeypatch.setattr("momos.compression.assigning.searcher", interrupt)
     done = invoke("compress", checkpoint, tmp_path / "x.momos")
     assert done.exit_code == 130
     assert [path.name for path in tmp_path.iterdir()] == ["net.safetensors"]

@@ -2,9 +2,8 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-import torch
 import typer
 from rich.console import Console
 
@@ -12,13 +11,12 @@ import momos
 from momos.cli.outcome import told
 from momos.cli.progress import bars
 from momos.cli.tables import show
-from momos.config import Selection
+from momos.config import DenseDtype, Scales, Selection
 
 MosaicPath = Annotated[
     Path, typer.Argument(metavar="FILE.momos", help="A file that momos wrote.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-MotifDtype = Literal["float16", "bfloat16", "float32", "float64"]
 
 
 def compress(
@@ -51,15 +49,33 @@ def compress(
         list[str] | None,
         typer.Option(help="Tensors of these names stay dense: a pattern as '*bias'."),
     ] = None,
-    motif_dtype: Annotated[
-        MotifDtype | None, typer.Option(help="Round motifs to this; else as the weights.")
-    ] = None,
-    per_tensor_scale: Annotated[
-        bool,
+    min_ndim: Annotated[
+        int,
+        typer.Option(min=0, help="Tensors of fewer dimensions stay dense; 2 keeps biases."),
+    ] = 1,
+    scales: Annotated[
+        Scales,
         typer.Option(
-            "--per-tensor-scale", help="Compare blocks relative to their tensor's scale."
+            help="Compare blocks relative to their tensor's or output channel's scale."
         ),
-    ] = False,
+    ] = "none",
+    rate_weight: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Squared error that a bit of the mosaic may cost; 0.1 makes it shorter.",
+        ),
+    ] = 0.0,
+    bits: Annotated[
+        int,
+        typer.Option(
+            help="Of a motif value: 32 (as the weights), 16 (float16), 2 to 8 (whole)."
+        ),
+    ] = 32,
+    dense_dtype: Annotated[
+        DenseDtype,
+        typer.Option(help="Round wider tensors that stay dense to this; float32: none."),
+    ] = "float32",
     zero_motif: Annotated[bool, typer.Option(help="Motif 0 is all zeros.")] = True,
     seed: Annotated[int, typer.Option(min=0, help="Of the choice of motifs.")] = 0,
     as_json: AsJson = False,
@@ -77,15 +93,13 @@ def compress(
             exclude=tuple(exclude or ()),
             zero_motif=zero_motif,
             seed=seed,
+            min_ndim=min_ndim,
+            scales=scales,
+            rate_weight=rate_weight,
+            bits=bits,
+            dense_dtype=dense_dtype,
         )
-        report = momos.compress(
-            source,
-            output,
-            config,
-            motif_dtype=getattr(torch, motif_dtype) if motif_dtype else None,
-            per_tensor_scale=per_tensor_scale,
-            progress=progress,
-        )
+        report = momos.compress(source, output, config, progress=progress)
     _print(report, as_json)
 
 

@@ -1,0 +1,102 @@
+"""From a checkpoint on disk to a small file, without data and without training.
+
+Tensors are read piece by piece, so that memory holds the indices and little else.
+"""
+
+import os
+from dataclasses import replace
+
+import torch
+
+from momos.blocks import Layout
+from momos.compression.assigning import assign
+from momos.compression.banks import choose_banks, in_steps, rate_weight_of, stored_motifs
+from momos.compression.dense import check_dense, chosen_of, read_dense, why_dense
+from momos.compression.weights import Weights, measured_scales
+from momos.config import MosaicConfig
+from momos.files.atomic import refuse_same
+from momos.files.contents import Contents
+from momos.files.manifest import Record
+from momos.files.progress import Progress, quiet
+from momos.files.report import SaveReport
+from momos.files.saving import save_contents
+from momos.mosaic import Mosaic
+from momos.sources import Source, open_source
+
+
+def compress(
+    source: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    config: MosaicConfig,
+    *,
+    progress: Progress = quiet,
+) -> SaveReport:
+    """Makes the checkpoint at `source` a mosaic and writes it to `path`.
+
+    A checkpoint is a safetensors file, a Hugging Face folder of them, or what torch.save wrote.
+    All floating tensors that `config` chooses become blocks, running statistics and single
+    numbers excepted. The report says what became of every tensor.
+
+    - `scales` divides each tensor, or output channel, by the root of its mean square before
+      blocks are compared, so that small tensors are not lost among large ones.
+    - `rate_weight` moves motifs to the means of their blocks and drops those that none wants.
+    - `bits` of 2 to 8 makes motifs whole numbers; their step, the one of some tried that loses
+      least by usage, becomes part of the scales.
+    - `dense_dtype` rounds floating tensors of wider dtypes that stay dense, running statistics
+      included; they keep their dtype. "float32" leaves all as they are.
+
+    Raises:
+        FormatError: if `source` is damaged or not a checkpoint.
+        ValueError: if no tensor is chosen, a weight is not finite, or values do not fit what
+            they are stored in; names the tensor.
+        OSError: if a file cannot be read or written.
+    """
+    refuse_same(source, path)
+    opened = open_source(source)
+    weights = _weights(opened, config, progress)
+    rate_weight = rate_weight_of(weights, config, progress)
+    banks = list(choose_banks(weights, config, rate_weight, progress))
+    motifs, step = stored_motifs(banks, config, weights.layout.dtype)
+    if step is not None:
+        weights, rate_weight = in_steps(weights, step), rate_weight / step / step
+    indices, distortions = assign(weights, banks, motifs, rate_weight, progress)
+    mosaic = Mosaic(motifs, indices, weights.layout, weights.scales, config)
+    del indices
+    contents = Contents(
+        records=_records(opened, distortions, config),
+        mosaic=mosaic,
+        read=lambda name, start, stop: read_dense(
+            opened.tensors[name], config, start, stop
+        ),
+        metadata=opened.metadata,
+    )
+    return replace(save_contents(contents, path, progress), left_out=opened.left_out)
+
+
+def _weights(source: Source, config: MosaicConfig, progress: Progress) -> Weights:
+    chosen = chosen_of(source, config)
+    check_dense(source, config, progress)
+    layout = Layout.cut(config.block_size, ((t.name, t.shape, t.dtype) for t in chosen))
+    dtype = layout.dtype
+    if config.scales != "none" or config.rate_weight or config.bits <= 8:
+        dtype = torch.promote_types(dtype, torch.float32)
+    weights = Weights(source.tensors, layout, dtype)
+    if config.scales == "none":
+        return weights
+    return weights.scaled(measured_scales(weights, config.scales, progress))
+
+
+def _records(
+    source: Source, distortions: dict[str, float], config: MosaicConfig
+) -> tuple[Record, ...]:
+    return tuple(
+        Record(
+            name,
+            "blocks" if name in distortions else "dense",
+            tensor.shape,
+            tensor.dtype,
+            distortion=distortions.get(name),
+            why=why_dense(tensor, config),
+        )
+        for name, tensor in source.tensors.items()
+    ) + tuple(Record(name, "same", same_as=first) for name, first in source.aliases.items())

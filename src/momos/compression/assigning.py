@@ -1,0 +1,81 @@
+"""Giving every block of a checkpoint its motif."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from momos.assign import searcher
+from momos.assign.rated import rated_searcher
+from momos.compression.banks import Bank
+from momos.compression.weights import Piece, Weights
+from momos.files.progress import Progress
+from momos.mosaic import index_dtype, scaled
+from momos.projection import keep_held
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """The motifs of one group, the number of the first, and how blocks find theirs."""
+
+    first: int
+    motifs: Tensor
+    search: Callable[[Tensor], Tensor]
+
+
+def assign(
+    weights: Weights,
+    banks: Sequence[Bank],
+    motifs: Tensor,
+    rate_weight: float,
+    progress: Progress,
+) -> tuple[Tensor, dict[str, float]]:
+    """Which of `motifs`, those of all banks as they are stored, each block is.
+
+    And each tensor's distortion.
+    """
+    layout, rows = weights.layout, _rows_of(weights, banks, motifs, rate_weight)
+    indices = torch.empty(layout.num_blocks, dtype=index_dtype(len(motifs)))
+    distortions = dict.fromkeys((place.name for place in layout.placements), 0.0)
+    for piece in weights.pieces():
+        own = rows[piece.place.name]
+        found = own.search(weights.blocks(piece)).int()
+        if piece.scale is None and not rate_weight:
+            keep_held(piece.flat, found, own.motifs)
+        found += own.first
+        indices[piece.row : piece.row + len(found)] = found.to(indices.dtype)
+        distortions[piece.place.name] += _distortion(piece, motifs, found)
+        progress("assigning", piece.row + len(found), layout.num_blocks)
+    return indices, distortions
+
+
+def _rows_of(
+    weights: Weights, banks: Sequence[Bank], motifs: Tensor, rate_weight: float
+) -> dict[str, _Rows]:
+    """The rows that the blocks of each tensor may use."""
+    found = {}
+    for bank, stop in zip(
+        banks, accumulate(len(bank.motifs) for bank in banks), strict=True
+    ):
+        first = stop - len(bank.motifs)
+        own = motifs[first:stop].to(weights.dtype)
+        if rate_weight and bank.usage is not None:
+            search = rated_searcher(own, bank.usage, rate_weight)
+        else:
+            search = searcher(own)
+        found |= dict.fromkeys((p.name for p in bank.places), _Rows(first, own, search))
+    return found
+
+
+def _distortion(piece: Piece, motifs: Tensor, indices: Tensor) -> float:
+    values = motifs.index_select(0, indices).view(-1)[: len(piece.flat)]
+    values = scaled(values, piece.scale, piece.place.dtype)
+    if not bool(torch.isfinite(values).all()):
+        raise ValueError(
+            f"motifs must fit the {piece.place.dtype} of tensor {piece.place.name!r}, got "
+            f"{float(motifs.abs().max())}"
+        )
+    difference = piece.flat.double() - values.double()
+    return float(difference.square().sum())

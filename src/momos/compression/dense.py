@@ -1,0 +1,98 @@
+"""Which tensors of a checkpoint stay dense, why, and what they are rounded to."""
+
+import torch
+from torch import Tensor
+
+from momos.blocks import DTYPES, matches
+from momos.codec import PACK_VALUES
+from momos.config import MosaicConfig
+from momos.files.contents import EMPTY, LEFT_OUT
+from momos.files.progress import Progress
+from momos.sources import STATISTICS, Source, SourceTensor
+
+LEAST_NDIM = 1  # of blocks, where the config does not say
+
+
+def chosen_of(source: Source, config: MosaicConfig) -> list[SourceTensor]:
+    """The tensors that become blocks.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    chosen = [t for t in source.tensors.values() if not _why_not(t, config)]
+    if not chosen:
+        raise ValueError(
+            f"at least one floating tensor must be chosen, got none for "
+            f"include={config.include}, exclude={config.exclude}, "
+            f"min_ndim={_least_ndim(config)} among {len(source.tensors)} tensors of "
+            f"{source.path}"
+        )
+    return chosen
+
+
+def why_dense(tensor: SourceTensor, config: MosaicConfig) -> str:
+    """Why a tensor does not become blocks, and what it is rounded to; nothing if it does."""
+    why = _why_not(tensor, config)
+    if why and rounded_dtype(tensor, config) is not None:
+        return f"{why}, rounded to {config.dense_dtype}"
+    return why
+
+
+def _why_not(tensor: SourceTensor, config: MosaicConfig) -> str:
+    if not tensor.num_weights:
+        return EMPTY
+    if tensor.dtype not in DTYPES:
+        return "not of a floating dtype"
+    if matches(tensor.name, STATISTICS):
+        return "running statistics"
+    if not matches(tensor.name, config.include) or matches(tensor.name, config.exclude):
+        return LEFT_OUT
+    if len(tensor.shape) < (least := _least_ndim(config)):
+        return f"fewer than {least} dimensions" if least > 1 else "a single number"
+    return ""
+
+
+def _least_ndim(config: MosaicConfig) -> int:
+    return LEAST_NDIM if config.min_ndim is None else config.min_ndim
+
+
+def rounded_dtype(tensor: SourceTensor, config: MosaicConfig) -> torch.dtype | None:
+    """What the values of a dense tensor are rounded to, if it is of a wider floating dtype."""
+    dtype = getattr(torch, config.dense_dtype)
+    if dtype == torch.float32 or tensor.dtype not in DTYPES:
+        return None
+    return dtype if tensor.dtype.itemsize > dtype.itemsize and tensor.num_weights else None
+
+
+def read_dense(tensor: SourceTensor, config: MosaicConfig, start: int, stop: int) -> Tensor:
+    """The values of a dense tensor from `start` to `stop`, rounded, in its own dtype.
+
+    Raises:
+        ValueError: if a number becomes infinite by rounding; names the tensor.
+    """
+    values = tensor.read(start, stop)
+    dtype = rounded_dtype(tensor, config)
+    if dtype is None:
+        return values
+    rounded = values.to(dtype).to(values.dtype)
+    lost = torch.isinf(rounded) & torch.isfinite(values)
+    if bool(lost.any()):
+        raise ValueError(
+            f"dense tensors must fit {config.dense_dtype}, got "
+            f"{float(values[lost].abs().max())} in tensor {tensor.name!r}"
+        )
+    return rounded
+
+
+def check_dense(source: Source, config: MosaicConfig, progress: Progress) -> None:
+    """Refuses dense tensors that do not fit what they are rounded to, before long work."""
+    dense = [
+        tensor
+        for tensor in source.tensors.values()
+        if _why_not(tensor, config) and rounded_dtype(tensor, config) is not None
+    ]
+    for number, tensor in enumerate(dense, start=1):
+        for start in range(0, tensor.num_weights, PACK_VALUES):
+            stop = min(start + PACK_VALUES, tensor.num_weights)
+            read_dense(tensor, config, start, stop)
+        progress("checking dense tensors", number, len(dense))

@@ -1,0 +1,118 @@
+"""The chosen tensors of a checkpoint as blocks, read piece by piece."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Float32, Float64, Int
+from torch import Tensor, nn
+
+from momos.blocks import PIECE, Layout, Placement
+from momos.config import Scales
+from momos.files.progress import Progress
+from momos.scales import channels_between, num_scales, rounded_roots, spread
+from momos.sources import SourceTensor
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Weights of successive blocks of one tensor, and the scale of each of them or of all."""
+
+    number: int
+    place: Placement
+    row: int
+    start: int
+    flat: Tensor
+    scale: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """Tensors as blocks of `dtype`, divided by their scales where there are any."""
+
+    tensors: Mapping[str, SourceTensor]
+    layout: Layout
+    dtype: torch.dtype
+    scales: tuple[Float32[Tensor, " c"], ...] | None = None
+
+    def scaled(self, scales: tuple[Float32[Tensor, " c"], ...]) -> "Weights":
+        """The same tensors, relative to `scales`."""
+        return replace(self, scales=scales)
+
+    def only(self, places: Sequence[Placement]) -> "Weights":
+        """Some of the tensors, as blocks of their own numbering."""
+        layout = Layout.cut(
+            self.layout.block_size, ((p.name, p.shape, p.dtype) for p in places)
+        )
+        names = [place.name for place in self.layout.placements]
+        own = None
+        if self.scales is not None:
+            scale_of = dict(zip(names, self.scales, strict=True))
+            own = tuple(scale_of[place.name] for place in places)
+        return Weights(self.tensors, layout, self.dtype, own)
+
+    def pieces(self) -> Iterator[Piece]:
+        """All weights, at most `PIECE` blocks of one tensor at a time."""
+        size = self.layout.block_size
+        for number, place in enumerate(self.layout.placements):
+            scale = None if self.scales is None else self.scales[number]
+            count = place.num_weights
+            for start in range(0, count, PIECE * size):
+                stop = min(start + PIECE * size, count)
+                flat = self.tensors[place.name].read(start, stop)
+                if not bool(torch.isfinite(flat).all()):
+                    raise ValueError(
+                        f"weights must be finite, got NaN or infinite ones in tensor "
+                        f"{place.name!r} (exclude it to store it as it is)"
+                    )
+                own = None if scale is None else spread(scale, count, start, stop)
+                yield Piece(number, place, place.start + start // size, start, flat, own)
+
+    def blocks(self, piece: Piece) -> Float[Tensor, "b s"]:
+        """The blocks of a piece, divided by their scale."""
+        size = self.layout.block_size
+        values = piece.flat.to(self.dtype)
+        if piece.scale is not None:
+            values = values / piece.scale.to(values.dtype)
+        return nn.functional.pad(values, (0, -len(values) % size)).view(-1, size)
+
+    def take(self, rows: Int[Tensor, " r"], progress: Progress) -> Float[Tensor, "r s"]:
+        """The blocks at `rows`, in their order."""
+        ordered, order = rows.sort()
+        taken = torch.empty(len(rows), self.layout.block_size, dtype=self.dtype)
+        for piece in self.pieces():
+            blocks = self.blocks(piece)
+            ends = torch.tensor([piece.row, piece.row + len(blocks)])
+            low, high = torch.searchsorted(ordered, ends).tolist()
+            taken[order[low:high]] = blocks[ordered[low:high] - piece.row]
+            progress("reading weights", piece.row + len(blocks), self.layout.num_blocks)
+        return taken
+
+
+def measured_scales(
+    weights: Weights, kind: Scales, progress: Progress
+) -> tuple[Float32[Tensor, " c"], ...]:
+    """The root mean square of each tensor or output channel, to 8 bits."""
+    return tuple(map(rounded_roots, mean_squares(weights, kind, progress)))
+
+
+def mean_squares(
+    weights: Weights, kind: Scales, progress: Progress
+) -> list[Float64[Tensor, " c"]]:
+    """The mean square of the weights of each tensor or output channel."""
+    places = weights.layout.placements
+    sums = [torch.zeros(num_scales(kind, p.shape), dtype=torch.float64) for p in places]
+    for piece in weights.pieces():
+        own, count = sums[piece.number], piece.place.num_weights
+        squares = piece.flat.double().square()
+        if len(own) == 1:
+            own += squares.sum()
+        else:
+            stop = piece.start + len(squares)
+            first, last, counts = channels_between(len(own), count, piece.start, stop)
+            channel = torch.arange(first, last).repeat_interleave(counts)
+            own.index_add_(0, channel, squares)
+        progress("measuring scales", piece.number + 1, len(places))
+    return [
+        own * len(own) / place.num_weights for place, own in zip(places, sums, strict=True)
+    ]
