@@ -1,0 +1,235 @@
+"""What learned motifs are compared with, on equal terms.
+
+Every treatment meets the same network, the same batches and the same optimizer. All keep
+parameters of one dimension and buffers, and round them to bfloat16 in the end, so that files
+differ by the treatment alone.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+import torch
+from torch import nn
+from torch.nn.utils import prune
+from torch.nn.utils.parametrize import register_parametrization
+
+import momos
+from momos.study.quantization import FakeQuantizer, settle_
+from momos.study.sizes import Levels, write
+
+Weight = tuple[nn.Module, str]
+
+
+class Treatment(Protocol):
+    """A way to train a network. `start` comes before the optimizer is made."""
+
+    def start(
+        self, network: nn.Module, total_steps: int, *, epochs: int, seed: int
+    ) -> None:
+        """Prepares the network for so many steps, in so many epochs of equal length."""
+
+    def after_step(self) -> None:
+        """To be called after each step of the optimizer."""
+
+    def finish(self) -> None:
+        """Leaves an ordinary network, which is what the file will hold."""
+
+    def file_bytes(self, network: nn.Module, folder: Path) -> int:
+        """Writes the finished network into the folder; the size of the file in bytes."""
+        ...
+
+
+def weights_of(network: nn.Module) -> dict[str, Weight]:
+    """Weights of two dimensions or more, by name: what treatments are about."""
+    return {
+        f"{prefix}.{name}".lstrip("."): (module, name)
+        for prefix, module in network.named_modules()
+        for name, weight in module.named_parameters(recurse=False)
+        if weight.ndim >= 2
+    }
+
+
+def round_leftovers_(network: nn.Module) -> None:
+    """Rounds parameters of one dimension and buffers to bfloat16, in place."""
+    with torch.no_grad():
+        for tensor in (*network.parameters(), *network.buffers()):
+            if tensor.is_floating_point() and tensor.ndim < 2:
+                tensor.copy_(tensor.bfloat16())
+
+
+@dataclass
+class Dense:
+    """Nothing but training; weights as they are, or rounded to bfloat16."""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    _network: nn.Module = field(init=False, repr=False)
+
+    def start(
+        self, network: nn.Module, total_steps: int, *, epochs: int, seed: int
+    ) -> None:
+        self._network = network
+
+    def after_step(self) -> None:
+        pass
+
+    def finish(self) -> None:
+        round_leftovers_(self._network)
+        if self.dtype == "bfloat16":
+            with torch.no_grad():
+                for weight in self._network.parameters():
+                    weight.copy_(weight.bfloat16())
+
+    def file_bytes(self, network: nn.Module, folder: Path) -> int:
+        return write(folder / "dense.bin", network)
+
+
+@dataclass
+class QuantizeAware:
+    """Quantization-aware training of weights: symmetric levels, straight-through.
+
+    `bits` give 2^bits − 1 levels, zero among them. A scale per output channel or per tensor is
+    the greatest weight's, or learned as in LSQ (Esser et al. 2020) from the scale of least
+    squared error. torchao was tried: its intx fake quantizers train linear layers and embeddings
+    only, which leaves out ResNet-20, and its 2 bits are the levels −2..1.
+    """
+
+    bits: int = 4
+    scale: Literal["max", "learned"] = "learned"
+    per: Literal["channel", "tensor"] = "channel"
+    _network: nn.Module = field(init=False, repr=False)
+    levels: dict[str, Levels] = field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.bits <= 8:
+            raise ValueError(f"bits must be 2 to 8, got {self.bits}")
+
+    def start(
+        self, network: nn.Module, total_steps: int, *, epochs: int, seed: int
+    ) -> None:
+        self._network = network
+        for module, name in weights_of(network).values():
+            weight = getattr(module, name).detach()
+            rows = len(weight) if self.per == "channel" else 1
+            quantizer = FakeQuantizer(
+                weight, rows, self.bits, learned=self.scale == "learned"
+            )
+            register_parametrization(module, name, quantizer)
+
+    def after_step(self) -> None:
+        pass
+
+    def finish(self) -> None:
+        self.levels = settle_(self._network)
+        round_leftovers_(self._network)
+
+    def file_bytes(self, network: nn.Module, folder: Path) -> int:
+        return write(folder / "quantized.bin", network, self.levels)
+
+
+@dataclass
+class Prune:
+    """Magnitude pruning over the whole network, on the cubic schedule of Zhu and Gupta (2017).
+
+    Sparsity grows in about 100 steps, between those shares of the training.
+    """
+
+    sparsity: float = 0.9
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    begin: float = 0.1
+    end: float = 0.7
+    _network: nn.Module = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sparsity < 1:
+            raise ValueError(f"sparsity must be above 0 and below 1, got {self.sparsity}")
+
+    def start(
+        self, network: nn.Module, total_steps: int, *, epochs: int, seed: int
+    ) -> None:
+        self._network = network
+        self._weights = list(weights_of(network).values())
+        self._num_weights = sum(getattr(*weight).numel() for weight in self._weights)
+        self._pruned = self._step = 0
+        self._first, self._last = int(self.begin * total_steps), int(self.end * total_steps)
+        self._every = max(1, (self._last - self._first) // 100)
+        for module, name in self._weights:
+            prune.identity(module, name)
+
+    def after_step(self) -> None:
+        self._step += 1
+        since = self._step - self._first
+        if since > 0 and self._step <= self._last and since % self._every == 0:
+            done = since / (self._last - self._first)
+            self._prune_to(self.sparsity * (1 - (1 - done) ** 3))
+
+    def finish(self) -> None:
+        self._prune_to(self.sparsity)
+        for module, name in self._weights:
+            prune.remove(module, name)
+        if self.dtype == "bfloat16":
+            with torch.no_grad():
+                for weight in self._network.parameters():
+                    weight.copy_(weight.bfloat16())
+        round_leftovers_(self._network)
+
+    def file_bytes(self, network: nn.Module, folder: Path) -> int:
+        return write(folder / "pruned.bin", network)
+
+    def _prune_to(self, sparsity: float) -> None:
+        more = round(sparsity * self._num_weights) - self._pruned
+        if more > 0:
+            prune.global_unstructured(
+                self._weights, pruning_method=prune.L1Unstructured, amount=more
+            )
+            self._pruned += more
+
+
+@dataclass
+class Sampled:
+    """The paper's MoMos: motifs drawn from the weights and projected onto, every epoch.
+
+    `bits` of a motif value in the file: 32, or 16 by rounding to bfloat16 in the end.
+    """
+
+    block_size: int = 2
+    capacity: float | None = None
+    num_motifs: int | None = None
+    bits: Literal[16, 32] = 16
+    _network: nn.Module = field(init=False, repr=False)
+
+    def start(
+        self, network: nn.Module, total_steps: int, *, epochs: int, seed: int
+    ) -> None:
+        self._network = network
+        self._config = momos.MosaicConfig(
+            block_size=self.block_size,
+            capacity=self.capacity,
+            num_motifs=self.num_motifs,
+            seed=seed,
+        )
+        self._projector = momos.Projector(
+            network, self._config, every=max(1, total_steps // epochs)
+        )
+
+    def after_step(self) -> None:
+        self._projector.step()
+
+    def finish(self) -> None:
+        motifs = self._projector.project().mosaic.motifs if self._left() else None
+        motifs = momos.Mosaic.of(self._network).motifs if motifs is None else motifs
+        if self.bits == 16:
+            momos.project_(self._network, self._config, motifs=motifs.bfloat16().float())
+        with torch.no_grad():
+            for buffer in self._network.buffers():
+                if buffer.is_floating_point():
+                    buffer.copy_(buffer.bfloat16())
+
+    def file_bytes(self, network: nn.Module, folder: Path) -> int:
+        return momos.save(network, folder / "sampled.momos").num_bytes
+
+    def _left(self) -> bool:
+        """Whether there were steps since the last projection."""
+        return (
+            self._projector.steps % self._projector.every != 0 or not self._projector.steps
+        )
