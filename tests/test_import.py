@@ -13,6 +13,7 @@ import momos
 NAMES = {
     "Checkpoint",
     "DescriptionLength",
+    "Folding",
     "FormatError",
     "Measurement",
     "Row",
@@ -31,6 +32,8 @@ NAMES = {
     "description_length",
     "distinct_motifs",
     "expand",
+    "fold_scales_",
+    "input_moments",
     "inspect",
     "kmeans_motifs",
     "kt_code",

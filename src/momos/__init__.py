@@ -23,9 +23,12 @@ from momos.files import inspect as inspect
 from momos.files import load as load
 from momos.files import load_ as load_
 from momos.files import save as save
+from momos.folding import Folding as Folding
+from momos.folding import fold_scales_ as fold_scales_
 from momos.measures import Measurement as Measurement
 from momos.measures import Row as Row
 from momos.measures import measure as measure
+from momos.moments import input_moments as input_moments
 from momos.mosaic import Mosaic as Mosaic
 from momos.motifs import distinct_motifs as distinct_motifs
 from momos.motifs import kmeans_motifs as kmeans_motifs
