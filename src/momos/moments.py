@@ -63,18 +63,7 @@ def input_moments(
             runs += 1
     if not runs:
         raise ValueError("batches must hold at least one, got none")
-    missed = [name for name, same in uses.items() if not any(use.calls for use in same)]
-    if missed:
-        raise ValueError(
-            f"weights must be reached by the batches, got no input for {', '.join(missed)} "
-            "(exclude them)"
-        )
-    moments = {}
-    for name, same in uses.items():
-        moments[name] = reduce(torch.add, [use.moment(runs) for use in same if use.calls])
-        if not bool(torch.isfinite(moments[name]).all()):
-            raise ValueError(f"inputs must have finite moments, got others for {name!r}")
-    return moments
+    return _added(uses, runs)
 
 
 class _Use:
@@ -131,6 +120,21 @@ def _chosen(
             f"got none for include={include}, exclude={exclude}"
         )
     return uses
+
+
+def _added(uses: dict[str, list[_Use]], runs: int) -> dict[str, Tensor]:
+    missed = [name for name, same in uses.items() if not any(use.calls for use in same)]
+    if missed:
+        raise ValueError(
+            f"weights must be reached by the batches, got no input for {', '.join(missed)} "
+            "(exclude them)"
+        )
+    moments = {}
+    for name, same in uses.items():
+        moments[name] = reduce(torch.add, [use.moment(runs) for use in same if use.calls])
+        if not bool(torch.isfinite(moments[name]).all()):
+            raise ValueError(f"inputs must have finite moments, got others for {name!r}")
+    return moments
 
 
 def _run(model: nn.Module, batch: Tensor | tuple | Mapping[str, Any]) -> None:
