@@ -124,3 +124,9 @@ def test_a_seed_fits_a_generator():
 def test_a_pattern_is_a_string(name):
     with pytest.raises(TypeError, match=f"{name} must hold patterns as strings, got 1"):
         MosaicConfig(num_motifs=2, **{name: [1]})
+
+
+@pytest.mark.parametrize("value", [-0.1, float("inf"), float("nan"), 10**400])
+def test_a_rate_weight_is_a_number_of_at_least_0(value):
+    with pytest.raises(ValueError, match="rate_weight must be at least 0 and finite"):
+        MosaicConfig(num_motifs=2, rate_weight=value)

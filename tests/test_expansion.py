@@ -53,6 +53,22 @@ def test_metadata_comes_back(tmp_path):
         assert file.metadata() == {"author": "me", "format": "pt"}
 
 
+def test_whole_motifs_and_scales_of_channels_come_back(tmp_path):
+    torch.manual_seed(0)
+    state = {"a": torch.randn(6, 50), "b": torch.randn(7, 3, 3).half(), "c": torch.randn(9)}
+    save_file(state, tmp_path / "a.safetensors")
+    config = momos.MosaicConfig(num_motifs=16, scales="channel", bits=4, rate_weight=0.1)
+    momos.compress(tmp_path / "a.safetensors", tmp_path / "a.momos", config)
+    momos.expand(tmp_path / "a.momos", tmp_path / "b.safetensors")
+    found, mosaic = load_file(tmp_path / "b.safetensors"), momos.load(tmp_path / "a.momos")
+    assert mosaic.mosaic is not None
+    assert mosaic.mosaic.scales is not None
+    assert sorted(map(len, mosaic.mosaic.scales)) == [1, 6, 7]
+    for name, tensor in mosaic.state_dict().items():
+        assert found[name].dtype == state[name].dtype
+        assert torch.equal(found[name], tensor)
+
+
 def test_every_value_is_aligned(tmp_path):
     _, path = saved(tmp_path)
     momos.expand(path, tmp_path / "x.safetensors")

@@ -220,6 +220,21 @@ def test_a_mosaic_has_its_own_lengths_first(path):
             assert found["mosaic, file"].value == 8 * path.stat().st_size
 
 
+def test_whole_motifs_have_lengths_too(path):
+    model = mosaic_network()
+    own = Mosaic.of(model)
+    motifs = torch.randint(-7, 8, own.motifs.shape, dtype=torch.int8)
+    scales = (torch.rand(20).bfloat16().float() + 1,)
+    mosaic = Mosaic(motifs, own.indices, own.layout, scales)
+    momos.save(mosaic, path)
+    lengths = momos.description_length(mosaic)
+    two_part = momos.complexity.two_part_code(motifs, mosaic.indices, num_motifs=20)
+    for x in (mosaic, momos.load(path), path):
+        found = momos.measure(x, measures="signs", controls=0)
+        assert found["mosaic, bound"].value == lengths.bound
+        assert found["mosaic, two-part"].value == two_part.total + 20 * 32
+
+
 def test_the_bits_per_weight_of_a_file_are_over_all_weights_in_it(path):
     momos.save(mosaic_network(), path)
     row = momos.measure(path, measures="signs", controls=0)["mosaic, file"]

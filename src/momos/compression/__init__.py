@@ -53,15 +53,7 @@ def compress(
     """
     refuse_same(source, path)
     opened = open_source(source)
-    weights = _weights(opened, config, progress)
-    rate_weight = rate_weight_of(weights, config, progress)
-    banks = list(choose_banks(weights, config, rate_weight, progress))
-    motifs, step = stored_motifs(banks, config, weights.layout.dtype)
-    if step is not None:
-        weights, rate_weight = in_steps(weights, step), rate_weight / step / step
-    indices, distortions = assign(weights, banks, motifs, rate_weight, progress)
-    mosaic = Mosaic(motifs, indices, weights.layout, weights.scales, config)
-    del indices
+    mosaic, distortions = _mosaic(opened, config, progress)
     contents = Contents(
         records=_records(opened, distortions, config),
         mosaic=mosaic,
@@ -71,6 +63,20 @@ def compress(
         metadata=opened.metadata,
     )
     return replace(save_contents(contents, path, progress), left_out=opened.left_out)
+
+
+def _mosaic(
+    source: Source, config: MosaicConfig, progress: Progress
+) -> tuple[Mosaic, dict[str, float]]:
+    """The mosaic of the chosen tensors, and the distortion of each."""
+    weights = _weights(source, config, progress)
+    rate_weight = rate_weight_of(weights, config, progress)
+    banks = list(choose_banks(weights, config, rate_weight, progress))
+    motifs, step = stored_motifs(banks, config, weights.layout.dtype)
+    if step is not None:
+        weights, rate_weight = in_steps(weights, step), rate_weight / step / step
+    indices, distortions = assign(weights, banks, motifs, rate_weight, progress)
+    return Mosaic(motifs, indices, weights.layout, weights.scales, config), distortions
 
 
 def _weights(source: Source, config: MosaicConfig, progress: Progress) -> Weights:
