@@ -25,6 +25,11 @@ from momos.files import load_ as load_
 from momos.files import save as save
 from momos.folding import Folding as Folding
 from momos.folding import fold_scales_ as fold_scales_
+from momos.learning import Bank as Bank
+from momos.learning import Reassign as Reassign
+from momos.learning import Reassignment as Reassignment
+from momos.learning import freeze_ as freeze_
+from momos.learning import parametrize_ as parametrize_
 from momos.measures import Measurement as Measurement
 from momos.measures import Row as Row
 from momos.measures import measure as measure

@@ -83,7 +83,7 @@ def kmeans_motifs(
     motifs = distinct_motifs(blocks, num_motifs, zero_motif=zero_motif, generator=generator)
     if len(motifs) < num_motifs:
         return motifs
-    if not len(_farthest(blocks, motifs, searcher(motifs), 1)):
+    if not len(farthest(blocks, motifs, 1)):
         return motifs  # every block is one of them
     if start == "kmeans++":
         motifs = _spread(blocks, motifs, zero_motif, generator)
@@ -193,13 +193,16 @@ def _lloyd(blocks: Tensor, motifs: Tensor, zero_motif: bool, ranks: Ranks) -> Te
     dead = (counts == 0).nonzero()[:, 0]
     dead = dead[dead >= int(zero_motif)]
     if len(dead):
-        far = _farthest(blocks, motifs, search, len(dead))
+        far = farthest(blocks, motifs, len(dead))
         moved[dead[: len(far)]] = far
     return moved
 
 
-def _farthest(blocks: Tensor, motifs: Tensor, search, count: int) -> Tensor:
-    """Different blocks, farthest from their motifs first, none that lies on its motif."""
+def farthest(
+    blocks: Float[Tensor, "m s"], motifs: Float[Tensor, "k s"], count: int
+) -> Float[Tensor, "c s"]:
+    """At most `count` different blocks, farthest from their motifs first, none that is one."""
+    search = searcher(motifs)
     best = blocks.new_zeros(0, dtype=torch.float64)
     rows = blocks[:0]
     for piece in blocks.split(PIECE):

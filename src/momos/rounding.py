@@ -44,9 +44,9 @@ def grid_step(
 def whole_steps(
     motifs: Float[Tensor, "k s"], step: Float[Tensor, ""], bits: int
 ) -> Float[Tensor, "k s"]:
-    """`motifs` in steps, rounded to whole numbers (halves to even) and clipped."""
+    """`motifs` in steps, rounded to whole numbers (halves to even; no −0) and clipped."""
     most = 2 ** (bits - 1) - 1
-    return (motifs / step).round().clamp(-most, most)
+    return (motifs / step).round().clamp(-most, most) + 0.0
 
 
 def _error(motifs: Tensor, usage: Tensor, step: Tensor, bits: int) -> float:

@@ -1,10 +1,12 @@
-"""Training a mosaic with Lightning's Trainer: one callback.
+"""Training a mosaic with Lightning's Trainer, each way by one callback.
 
 Lightning validates after the last batch of an epoch and before `on_train_epoch_end`, so the
 projection is done at the last batch: validation, checkpoints and the end of training all see
 projected weights.
 """
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, Literal
 
 import torch
@@ -20,7 +22,10 @@ except ModuleNotFoundError as error:
 
 from momos.config import MosaicConfig, check_whole
 from momos.description import description_length
+from momos.learning import Reassign, freeze_, parametrize_
+from momos.learning.bank import Learn
 from momos.measures import Measurement, measure
+from momos.mosaic import Mosaic
 from momos.projection import Projection, project_
 
 
@@ -75,12 +80,8 @@ class MosaicCallback(Callback):
             self._project(pl_module, on_epoch=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.projection is None:
-            return
-        mosaic = self.projection.mosaic
-        for name, child in pl_module.named_children():
-            if any(place.name.startswith(f"{name}.") for place in mosaic.layout.placements):
-                mosaic.within(name).remember_(child)
+        if self.projection is not None:
+            _remember_within(pl_module, self.projection.mosaic)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -111,6 +112,89 @@ class MosaicCallback(Callback):
             on_epoch=on_epoch,
             batch_size=1,
         )
+
+
+class LearnedMosaicCallback(Callback):
+    """Learns the motifs of the module: `parametrize_`, `Reassign` and `freeze_` at their times.
+
+    The module is parametrized when fitting begins, before its optimizers are made, and frozen when
+    training ends; the networks inside it are then mosaics of their own, ready to be saved, and
+    `mosaic` is that of the module. `schedule` are the settings of `Reassign` (`every`, `dense`,
+    `ramp`, `fixed`), its length is that of the training. How many blocks changed, motifs used and
+    the rate weight are logged as `mosaic/…`. A run resumed from a checkpoint is the same run;
+    checkpoints hold the parametrized module.
+
+    Raises:
+        ValueError: when fitting begins, if the module cannot be parametrized, or with
+            `learn="weights"`, if the trainer does not know how long it will train.
+    """
+
+    def __init__(
+        self,
+        config: MosaicConfig,
+        learn: Learn = "weights",
+        *,
+        importance: Mapping[str, torch.Tensor] | None = None,
+        **schedule: float,
+    ) -> None:
+        if schedule and learn == "motifs":
+            raise ValueError(
+                f"learn must be 'weights' for a schedule, got 'motifs' and {schedule}"
+            )
+        self.config = config
+        self.learn: Learn = learn
+        self.importance = importance
+        self.settings: dict[str, Any] = schedule
+        self.schedule: Reassign | None = None
+        self.mosaic: Mosaic | None = None
+        self._step = 0  # optimizer steps when last looked
+        self._state: dict[str, Any] | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            parametrize_(
+                pl_module, self.config, learn=self.learn, importance=self.importance
+            )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.learn == "motifs":
+            return
+        total = trainer.estimated_stepping_batches
+        if not 0 < total < float("inf"):
+            raise ValueError(
+                f"the trainer must know how many steps it will take (max_epochs or "
+                f"max_steps), got {total}"
+            )
+        self.schedule = Reassign(pl_module, total_steps=int(total), **self.settings)
+        if self._state is not None:
+            self.schedule.load_state_dict(self._state)
+        self._step = trainer.global_step
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        if self.schedule is None or trainer.global_step <= self._step:
+            return
+        self._step = trainer.global_step
+        done = self.schedule.step()
+        if done is not None:
+            values = {f"mosaic/{name}": float(v) for name, v in asdict(done).items()}
+            pl_module.log_dict(values, on_step=True, on_epoch=False, batch_size=1)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.mosaic = freeze_(pl_module)
+        _remember_within(pl_module, self.mosaic)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"schedule": self.schedule.state_dict() if self.schedule else None}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._state = state_dict["schedule"]
 
 
 class ComplexityCallback(Callback):
@@ -164,6 +248,13 @@ class ComplexityCallback(Callback):
                 )
         self.history.append((epoch, found))
         return found
+
+
+def _remember_within(pl_module: LightningModule, mosaic: Mosaic) -> None:
+    """Makes the networks inside a module the mosaics that they are."""
+    for name, child in pl_module.named_children():
+        if any(place.name.startswith(f"{name}.") for place in mosaic.layout.placements):
+            mosaic.within(name).remember_(child)
 
 
 def _logged(found: Measurement) -> dict[str, float]:

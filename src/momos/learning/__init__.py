@@ -1,0 +1,11 @@
+"""Learned motifs: training a network through its mosaic.
+
+`parametrize_` puts the mosaic in place of the weights, `Reassign` lets it follow them, `freeze_`
+makes it the network's weights.
+"""
+
+from momos.learning.bank import Bank as Bank
+from momos.learning.parametrize import freeze_ as freeze_
+from momos.learning.parametrize import parametrize_ as parametrize_
+from momos.learning.schedule import Reassign as Reassign
+from momos.learning.schedule import Reassignment as Reassignment

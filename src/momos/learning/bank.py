@@ -1,0 +1,161 @@
+"""The one bank of a network whose motifs are learned: motifs, indices, scales.
+
+It is registered once, at the root of the network; the tiles of all parameters read from it.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Float32, Int32
+from torch import Tensor, nn
+
+from momos.blocks import Placement
+from momos.gather import gather, straight_through
+from momos.learning.fitting import Fitting
+from momos.mosaic import Mosaic, usage_of
+from momos.rounding import grid_step, stored_dtype, whole_steps
+from momos.scales import spread
+
+Learn = Literal["motifs", "weights"]
+NAME = "momos"  # under which the bank is registered in a network
+
+
+class Bank(nn.Module):
+    """Motifs (k, s), indices (m,) and scales, in the order of `layout`.
+
+    `motifs` is a parameter where motifs are learned by gradient, else a buffer. While `started`
+    is 0 the network is still dense.
+    """
+
+    motifs: Float[Tensor, "k s"]
+    indices: Int32[Tensor, " m"]
+    scales: Float32[Tensor, " c"]
+    step: Float32[Tensor, ""]
+    zeros: Bool[Tensor, "k 1"]
+    started: Tensor
+
+    def __init__(
+        self,
+        fitting: Fitting,
+        learn: Learn,
+        motifs: Float[Tensor, "k s"],
+        indices: Int32[Tensor, " m"],
+        scales: tuple[Float32[Tensor, " c"], ...] | None,
+    ) -> None:
+        super().__init__()
+        layout, config = fitting.layout, fitting.config
+        self.fitting, self.layout, self.config, self.learn = fitting, layout, config, learn
+        self.tiles: list[nn.Module] = []  # those that read from here; not submodules
+        if learn == "motifs":
+            self.motifs = nn.Parameter(motifs)
+        else:
+            self.register_buffer("motifs", motifs)
+        self.register_buffer("indices", indices)
+        counts = [] if scales is None else [len(scale) for scale in scales]
+        self.register_buffer("scales", torch.cat(scales) if scales else motifs.new_zeros(0))
+        self.register_buffer("step", torch.ones((), device=motifs.device))
+        zeros = fitting.zero_motifs.to(motifs.device)
+        self.register_buffer("zeros", zeros[:, None], persistent=False)
+        self.register_buffer("started", torch.ones((), dtype=torch.uint8))
+        self.learning = (
+            True  # `started` as a plain value, which compiled code can be guarded by
+        )
+        ends = torch.tensor([0, *counts]).cumsum(0).tolist()
+        self._spans = {
+            place.name: (ends[i], ends[i + 1])
+            for i, place in enumerate(layout.placements if counts else ())
+        }
+        self.fit_step_()
+
+    def _load_from_state_dict(self, *arguments, **options) -> None:
+        super()._load_from_state_dict(*arguments, **options)
+        self.start_(learning=bool(self.started))
+
+    @torch.no_grad()
+    def start_(self, *, learning: bool) -> None:
+        """Lets the network see the mosaic, or its dense weights."""
+        self.started.fill_(learning)
+        self.learning = learning
+        for tile in self.tiles:
+            tile.update_()
+
+    @torch.no_grad()
+    def update_(self) -> None:
+        """After motifs or indices have changed: the step of the grid, and every tile."""
+        self.fit_step_()
+        for tile in self.tiles:
+            tile.update_()
+
+    @property
+    def on_grid(self) -> bool:
+        """Whether motifs are stored as whole numbers of steps."""
+        return self.config.bits <= 8
+
+    @torch.no_grad()
+    def fit_step_(self) -> None:
+        """Chooses the step of the grid for the motifs as they are now."""
+        if self.on_grid:
+            usage = usage_of(self.indices, len(self.motifs))
+            self.step.copy_(grid_step(self.motifs, usage, self.config.bits))
+
+    def scale(self, place: Placement) -> Float32[Tensor, " c"] | None:
+        """What stored motifs are multiplied by in one parameter, if by anything."""
+        if not self._spans:
+            return self.step.float().reshape(1) if self.on_grid else None
+        start, stop = self._spans[place.name]
+        scale = self.scales[start:stop].float()
+        return scale * self.step.float() if self.on_grid else scale
+
+    def plain_scales(self) -> tuple[Float32[Tensor, " c"], ...] | None:
+        """The scales of all parameters, without the step of the grid."""
+        if not self._spans:
+            return None
+        return tuple(self.scales[start:stop] for start, stop in self._spans.values())
+
+    def stored(self) -> Float[Tensor, "k s"]:
+        """The values that are stored; gradients pass through the rounding (straight through)."""
+        motifs = self.motifs.masked_fill(self.zeros, 0)  # the zero motif gets no gradient
+        if self.on_grid:
+            steps = motifs / self.step
+            return straight_through(
+                steps, whole_steps(motifs, self.step, self.config.bits).detach()
+            )
+        dtype = stored_dtype(self.config.bits, motifs.dtype)
+        if dtype == motifs.dtype:
+            return motifs
+        return straight_through(motifs, motifs.detach().to(dtype).to(motifs.dtype))
+
+    def weight(self, place: Placement) -> Tensor:
+        """The values of one parameter, as the frozen network will have them, bit for bit."""
+        indices = self.indices[place.start : place.stop]
+        flat = gather(self.stored(), indices).view(-1)[: place.num_weights]
+        scale = self.scale(place)
+        if scale is not None:
+            wide = torch.float64 if place.dtype == torch.float64 else torch.float32
+            count = place.num_weights
+            flat = flat.to(wide) * spread(scale, count, 0, count).to(wide)
+        return flat.to(place.dtype).view(place.shape)
+
+    @torch.no_grad()
+    def mosaic(self) -> Mosaic:
+        """What the network is now; motifs that no block uses are dropped (not the zero motif)."""
+        used = usage_of(self.indices, len(self.motifs)) > 0
+        used[0] |= self.config.zero_motif
+        number = used.cumsum(0).int() - 1
+        dtype = stored_dtype(self.config.bits, self.motifs.dtype)
+        scales = [self.scale(place) for place in self.layout.placements]
+        return Mosaic(
+            self.stored()[used].to(dtype),
+            number.index_select(0, self.indices),
+            self.layout,
+            None if scales[0] is None else tuple(s for s in scales if s is not None),
+            config=self.config,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The identity: in an nn.Sequential the bank is one more layer."""
+        return x
+
+    def extra_repr(self) -> str:
+        k, s = self.motifs.shape
+        return f"{k} motifs of {s}, {len(self.indices)} blocks, learn={self.learn!r}"

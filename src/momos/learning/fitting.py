@@ -1,0 +1,192 @@
+"""Motifs and indices for the blocks of a network: the steps that learning alternates.
+
+`start` is k-means; `assign` gives each block its best motif, code length included; `move` puts
+each motif to the mean of its blocks. Nothing here holds state: blocks, motifs and indices come in
+and go out. Parameters of one group use only the rows of the bank that are theirs.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Float, Float32, Int, Int32
+from torch import Tensor
+
+from momos.assign.rated import code_lengths, rated_searcher
+from momos.assign.weighted import weighted_means, weighted_nearest
+from momos.blocks import Layout
+from momos.config import MosaicConfig
+from momos.gather import sum_by_motif
+from momos.groups import grouped
+from momos.mosaic import usage_of
+from momos.motifs import farthest, kmeans_motifs
+from momos.scales import spread
+
+
+@dataclass(frozen=True)
+class Share:
+    """The blocks of one group and the rows of the bank that they may use."""
+
+    rows: Int[Tensor, " r"] | slice
+    first: int
+    num_motifs: int
+
+    @property
+    def motifs(self) -> slice:
+        return slice(self.first, self.first + self.num_motifs)
+
+
+@dataclass(frozen=True, eq=False)
+class Fitting:
+    """How the blocks of `layout` find their motifs, by `config`.
+
+    `importance` weighs squared errors (the layout of blocks, mean 1); None weighs all alike.
+    """
+
+    layout: Layout
+    config: MosaicConfig
+    importance: Float32[Tensor, "m s"] | None = None
+
+    @cached_property
+    def shares(self) -> tuple[Share, ...]:
+        places = list(grouped(self.layout.placements, self.config.groups))
+        shares, first = [], 0
+        for members in places:
+            count = self.config.motifs_for(sum(place.num_blocks for place in members))
+            rows = [torch.arange(place.start, place.stop) for place in members]
+            shares.append(
+                Share(torch.cat(rows) if len(places) > 1 else slice(None), first, count)
+            )
+            first += count
+        return tuple(shares)
+
+    @property
+    def num_motifs(self) -> int:
+        return sum(share.num_motifs for share in self.shares)
+
+    @property
+    def zero_motifs(self) -> Bool[Tensor, " k"]:
+        """Which motifs are zero for good: the first of each group, where config says so."""
+        zeros = torch.zeros(self.num_motifs, dtype=torch.bool)
+        if self.config.zero_motif:
+            zeros[[share.first for share in self.shares]] = True
+        return zeros
+
+    def start(
+        self, blocks: Float[Tensor, "m s"], *, generator: torch.Generator
+    ) -> tuple[Float[Tensor, "k s"], Int32[Tensor, " m"]]:
+        """Motifs by k-means, and the indices without regard to code length.
+
+        A group with fewer different blocks than motifs leaves its last motifs zero, unused.
+        """
+        motifs = blocks.new_zeros(self.num_motifs, self.layout.block_size)
+        for share in self.shares:
+            found = kmeans_motifs(
+                blocks[share.rows],
+                share.num_motifs,
+                zero_motif=self.config.zero_motif,
+                generator=generator,
+            )
+            motifs[share.first : share.first + len(found)] = found
+        return motifs, self.assign(blocks, motifs)
+
+    def assign(
+        self,
+        blocks: Float[Tensor, "m s"],
+        motifs: Float[Tensor, "k s"],
+        *,
+        before: Int32[Tensor, " m"] | None = None,
+        rate_weight: float = 0.0,
+    ) -> Int32[Tensor, " m"]:
+        """Each block's best motif; code lengths are by the usage in the indices `before`."""
+        indices = torch.empty(len(blocks), dtype=torch.int32, device=blocks.device)
+        for share in self.shares:
+            own, among = blocks[share.rows], motifs[share.motifs]
+            weight = rate_weight if before is not None else 0.0
+            usage = (
+                usage_of(before[share.rows] - share.first, share.num_motifs)
+                if before is not None
+                else torch.ones(share.num_motifs, dtype=torch.int64, device=blocks.device)
+            )
+            if self.importance is None:
+                found = rated_searcher(among, usage, weight)(own).int()
+            else:
+                found = weighted_nearest(
+                    own,
+                    among,
+                    self.importance[share.rows],
+                    penalty=weight * code_lengths(usage),
+                ).int()
+            indices[share.rows] = found + share.first
+        return indices
+
+    def move(
+        self,
+        blocks: Float[Tensor, "m s"],
+        indices: Int32[Tensor, " m"],
+        motifs: Float[Tensor, "k s"],
+        *,
+        revive: bool,
+    ) -> Float[Tensor, "k s"]:
+        """Motifs at the mean of their blocks; the zero motif and unused ones stay.
+
+        With `revive`, unused ones move to the blocks farthest from their own motifs instead.
+        """
+        usage = usage_of(indices, len(motifs))
+        if self.importance is None:
+            sums = sum_by_motif(blocks, indices, len(motifs))
+            moved = sums / usage.clamp(min=1)[:, None].to(sums.dtype)
+        else:
+            moved = weighted_means(blocks, self.importance, indices, motifs)
+        moved = torch.where(usage[:, None] > 0, moved, motifs)
+        for share in self.shares if revive else ():
+            self._revive(share, blocks, motifs, usage, moved)
+        return moved.masked_fill(self.zero_motifs.to(moved.device)[:, None], 0)
+
+    def _revive(
+        self, share: Share, blocks: Tensor, motifs: Tensor, usage: Tensor, moved: Tensor
+    ) -> None:
+        dead = (usage[share.motifs] == 0).nonzero()[:, 0]
+        dead = dead[dead >= int(self.config.zero_motif)] + share.first
+        if len(dead):
+            far = farthest(blocks[share.rows], motifs[share.motifs], len(dead))
+            moved[dead[: len(far)]] = far
+
+
+def importance_of(
+    layout: Layout,
+    moments: Mapping[str, Tensor],
+    scales: tuple[Float32[Tensor, " c"], ...] | None,
+) -> Float32[Tensor, "m s"]:
+    """`moments` as weights of squared errors of scaled blocks, with mean 1 over all weights.
+
+    Raises:
+        ValueError: if a parameter of the layout has no moments, or they do not fit its shape.
+    """
+    rows = []
+    for number, place in enumerate(layout.placements):
+        if place.name not in moments:
+            raise ValueError(f"importance must have parameter {place.name!r}, got none")
+        given = moments[place.name].detach().float()
+        try:
+            flat = given.broadcast_to(place.shape).reshape(-1)
+        except RuntimeError:
+            raise ValueError(
+                f"importance of parameter {place.name!r} must broadcast to {place.shape}, got "
+                f"shape {tuple(given.shape)}"
+            ) from None
+        if not bool((torch.isfinite(flat) & (flat >= 0)).all()):
+            raise ValueError(
+                f"importance of parameter {place.name!r} must be finite and at least 0"
+            )
+        if scales is not None:
+            count = place.num_weights
+            flat = flat * spread(scales[number], count, 0, count).square()
+        padding = place.num_blocks * layout.block_size - len(flat)
+        rows.append(torch.nn.functional.pad(flat, (0, padding)).view(-1, layout.block_size))
+    weights = torch.cat(rows)
+    mean = float(weights.double().sum()) / layout.num_weights
+    if mean <= 0:
+        raise ValueError("importance must be above 0 somewhere, got 0 everywhere")
+    return (weights / mean).contiguous()

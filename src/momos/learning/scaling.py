@@ -1,0 +1,42 @@
+"""The scales of a network's weights, and its blocks relative to them."""
+
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor, nn
+
+from momos.blocks import Layout
+from momos.config import Scales
+from momos.scales import num_scales, rounded_roots, spread
+
+
+def scales_of(
+    weights: list[Tensor], kind: Scales
+) -> tuple[Float32[Tensor, " c"], ...] | None:
+    """The root mean square of each tensor, or of each of its output channels; None if "none"."""
+    if kind == "none":
+        return None
+    squares = (weight.detach().double().square() for weight in weights)
+    return tuple(
+        rounded_roots(square.reshape(num_scales(kind, tuple(square.shape)), -1).mean(1))
+        for square in squares
+    )
+
+
+def scaled_blocks(
+    layout: Layout,
+    weights: list[Tensor],
+    scales: tuple[Float32[Tensor, " c"], ...] | None,
+    dtype: torch.dtype,
+) -> Float[Tensor, "m s"]:
+    """The blocks of `weights`, divided by their scales."""
+    rows = []
+    for number, (place, weight) in enumerate(zip(layout.placements, weights, strict=True)):
+        flat = weight.detach().reshape(-1).to(dtype)
+        if scales is not None:
+            count = place.num_weights
+            flat = flat / spread(scales[number], count, 0, count).to(dtype)
+        padding = place.num_blocks * layout.block_size - place.num_weights
+        if padding:
+            flat = nn.functional.pad(flat, (0, padding))
+        rows.append(flat.view(-1, layout.block_size))
+    return torch.cat(rows)

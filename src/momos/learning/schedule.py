@@ -1,0 +1,148 @@
+"""When motifs and indices follow the weights: `Reassign`, a scheduler."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from momos.config import check_whole
+from momos.learning.parametrize import bank_of
+from momos.learning.scaling import scaled_blocks, scales_of
+from momos.mosaic import usage_of
+
+
+@dataclass(frozen=True)
+class Reassignment:
+    """What one re-assignment did: how many blocks changed their motif, how many motifs are used,
+    and the rate weight λ that code lengths were charged with."""
+
+    changed: int
+    motifs_used: int
+    rate_weight: float
+
+
+class Reassign:
+    """Lets motifs and indices follow the weights of a model parametrized with `learn="weights"`.
+
+    Call `step` after the optimizer's, every step. Over `total_steps`:
+
+    - during the first `dense` part the network is trained dense; k-means then starts the motifs;
+    - at every `every`-th step blocks are re-assigned and motifs move to the mean of their blocks.
+      The rate weight grows linearly to that of the config, which it reaches at `ramp`. While it
+      is 0, motifs that no block uses move to the blocks farthest from their own; under a rate
+      a motif less is a gain;
+    - during the last `fixed` part indices stay, and only motifs follow.
+
+    `state_dict` belongs into the checkpoint, beside the model's and the optimizer's: a resumed
+    run is then, on the CPU, the same bit for bit.
+
+    Raises:
+        ValueError: if a part is out of order, or the motifs of `model` are not learned so.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        total_steps: int,
+        every: int = 10,
+        dense: float = 0.0,
+        ramp: float = 0.6,
+        fixed: float = 0.15,
+    ) -> None:
+        check_whole("total_steps", total_steps, least=1)
+        check_whole("every", every, least=1)
+        if not 0 <= dense <= ramp <= 1 - fixed <= 1:
+            raise ValueError(
+                f"dense, ramp and 1 - fixed must be parts of the whole in this order, got "
+                f"{dense}, {ramp} and {1 - fixed}"
+            )
+        self.bank = bank_of(model)
+        if self.bank.learn != "weights":
+            raise ValueError(
+                "weights must be learned for motifs to follow them, but parametrize_ was "
+                "called with learn='motifs': their indices stay as they are"
+            )
+        self.total_steps, self.every = total_steps, every
+        self.dense, self.ramp, self.fixed = dense, ramp, fixed
+        self.steps = 0
+        self.generator = torch.Generator().manual_seed(self.bank.config.seed)
+        if dense > 0:
+            self.bank.start_(learning=False)
+
+    @property
+    def rate_weight(self) -> float:
+        """λ at the present step."""
+        part = self.steps / self.total_steps
+        if self.ramp <= self.dense:
+            grown = 1.0
+        else:
+            grown = min(1.0, max(0.0, (part - self.dense) / (self.ramp - self.dense)))
+        return self.bank.config.rate_weight * grown
+
+    @torch.no_grad()
+    def step(self) -> Reassignment | None:
+        """Counts one step; what was re-assigned, if this step is one to do it at."""
+        self.steps += 1
+        part = self.steps / self.total_steps
+        if part < self.dense:
+            return None
+        if not self.bank.learning:
+            return self._start()
+        if self.steps % self.every and self.steps != self.total_steps:
+            return None
+        return self._follow(move_only=part > 1 - self.fixed)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "steps": self.steps,
+            "learning": self.bank.learning,
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.steps = state["steps"]
+        self.bank.start_(learning=state["learning"])
+        self.generator.set_state(state["generator"].cpu())
+
+    def _start(self) -> Reassignment:
+        bank = self.bank
+        weights = [tile.latent for tile in bank.tiles]
+        scales = scales_of(weights, bank.config.scales)
+        if scales is not None:
+            bank.scales.copy_(torch.cat(scales))
+        motifs, indices = bank.fitting.start(self._blocks(), generator=self.generator)
+        bank.motifs.copy_(motifs)
+        bank.indices.copy_(indices)
+        bank.start_(learning=True)
+        return Reassignment(len(indices), self._motifs_used(), 0.0)
+
+    def _follow(self, *, move_only: bool) -> Reassignment:
+        bank, rate_weight = self.bank, self.rate_weight
+        blocks, before = self._blocks(), bank.indices.clone()
+        if not move_only:
+            bank.indices.copy_(
+                bank.fitting.assign(
+                    blocks, bank.motifs, before=before, rate_weight=rate_weight
+                )
+            )
+        bank.motifs.copy_(
+            bank.fitting.move(
+                blocks,
+                bank.indices,
+                bank.motifs,
+                revive=not rate_weight and not move_only,
+            )
+        )
+        bank.update_()
+        changed = int((before != bank.indices).sum())
+        return Reassignment(changed, self._motifs_used(), rate_weight)
+
+    def _blocks(self) -> torch.Tensor:
+        bank = self.bank
+        weights = [tile.latent for tile in bank.tiles]
+        return scaled_blocks(bank.layout, weights, bank.plain_scales(), bank.motifs.dtype)
+
+    def _motifs_used(self) -> int:
+        return int((usage_of(self.bank.indices, len(self.bank.motifs)) > 0).sum())

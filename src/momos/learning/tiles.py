@@ -1,0 +1,77 @@
+"""Parametrizations: what a module sees in place of a weight whose motifs are learned."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
+
+from momos.blocks import Placement
+from momos.gather import straight_through
+from momos.learning.bank import Bank
+
+
+class Tile(nn.Module):
+    """One parameter as part of the bank; the same for every module that shares the parameter.
+
+    The bank is not registered here: it belongs to the root of the network alone.
+    """
+
+    bank: Bank
+    holder: ParametrizationList
+
+    def __init__(self, bank: Bank, place: Placement) -> None:
+        super().__init__()
+        self.place = place
+        self.__dict__["bank"] = bank
+        self.__dict__["holder"] = None
+
+    def installed(self, holder: ParametrizationList) -> None:
+        """Told which list of parametrizations the tile is in (one of them, if tied)."""
+        self.__dict__["holder"] = holder
+
+    def update_(self) -> None:
+        """Takes over what the bank holds, where the tile keeps a copy."""
+
+    def extra_repr(self) -> str:
+        return repr(self.place.name)
+
+
+class MotifTile(Tile):
+    """The weight is motifs[indices]: the gradient of a motif is the sum over its blocks."""
+
+    def forward(self) -> Tensor:
+        return self.bank.weight(self.place)
+
+    def right_inverse(self, weight: Tensor) -> tuple[Tensor, ...]:
+        """Nothing of the weight is kept beside the bank."""
+        return ()
+
+
+class WeightTile(Tile):
+    """A latent weight is trained; the forward pass sees the mosaic (Bengio et al. 2013).
+
+    `value` is the mosaic of the latent weight, made anew by `update_` only.
+    """
+
+    value: Tensor
+
+    def __init__(self, bank: Bank, place: Placement) -> None:
+        super().__init__(bank, place)
+        self.register_buffer("value", bank.weight(place).detach(), persistent=False)
+
+    @property
+    def latent(self) -> nn.Parameter:
+        """The weight that is trained."""
+        return self.holder.original
+
+    @torch.no_grad()
+    def update_(self) -> None:
+        """Takes over what the bank holds."""
+        self.value.copy_(self.bank.weight(self.place))
+
+    def forward(self, latent: Tensor) -> Tensor:
+        if not self.bank.learning:
+            return latent
+        return straight_through(latent, self.value)
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        return weight
