@@ -1,6 +1,6 @@
 // The Python binding: build(kind, motifs, num_motifs, block_size, is_double) -> engine and
-// query(engine, blocks, indices, num_threads) -> how many blocks were not finite; and add, the
-// sums that k-means needs.
+// query(engine, blocks, indices, num_threads) -> how many blocks were not finite; add, the sums
+// that k-means needs; gather and sum_by_motif, which training needs.
 // Buffers are checked against the counts before anything reads them; the interpreter lock is
 // released while an engine works. Compiled once per instruction set, each time as a module of
 // its own (setup.py), so that no shared inline function is of the wrong set.
@@ -8,6 +8,7 @@
 
 #include "flat.hpp"
 #include "grid.hpp"
+#include "sums.hpp"
 
 #define QUOTED(name) #name
 #define NAME_OF(name) QUOTED(name)
@@ -133,6 +134,64 @@ PyObject* add(PyObject*, PyObject* args) {
     Py_RETURN_NONE;
 }
 
+// Blocks from motifs of `width` bytes each; returns whether all indices name motifs.
+PyObject* gather(PyObject*, PyObject* args) {
+    Buffer motifs, indices, blocks;
+    Py_ssize_t width;
+    int num_threads;
+    if (!PyArg_ParseTuple(args, "y*y*w*ni", &motifs.view, &indices.view, &blocks.view, &width,
+                          &num_threads))
+        return nullptr;
+    if (width < 1) return PyErr_Format(PyExc_ValueError, "width out of range");
+    const Py_ssize_t num_blocks = indices.view.len / 4, num_motifs = motifs.view.len / width;
+    if (!expect(indices, num_blocks * 4, "indices") ||
+        !expect(motifs, num_motifs * width, "motifs") ||
+        !expect(blocks, num_blocks * width, "blocks"))
+        return nullptr;
+    bool good = false;
+    if (!unlocked([&] {
+            good = momos::gather(static_cast<const char*>(motifs.view.buf),
+                                 static_cast<const int32_t*>(indices.view.buf), num_blocks,
+                                 num_motifs, width, static_cast<char*>(blocks.view.buf),
+                                 num_threads);
+        }))
+        return nullptr;
+    return PyBool_FromLong(good);
+}
+
+template <class T>
+bool write_sums(const Buffer& blocks, const Buffer& indices, const Buffer& sums, int size,
+                int num_threads) {
+    return momos::sum_by_motif(static_cast<const T*>(blocks.view.buf),
+                               static_cast<const int32_t*>(indices.view.buf),
+                               indices.view.len / 4,
+                               sums.view.len / Py_ssize_t(size * sizeof(T)), size,
+                               static_cast<T*>(sums.view.buf), num_threads);
+}
+
+// The sum of the blocks of each motif; returns whether all indices name motifs.
+PyObject* sum_by_motif(PyObject*, PyObject* args) {
+    Buffer blocks, indices, sums;
+    int size, is_double, num_threads;
+    if (!PyArg_ParseTuple(args, "y*y*w*ipi", &blocks.view, &indices.view, &sums.view, &size,
+                          &is_double, &num_threads))
+        return nullptr;
+    if (size < 1) return PyErr_Format(PyExc_ValueError, "block_size out of range");
+    const Py_ssize_t width = Py_ssize_t(size) * (is_double ? 8 : 4);
+    const Py_ssize_t num_blocks = indices.view.len / 4, num_motifs = sums.view.len / width;
+    if (!expect(indices, num_blocks * 4, "indices") ||
+        !expect(blocks, num_blocks * width, "blocks") ||
+        !expect(sums, num_motifs * width, "sums"))
+        return nullptr;
+    bool good = false;
+    if (!unlocked([&] {
+            good = is_double ? write_sums<double>(blocks, indices, sums, size, num_threads)
+                             : write_sums<float>(blocks, indices, sums, size, num_threads);
+        }))
+        return nullptr;
+    return PyBool_FromLong(good);
+}
+
 PyObject* candidates(PyObject*, PyObject* capsule) {
     auto* built = static_cast<Built*>(PyCapsule_GetPointer(capsule, kEngineName));
     return built ? PyFloat_FromDouble(built->engine->candidates()) : nullptr;
@@ -156,6 +215,9 @@ PyMethodDef methods[] = {
     {"build", build, METH_VARARGS, "Engine of one kind over motifs."},
     {"query", query, METH_VARARGS, "Nearest motif of each block; returns how many are not finite."},
     {"add", add, METH_VARARGS, "Adds differences to the motifs, and counts, for k-means."},
+    {"gather", gather, METH_VARARGS, "Blocks from motifs; whether all indices name motifs."},
+    {"sum_by_motif", sum_by_motif, METH_VARARGS,
+     "The sum of the blocks of each motif; whether all indices name motifs."},
     {"candidates", candidates, METH_O, "Motifs looked at for a block that lies on a motif."},
     {"instruction_sets", instruction_sets, METH_NOARGS, "Those beyond the portable one, best first."},
     {nullptr, nullptr, 0, nullptr}};
