@@ -33,7 +33,8 @@ class MosaicConfig:
       usage), in units of the mean square of the scaled weights per bit.
     - `bits`: of a stored motif value: 32 (as is), 16 (float16), or 2 to 8 (whole numbers
       times one step).
-    - `dense_dtype`: what freezing rounds the floating tensors that stay dense to.
+    - `dense_dtype`: what the floating tensors that stay dense are rounded to; "float32" leaves
+      them, of whatever dtype, as they are.
     - `groups`: name patterns of parameters that share a bank of `num_motifs` of their own;
       those in no group share one more.
 

@@ -82,7 +82,7 @@ class Mosaic:
         if mosaic is None:
             raise ValueError(
                 f"model must be a mosaic, but {type(model).__name__} was never projected "
-                "(momos.project_ makes it one)"
+                "(momos.project_ makes it one, and momos.freeze_ one whose motifs are learned)"
             )
         for placement, tensor in mosaic.layout.tensors(model):
             flat, count, first = tensor.reshape(-1), 0, 0

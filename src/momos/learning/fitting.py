@@ -138,7 +138,7 @@ class Fitting:
             sums = sum_by_motif(blocks, indices, len(motifs))
             moved = sums / usage.clamp(min=1)[:, None].to(sums.dtype)
         else:
-            moved = weighted_means(blocks, self.importance, indices, motifs)
+            moved = weighted_means(blocks, self.importance, indices, unused=motifs)
         moved = torch.where(usage[:, None] > 0, moved, motifs)
         for share in self.shares if revive else ():
             self._revive(share, blocks, motifs, usage, moved)

@@ -18,6 +18,8 @@ from momos.learning.scaling import scaled_blocks, scales_of
 from momos.learning.tiles import MotifTile, Tile, WeightTile
 from momos.mosaic import Mosaic
 
+ORDER = "_momos_order"  # the attribute of a module that keeps the order of its parameters
+_MODULES = "parametrizations"
 Slot = tuple[nn.Module, str]  # a module and the name of a parameter in it
 
 
@@ -142,7 +144,7 @@ def _slots(model: nn.Module, layout: Layout) -> dict[str, list[Slot]]:
 
 def _check(model: nn.Module, slots: dict[str, list[Slot]]) -> None:
     """Refuses what cannot be parametrized, before anything is changed."""
-    if NAME in model._modules or any(isinstance(m, Bank) for m in model.modules()):
+    if any(isinstance(module, Bank) for module in model.modules()):
         raise ValueError(
             "the motifs of the model must not be learned already (momos.freeze_ ends that)"
         )
@@ -182,6 +184,7 @@ def _install(model: nn.Module, bank: Bank, slots: dict[str, list[Slot]]) -> None
         tile = kind(bank, place)
         bank.tiles.append(tile)
         for module, name in slots[place.name]:
+            module.__dict__.setdefault(ORDER, tuple(module._parameters))
             register_parametrization(module, name, tile)
             tile.installed(module.parametrizations[name])  # type: ignore[index]
     model.add_module(NAME, bank)
@@ -189,7 +192,7 @@ def _install(model: nn.Module, bank: Bank, slots: dict[str, list[Slot]]) -> None
 
 def _ours(module: nn.Module, bank: Bank) -> list[str]:
     """Names of the parameters of `module` that are tiles of `bank`."""
-    held = module._modules.get("parametrizations")
+    held = module._modules.get(_MODULES)
     if not isinstance(held, nn.ModuleDict):
         return []
     return [
@@ -207,7 +210,7 @@ def _restore(module: nn.Module, name: str, values: dict[int, nn.Parameter]) -> N
     Copies of a module share its class, so the class is replaced, never changed as
     `remove_parametrizations` does: freezing a copy leaves the original as it was.
     """
-    held: nn.ModuleDict = module._modules["parametrizations"]  # type: ignore[assignment]
+    held: nn.ModuleDict = module._modules[_MODULES]  # type: ignore[assignment]
     found: ParametrizationList = held[name]  # type: ignore[assignment]
     tile = found[0]
     if id(tile) not in values:
@@ -224,14 +227,27 @@ def _restore(module: nn.Module, name: str, values: dict[int, nn.Parameter]) -> N
         kept = {key: value for key, value in vars(kind).items() if key != name}
         module.__class__ = type(kind.__name__, kind.__bases__, kept)
     else:
-        del module._modules["parametrizations"]
+        del module._modules[_MODULES]
         module.__class__ = kind.__bases__[0]
     module.register_parameter(name, values[id(tile)])
+    _reorder(module)
+
+
+def _reorder(module: nn.Module) -> None:
+    """Parameters in the order that they had: optimizers know them by it."""
+    if _MODULES in module._modules:
+        return  # another parametrization is left
+    held = module._parameters
+    for name in module.__dict__.pop(ORDER):
+        if name in held:
+            held[name] = held.pop(name)
 
 
 def _rounded(model: nn.Module, bank: Bank) -> Iterator[tuple[Tensor, Tensor]]:
     """The floating tensors that are no blocks, and what rounding makes of them."""
     dtype = getattr(torch, bank.config.dense_dtype)
+    if dtype == torch.float32:
+        return iter(())
     inside = {id(module) for tile in (bank, *bank.tiles) for module in tile.modules()}
     rounded = []
     for prefix, module in model.named_modules():
