@@ -14,7 +14,7 @@ from momos.assign.rated import rated_searcher
 from momos.blocks import PIECE
 
 RAMP = 8  # rounds until λ is reached
-ROUNDS = 16  # at most, the ramp included
+ROUNDS = 40  # at most, the ramp included
 
 
 def rated_motifs(
