@@ -63,7 +63,7 @@ def compress(
         float,
         typer.Option(
             min=0,
-            help="Squared error that a bit of the mosaic may cost; 0.1 makes it shorter.",
+            help="Squared error that a bit less is worth, per mean square of weights, as 0.02.",
         ),
     ] = 0.0,
     bits: Annotated[
