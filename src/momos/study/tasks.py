@@ -26,11 +26,11 @@ MLP_OPTIMIZATION = Optimization(
     learning_rate=1e-3, weight_decay=1e-2, batch_size=128, epochs=15, warmup=0.02
 )
 CHARACTERS = Optimization(
-    learning_rate=4e-3,
+    learning_rate=2e-3,
     weight_decay=0.1,
     beta2=0.98,
-    batch_size=16,
-    epochs=3,
+    batch_size=8,
+    epochs=2,
     warmup=0.05,
     clip=1.0,
 )
@@ -275,7 +275,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     try:
         from safetensors.torch import load_file
     except ModuleNotFoundError as error:
-        if error.name != "safetensors":
+        if (error.name or "").partition(".")[0] != "safetensors":
             raise
         raise ImportError(
             f'{path.name} needs safetensors: pip install "mosaic-of-motifs[study]"'
