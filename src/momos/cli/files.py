@@ -51,7 +51,7 @@ def compress(
     ] = None,
     min_ndim: Annotated[
         int,
-        typer.Option(min=0, help="Tensors of fewer dimensions stay dense; 2 keeps biases."),
+        typer.Option(min=0, help="Tensors of fewer dimensions stay dense; 2: biases."),
     ] = 1,
     scales: Annotated[
         Scales,
