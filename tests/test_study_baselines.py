@@ -41,8 +41,8 @@ TREATMENTS = [
     Dense(),
     Dense("bfloat16"),
     *(QuantizeAware(bits) for bits in (2, 3, 4, 8)),
-    QuantizeAware(2, "max"),
-    QuantizeAware(3, per="tensor"),
+    QuantizeAware(2, "learned"),
+    QuantizeAware(3, "learned", per="tensor"),
     QuantizeAware(8, "max", "tensor"),
     Prune(0.5),
     Prune(0.98),
@@ -92,7 +92,7 @@ def test_a_quantized_tensor_with_one_scale_has_few_values(bits: int, task: Task)
 
 
 def test_learned_scales_are_learned(task: Task) -> None:
-    learned, fixed = QuantizeAware(2), QuantizeAware(2)
+    learned, fixed = QuantizeAware(2, "learned"), QuantizeAware(2, "learned")
     train(task, learned, 0, epochs=1)
     fixed.start(task.network(0), 1, epochs=1, seed=0)
     fixed.finish()

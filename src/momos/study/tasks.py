@@ -25,8 +25,9 @@ MLP_WIDTHS = (784, 256, 256, 256, 256, 10)
 MLP_OPTIMIZATION = Optimization(
     learning_rate=1e-3, weight_decay=1e-2, batch_size=128, epochs=15, warmup=0.02
 )
+# After 300 steps on a cosine, in bits per character: rate 2e-3 3.28, 5e-3 3.21.
 CHARACTERS = Optimization(
-    learning_rate=2e-3,
+    learning_rate=5e-3,
     weight_decay=0.1,
     beta2=0.98,
     batch_size=8,
