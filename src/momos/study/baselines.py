@@ -90,9 +90,9 @@ class QuantizeAware:
 
     `bits` give 2^bits − 1 levels, zero among them. A scale per output channel or per tensor is
     the greatest weight's, or learned as in LSQ (Esser et al. 2020) from the scale of least
-    squared error. At 2 bits the greatest weight's did better from scratch: digits, 10 epochs, 3
-    seeds, 97.0 % in 27.6 kB against 96.6 % in 44 kB; Fashion-MNIST, 1 epoch, 85.1 % in 52 kB against
-    82.5 % in 80 kB. torchao was tried: its intx fake quantizers train linear layers and embeddings
+    squared error. At 2 bits the greatest weight's did better from scratch: digits, 10 epochs,
+    3 seeds, 97.0 % in 27.6 kB against 96.6 % in 44 kB; Fashion-MNIST, 1 epoch, 85.1 % in 52 kB
+    against 82.5 % in 80 kB. torchao was tried: its intx fake quantizers train linear layers and embeddings
     only, which leaves out ResNet-20, and its 2 bits are the levels −2..1.
     """
 
