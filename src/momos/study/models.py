@@ -149,7 +149,8 @@ class CharacterTransformer(nn.Module):
             if weight.ndim < 2:
                 continue
             adds = name.endswith(("projection.weight", "mlp2.weight"))
-            deviation = deviations.get(name, float(weight.shape[1]) ** -0.5)
+            fan_in = weight.shape[1]
+            deviation = deviations[name] if name in deviations else fan_in**-0.5
             nn.init.normal_(weight, std=deviation / ((2 * depth) ** 0.5 if adds else 1))
         with torch.no_grad():
             self.positions.weight.copy_(0.5 * waves(*self.positions.weight.shape))
