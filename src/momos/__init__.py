@@ -41,4 +41,5 @@ from momos.motifs import sample_motifs as sample_motifs
 from momos.projection import Projection as Projection
 from momos.projection import Projector as Projector
 from momos.projection import project_ as project_
+from momos.sensitivity import sensitivities as sensitivities
 from momos.version import __version__ as __version__

@@ -134,7 +134,7 @@ class LearnedMosaicCallback(Callback):
         config: MosaicConfig,
         learn: Learn = "weights",
         *,
-        importance: Mapping[str, torch.Tensor] | None = None,
+        importance: Mapping[str, torch.Tensor | float] | None = None,
         **schedule: float,
     ) -> None:
         if schedule and learn == "motifs":

@@ -5,29 +5,30 @@ each motif to the mean of its blocks. Nothing here holds state: blocks, motifs a
 and go out. Parameters of one group use only the rows of the bank that are theirs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Float, Float32, Int, Int32
+from jaxtyping import Bool, Float, Int, Int32
 from torch import Tensor
 
 from momos.assign.rated import code_lengths, rated_searcher
 from momos.assign.weighted import weighted_means, weighted_nearest
-from momos.blocks import Layout
+from momos.blocks import Layout, Placement
 from momos.config import MosaicConfig
 from momos.gather import sum_by_motif
 from momos.groups import grouped
+from momos.learning.importance import Importance
 from momos.mosaic import usage_of
 from momos.motifs import farthest, kmeans_motifs
-from momos.scales import spread
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Share:
     """The blocks of one group and the rows of the bank that they may use."""
 
+    members: tuple[Placement, ...]
     rows: Int[Tensor, " r"] | slice
     first: int
     num_motifs: int
@@ -41,12 +42,12 @@ class Share:
 class Fitting:
     """How the blocks of `layout` find their motifs, by `config`.
 
-    `importance` weighs squared errors (the layout of blocks, mean 1); None weighs all alike.
+    `importance` weighs squared errors; None weighs all alike.
     """
 
     layout: Layout
     config: MosaicConfig
-    importance: Float32[Tensor, "m s"] | None = None
+    importance: Importance | None = None
 
     @cached_property
     def shares(self) -> tuple[Share, ...]:
@@ -56,7 +57,12 @@ class Fitting:
             count = self.config.motifs_for(sum(place.num_blocks for place in members))
             rows = [torch.arange(place.start, place.stop) for place in members]
             shares.append(
-                Share(torch.cat(rows) if len(places) > 1 else slice(None), first, count)
+                Share(
+                    tuple(members),
+                    torch.cat(rows) if len(places) > 1 else slice(None),
+                    first,
+                    count,
+                )
             )
             first += count
         return tuple(shares)
@@ -102,23 +108,14 @@ class Fitting:
         """Each block's best motif; code lengths are by the usage in the indices `before`."""
         indices = torch.empty(len(blocks), dtype=torch.int32, device=blocks.device)
         for share in self.shares:
-            own, among = blocks[share.rows], motifs[share.motifs]
+            among = motifs[share.motifs]
+            usage = torch.ones(len(among), dtype=torch.int64, device=blocks.device)
+            if before is not None:
+                usage = usage_of(before[share.rows] - share.first, len(among))
             weight = rate_weight if before is not None else 0.0
-            usage = (
-                usage_of(before[share.rows] - share.first, share.num_motifs)
-                if before is not None
-                else torch.ones(share.num_motifs, dtype=torch.int64, device=blocks.device)
-            )
-            if self.importance is None:
-                found = rated_searcher(among, usage, weight)(own).int()
-            else:
-                found = weighted_nearest(
-                    own,
-                    among,
-                    self.importance[share.rows],
-                    penalty=weight * code_lengths(usage),
-                ).int()
-            indices[share.rows] = found + share.first
+            for rows, importance in self._parts(share):
+                found = _best(blocks[rows], among, usage, weight, importance)
+                indices[rows] = found.int() + share.first
         return indices
 
     def move(
@@ -129,7 +126,7 @@ class Fitting:
         *,
         revive: bool,
     ) -> Float[Tensor, "k s"]:
-        """Motifs at the mean of their blocks; the zero motif and unused ones stay.
+        """Motifs at the mean of their blocks, by importance; the zero motif and unused ones stay.
 
         With `revive`, unused ones move to the blocks farthest from their own motifs instead.
         """
@@ -137,12 +134,28 @@ class Fitting:
         if self.importance is None:
             sums = sum_by_motif(blocks, indices, len(motifs))
             moved = sums / usage.clamp(min=1)[:, None].to(sums.dtype)
+            moved = torch.where(usage[:, None] > 0, moved, motifs)
         else:
-            moved = weighted_means(blocks, self.importance, indices, unused=motifs)
-        moved = torch.where(usage[:, None] > 0, moved, motifs)
+            weights = self.importance.rows(self.layout).to(blocks.device)
+            moved = weighted_means(blocks, weights, indices, unused=motifs)
         for share in self.shares if revive else ():
             self._revive(share, blocks, motifs, usage, moved)
         return moved.masked_fill(self.zero_motifs.to(moved.device)[:, None], 0)
+
+    def _parts(
+        self, share: Share
+    ) -> Iterator[tuple[Int[Tensor, " r"] | slice, float | Tensor]]:
+        """Blocks of one importance each, or all of a share with a weight for each value."""
+        if self.importance is None:
+            yield share.rows, 1.0
+        elif self.importance.by_weight is not None:
+            yield share.rows, self.importance.by_weight[share.rows]
+        else:
+            for place in share.members:
+                yield (
+                    slice(place.start, place.stop),
+                    self.importance.by_tensor[place.name],
+                )
 
     def _revive(
         self, share: Share, blocks: Tensor, motifs: Tensor, usage: Tensor, moved: Tensor
@@ -154,39 +167,15 @@ class Fitting:
             moved[dead[: len(far)]] = far
 
 
-def importance_of(
-    layout: Layout,
-    moments: Mapping[str, Tensor],
-    scales: tuple[Float32[Tensor, " c"], ...] | None,
-) -> Float32[Tensor, "m s"]:
-    """`moments` as weights of squared errors of scaled blocks, with mean 1 over all weights.
-
-    Raises:
-        ValueError: if a parameter of the layout has no moments, or they do not fit its shape.
-    """
-    rows = []
-    for number, place in enumerate(layout.placements):
-        if place.name not in moments:
-            raise ValueError(f"importance must have parameter {place.name!r}, got none")
-        given = moments[place.name].detach().float()
-        try:
-            flat = given.broadcast_to(place.shape).reshape(-1)
-        except RuntimeError:
-            raise ValueError(
-                f"importance of parameter {place.name!r} must broadcast to {place.shape}, got "
-                f"shape {tuple(given.shape)}"
-            ) from None
-        if not bool((torch.isfinite(flat) & (flat >= 0)).all()):
-            raise ValueError(
-                f"importance of parameter {place.name!r} must be finite and at least 0"
-            )
-        if scales is not None:
-            count = place.num_weights
-            flat = flat * spread(scales[number], count, 0, count).square()
-        padding = place.num_blocks * layout.block_size - len(flat)
-        rows.append(torch.nn.functional.pad(flat, (0, padding)).view(-1, layout.block_size))
-    weights = torch.cat(rows)
-    mean = float(weights.double().sum()) / layout.num_weights
-    if mean <= 0:
-        raise ValueError("importance must be above 0 somewhere, got 0 everywhere")
-    return (weights / mean).contiguous()
+def _best(
+    blocks: Tensor,
+    motifs: Tensor,
+    usage: Tensor,
+    rate_weight: float,
+    importance: float | Tensor,
+) -> Tensor:
+    if isinstance(importance, float):
+        # An error that matters h times as much is a rate that matters 1/h times as much.
+        return rated_searcher(motifs, usage, rate_weight / importance)(blocks)
+    penalty = rate_weight * code_lengths(usage)
+    return weighted_nearest(blocks, motifs, importance.to(blocks.device), penalty=penalty)

@@ -13,7 +13,8 @@ from torch.nn.utils.parametrize import ParametrizationList, register_parametriza
 from momos.blocks import Layout, memory
 from momos.config import MosaicConfig
 from momos.learning.bank import NAME, Bank, Learn
-from momos.learning.fitting import Fitting, importance_of
+from momos.learning.fitting import Fitting
+from momos.learning.importance import Importance
 from momos.learning.scaling import scaled_blocks, scales_of
 from momos.learning.tiles import MotifTile, Tile, WeightTile
 from momos.mosaic import Mosaic
@@ -28,7 +29,7 @@ def parametrize_(
     config: MosaicConfig,
     *,
     learn: Learn = "motifs",
-    importance: Mapping[str, Tensor] | None = None,
+    importance: Mapping[str, Tensor | float] | None = None,
     generator: torch.Generator | None = None,
 ) -> Bank:
     """Makes the chosen weights of `model` a mosaic that can be trained, in place.
@@ -39,7 +40,8 @@ def parametrize_(
     straight through, and `Reassign` says when motifs and indices follow. `freeze_` ends either.
 
     Weights of fewer than two dimensions stay dense unless `config.min_ndim` says otherwise.
-    `importance` (`input_moments` makes it) weighs squared errors, by name of the weight.
+    `importance` weighs squared errors, by name of the weight: a number for each tensor
+    (`sensitivities` measures them) or for each weight (`input_moments`).
 
     Raises:
         ValueError: if no parameter is chosen, one cannot be parametrized (names it and says why),
@@ -61,7 +63,7 @@ def parametrize_(
     _check_finite(layout, weights)
     scales = scales_of(weights, config.scales)
     fitting = Fitting(
-        layout, config, importance_of(layout, importance, scales) if importance else None
+        layout, config, Importance.of(layout, importance, scales) if importance else None
     )
     blocks = scaled_blocks(layout, weights, scales, _wide(layout))
     if generator is None:

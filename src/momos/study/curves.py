@@ -18,6 +18,7 @@ from torch import nn
 
 import momos
 from momos.study.baselines import Dense, Prune, QuantizeAware, Sampled, Treatment
+from momos.study.learned import Learned
 from momos.study.tasks import TASKS, Task
 from momos.study.training import Outcome, train
 
@@ -26,6 +27,7 @@ TREATMENTS: dict[str, Callable[..., Treatment]] = {
     "quantize_aware": QuantizeAware,
     "prune": Prune,
     "sampled": Sampled,
+    "learned": Learned,
 }
 KEY = (
     "task",
@@ -113,6 +115,8 @@ def _parser() -> ArgumentParser:
 
 def run(cell: Cell, task: Task, treatment: Treatment) -> Outcome:
     """The run that a cell describes."""
+    if isinstance(treatment, Learned):
+        treatment.task = task
     return train(
         task,
         treatment,
