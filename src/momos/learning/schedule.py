@@ -46,7 +46,7 @@ class Reassign:
         model: nn.Module,
         *,
         total_steps: int,
-        every: int = 10,
+        every: int = 1,
         dense: float = 0.0,
         ramp: float = 0.6,
         fixed: float = 0.15,

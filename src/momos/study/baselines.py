@@ -25,7 +25,7 @@ class Treatment(Protocol):
     """A way to train a network. `start` comes before the optimizer is made."""
 
     def start(
-        self, network: nn.Module, total_steps: int, *, epochs: int, seed: int
+        self, network: nn.Module, total_steps: int, *, epochs: float, seed: int
     ) -> None:
         """Prepares the network for so many steps, in so many epochs of equal length."""
 
@@ -66,7 +66,7 @@ class Dense:
     _network: nn.Module = field(init=False, repr=False)
 
     def start(
-        self, network: nn.Module, total_steps: int, *, epochs: int, seed: int
+        self, network: nn.Module, total_steps: int, *, epochs: float, seed: int
     ) -> None:
         self._network = network
 
@@ -107,7 +107,7 @@ class QuantizeAware:
             raise ValueError(f"bits must be 2 to 8, got {self.bits}")
 
     def start(
-        self, network: nn.Module, total_steps: int, *, epochs: int, seed: int
+        self, network: nn.Module, total_steps: int, *, epochs: float, seed: int
     ) -> None:
         self._network = network
         for module, name in weights_of(network).values():
@@ -147,7 +147,7 @@ class Prune:
             raise ValueError(f"sparsity must be above 0 and below 1, got {self.sparsity}")
 
     def start(
-        self, network: nn.Module, total_steps: int, *, epochs: int, seed: int
+        self, network: nn.Module, total_steps: int, *, epochs: float, seed: int
     ) -> None:
         self._network = network
         self._weights = list(weights_of(network).values())
@@ -191,6 +191,8 @@ class Prune:
 class Sampled:
     """The paper's MoMos: motifs drawn from the weights and projected onto, every epoch.
 
+    Or every `every` steps.
+
     `bits` of a motif value in the file: 32, or 16 by rounding to bfloat16 in the end.
     """
 
@@ -198,10 +200,11 @@ class Sampled:
     capacity: float | None = None
     num_motifs: int | None = None
     bits: Literal[16, 32] = 16
+    every: int | None = None
     _network: nn.Module = field(init=False, repr=False)
 
     def start(
-        self, network: nn.Module, total_steps: int, *, epochs: int, seed: int
+        self, network: nn.Module, total_steps: int, *, epochs: float, seed: int
     ) -> None:
         self._network = network
         self._config = momos.MosaicConfig(
@@ -211,7 +214,9 @@ class Sampled:
             seed=seed,
         )
         self._projector = momos.Projector(
-            network, self._config, every=max(1, total_steps // epochs)
+            network,
+            self._config,
+            every=self.every or max(1, round(total_steps / max(1, epochs))),
         )
 
     def after_step(self) -> None:

@@ -52,7 +52,7 @@ class Cell:
     treatment: str
     settings: dict[str, Any]
     seed: int
-    epochs: int
+    epochs: float
     learning_rate: float
     start: str = ""
     teacher: str = ""
@@ -104,7 +104,7 @@ def _parser() -> ArgumentParser:
         metavar="KEY=VALUE",
     )
     add("--seeds", type=int, nargs="+", default=[0])
-    add("--epochs", type=int, help="default: the task's own")
+    add("--epochs", type=float, help="default: the task's own")
     add("--learning-rate", type=float, help="default: the task's own")
     add("--start", default="", help="weights to start from; {seed} in the name is set")
     add("--teacher", default="", help="weights of a dense teacher, likewise")

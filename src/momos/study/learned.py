@@ -32,7 +32,7 @@ class Learned:
     scales: Literal["none", "tensor", "channel"] = "tensor"
     dense_dtype: Literal["float32", "float16", "bfloat16"] = "bfloat16"
     learn: Literal["weights", "motifs"] = "weights"
-    every: int = 10
+    every: int = 1
     dense: float = 0.0
     ramp: float = 0.6
     fixed: float = 0.15
@@ -43,7 +43,7 @@ class Learned:
     task: Task | None = field(default=None, repr=False)
 
     def start(
-        self, network: nn.Module, total_steps: int, *, epochs: int, seed: int
+        self, network: nn.Module, total_steps: int, *, epochs: float, seed: int
     ) -> None:
         self._network = network
         config = momos.MosaicConfig.learned(

@@ -4,7 +4,9 @@ Runs of one seed share their start and the order of their batches, whatever the 
 """
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,7 +18,7 @@ from torch.nn.utils import clip_grad_norm_
 from momos.study.baselines import Treatment
 from momos.study.optimization import Optimization
 from momos.study.sizes import dense_bytes
-from momos.study.tasks import Task
+from momos.study.tasks import Batch, Task
 
 TEMPERATURE = 2.0  # of distillation
 
@@ -42,7 +44,7 @@ def train(
     treatment: Treatment,
     seed: int,
     *,
-    epochs: int,
+    epochs: float,
     optimization: Optimization | None = None,
     start: nn.Module | None = None,
     teacher: nn.Module | None = None,
@@ -59,9 +61,9 @@ def train(
     if start is not None:
         network.load_state_dict(start.state_dict())
     parameters = dense_bytes(network)
-    total_steps = epochs * task.steps_per_epoch
+    total_steps = max(1, round(epochs * task.steps_per_epoch))
     treatment.start(network, total_steps, epochs=epochs, seed=seed)
-    _fit(task, treatment, network, optimization, epochs, seed, teacher)
+    _fit(task, treatment, network, optimization, total_steps, seed, teacher)
     treatment.finish()
     metric = task.evaluate(network)
     with TemporaryDirectory() as temporary:
@@ -75,11 +77,10 @@ def _fit(
     treatment: Treatment,
     network: nn.Module,
     optimization: Optimization,
-    epochs: int,
+    total_steps: int,
     seed: int,
     teacher: nn.Module | None,
 ) -> None:
-    total_steps = epochs * task.steps_per_epoch
     optimizer = optimization.optimizer_of(network)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: optimization.rate_at(step, total_steps)
@@ -88,15 +89,20 @@ def _fit(
     if teacher is not None:
         teacher.eval()
     network.train()
-    for _ in range(epochs):
-        for inputs, targets in task.batches(order):
-            optimizer.zero_grad()
-            loss_of(network, inputs, targets, teacher).backward()
-            if optimization.clip is not None:
-                clip_grad_norm_(network.parameters(), optimization.clip)
-            optimizer.step()
-            schedule.step()
-            treatment.after_step()
+    for inputs, targets in islice(_endless(task, order), total_steps):
+        optimizer.zero_grad()
+        loss_of(network, inputs, targets, teacher).backward()
+        if optimization.clip is not None:
+            clip_grad_norm_(network.parameters(), optimization.clip)
+        optimizer.step()
+        schedule.step()
+        treatment.after_step()
+
+
+def _endless(task: Task, order: torch.Generator) -> Iterator[Batch]:
+    """The batches of epoch after epoch."""
+    while True:
+        yield from task.batches(order)
 
 
 def loss_of(

@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Runs what docs/results.md shows: bench/curves.sh digits|fashion|shakespeare|resnet20
+# MOMOS_DATA must point at the data. Runs that are finished are not repeated.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+task=$1
+curves=(.venv/bin/python -m momos.study.curves "$task" -o "docs/results/$task.jsonl")
+dense=runs/networks/$task-{seed}.pt
+
+cells() { # epochs, then options: from the dense network, with it as the teacher
+    local epochs=$1
+    shift
+    "${curves[@]}" --epochs "$epochs" --start "$dense" --teacher "$dense" "$@"
+}
+learned() { cells "$1" --seeds $seeds --treatment learned --setting sensitive=true "${@:2}"; }
+
+case $task in
+digits | fashion)
+    seeds="0 1 2"
+    [ "$task" = digits ] && first=40 second=20 || { first=12 second=6; }
+    "${curves[@]}" --epochs $first --treatment dense --seeds $seeds --keep "$dense"
+    for rate in 0.3 0.7 1.2 2 3 5; do learned $second rate_weight=$rate; done
+    for bits in 2 3 4 8; do
+        cells $second --seeds $seeds --treatment quantize_aware --setting bits=$bits
+    done
+    for sparsity in 0.5 0.7 0.8 0.9 0.95 0.98; do
+        cells $second --seeds $seeds --treatment prune --setting sparsity=$sparsity
+    done
+    for sizes in "block_size=2 capacity=0.05" "block_size=2 num_motifs=256" \
+        "block_size=4 num_motifs=256" "block_size=8 num_motifs=256" "block_size=8 num_motifs=32"; do
+        cells $second --seeds $seeds --treatment sampled --setting $sizes
+    done
+    ;;
+shakespeare)
+    seeds="0 1 2"
+    "${curves[@]}" --treatment dense --seeds $seeds --keep "$dense"
+    for rate in 0.3 0.8; do learned 2 rate_weight=$rate; done
+    ;;
+resnet20)
+    seeds=0
+    "${curves[@]}" --epochs 0.01 --learning-rate 1e-9 --treatment dense --keep "$dense"
+    learned 3 rate_weight=0.12 num_motifs=128 fold=true every=2 ramp=0.4
+    learned 3 rate_weight=0.4 num_motifs=128 fold=true every=2 ramp=0.4
+    for rate in 0.05 0.12 0.25 0.4 0.6 0.9; do
+        learned 0.25 rate_weight=$rate num_motifs=128 fold=true every=2 ramp=0.4
+    done
+    for bits in 2 3 4 8; do
+        cells 0.25 --treatment quantize_aware --setting bits=$bits scale=learned
+    done
+    for sparsity in 0.5 0.7 0.8 0.9 0.95; do
+        cells 0.25 --treatment prune --setting sparsity=$sparsity
+    done
+    for sizes in "block_size=2 capacity=0.05" "block_size=2 num_motifs=256" \
+        "block_size=4 num_motifs=256" "block_size=8 num_motifs=256"; do
+        cells 0.25 --treatment sampled --setting $sizes every=20
+    done
+    ;;
+esac
