@@ -184,6 +184,12 @@ def test_a_wrong_interval_is_refused(every):
         MosaicCallback(CONFIG, every)
 
 
+def test_settings_for_learned_motifs_are_refused():
+    config = momos.MosaicConfig.learned()
+    with pytest.raises(ValueError, match=r"scales='tensor'.*momos\.parametrize_"):
+        MosaicCallback(config)
+
+
 def test_complexity_is_measured_before_training_and_after_epochs(tmp_path):
     logger = CSVLogger(tmp_path, flush_logs_every_n_steps=1)
     watch = ComplexityCallback(("signs", "float fields"), every=2)

@@ -81,10 +81,46 @@ CONFIGS = st.builds(
     selection=st.sampled_from(SELECTIONS),
     zero_motif=st.booleans(),
     seed=st.integers(0, 999),
+    min_ndim=st.just(0),
 )
 
 
 # What a projection does
+
+
+@pytest.mark.parametrize("min_ndim", [None, 0, 1, 2, 4])
+def test_parameters_of_few_dimensions_stay_dense(min_ndim):
+    model = network()
+    torch.nn.utils.vector_to_parameters(
+        torch.randn(sum(p.numel() for p in model.parameters())), model.parameters()
+    )
+    before = weights(model)
+    project_(model, MosaicConfig(num_motifs=2, min_ndim=min_ndim))
+    least = 1 if min_ndim is None else min_ndim
+    for name, value in model.named_parameters():
+        dense = value.ndim < least or not value.requires_grad
+        assert torch.equal(value, before[name]) == dense, name
+
+
+SETTINGS = [
+    ({"scales": "tensor"}, "scales='tensor'"),
+    ({"rate_weight": 0.5}, r"rate_weight=0\.5"),
+    ({"bits": 16}, "bits=16"),
+    ({"dense_dtype": "float16"}, "dense_dtype='float16'"),
+    ({"groups": (("0.*",),)}, r"groups=\(\('0\.\*',\),\)"),
+    ({"bits": 8, "scales": "channel"}, "scales='channel', bits=8"),
+]
+
+
+@pytest.mark.parametrize(("settings", "named"), SETTINGS)
+def test_settings_that_a_projection_cannot_keep_are_named(settings, named):
+    model = network()
+    before = weights(model)
+    config = MosaicConfig(num_motifs=3, **settings)
+    for refused in (project_, Projector):
+        with pytest.raises(ValueError, match=rf"got {named} \(.*parametrize_.*freeze_"):
+            refused(model, config)
+    assert_unchanged(model, before)
 
 
 @given(model=models(), config=CONFIGS)
@@ -148,7 +184,9 @@ def test_weights_in_padded_blocks_do_not_move_the_second_time(selection):
             {f"p{i}": torch.randn(shape) for i, shape in enumerate(shapes)}
         )
         for block_size in (2, 4):
-            config = MosaicConfig(block_size=block_size, num_motifs=9, selection=selection)
+            config = MosaicConfig(
+                block_size=block_size, num_motifs=9, selection=selection, min_ndim=0
+            )
             motifs = project_(model, config).mosaic.motifs
             assert project_(model, config, motifs=motifs).moved == 0
 
@@ -178,13 +216,13 @@ def test_padding_and_rounding_make_the_distortion_no_larger(model, config):
 def test_a_scalar_is_compared_by_its_value_not_by_its_padding():
     model = nn.ParameterDict({"scale": torch.tensor(1.0)})
     motifs = torch.tensor([[0.9, 0.5], [0.45, 0.1]])
-    project_(model, MosaicConfig(num_motifs=2), motifs=motifs)
+    project_(model, MosaicConfig(num_motifs=2, min_ndim=0), motifs=motifs)
     assert model["scale"].item() == motifs[0, 0].item()
 
 
 @given(model=models(), seed=st.integers(0, 999))
 def test_motifs_may_be_given_in_any_dtype(model, seed):
-    config = MosaicConfig(num_motifs=1)
+    config = MosaicConfig(num_motifs=1, min_ndim=0)
     motifs = torch.randn(20, 2, generator=torch.Generator().manual_seed(seed))
     for dtype in DTYPES:
         given = motifs.to(dtype)
@@ -533,7 +571,7 @@ def test_the_state_of_a_projector_is_a_copy():
 def test_distinct_motifs_are_those_of_the_blocks_read():
     """`project_` and the functions it is made of draw the same."""
     model = network()
-    read = Layout.of(model, block_size=2).read(model)
+    read = Layout.of(model, block_size=2, min_ndim=1).read(model)
     expected = distinct_motifs(read, 9, generator=torch.Generator().manual_seed(6))
     config = MosaicConfig(num_motifs=9, selection="distinct", seed=6)
     assert torch.equal(project_(model, config).mosaic.motifs, expected)

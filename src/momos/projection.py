@@ -41,11 +41,17 @@ def project_(
     of `config.seed`.
 
     Raises:
-        ValueError: if no parameter is chosen, a weight is not finite (names the parameter), or
-            `motifs` have another block size. The model is then unchanged.
+        ValueError: if `config` has settings for learned motifs, no parameter is chosen, a weight
+            is not finite (names the parameter), or `motifs` have another block size. The model
+            is then unchanged.
     """
+    check_projectable(config)
     layout = Layout.of(
-        model, block_size=config.block_size, include=config.include, exclude=config.exclude
+        model,
+        block_size=config.block_size,
+        include=config.include,
+        exclude=config.exclude,
+        min_ndim=1 if config.min_ndim is None else config.min_ndim,
     )
     if generator is None:
         generator = torch.Generator().manual_seed(config.seed)
@@ -70,10 +76,14 @@ class Projector:
 
     Call `step` after the optimizer's, once per epoch or per batch. A run resumed from
     `state_dict` draws the same motifs as one that was never interrupted.
+
+    Raises:
+        ValueError: if `config` has settings for learned motifs.
     """
 
     def __init__(self, model: nn.Module, config: MosaicConfig, *, every: int = 1) -> None:
         check_whole("every", every, least=1)
+        check_projectable(config)
         self.model = model
         self.config = config
         self.every = every
@@ -95,6 +105,27 @@ class Projector:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.steps = state["steps"]
         self.generator.set_state(state["generator"].cpu())
+
+
+def check_projectable(config: MosaicConfig) -> None:
+    """Refuses settings that a projection, which only replaces weights, cannot keep.
+
+    Raises:
+        ValueError: if there are any; names them.
+    """
+    names = ("scales", "rate_weight", "bits", "dense_dtype", "groups")
+    defaults = MosaicConfig.__dataclass_fields__
+    found = [
+        f"{name}={getattr(config, name)!r}"
+        for name in names
+        if getattr(config, name) != defaults[name].default
+    ]
+    if found:
+        raise ValueError(
+            f"{', '.join(names)} must be at their defaults for a projection, got "
+            f"{', '.join(found)} (they are for learned motifs: momos.parametrize_ with "
+            "learn='weights', then momos.freeze_, also without training in between)"
+        )
 
 
 def _choose(

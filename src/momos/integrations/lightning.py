@@ -26,7 +26,7 @@ from momos.learning import Reassign, freeze_, parametrize_
 from momos.learning.bank import Learn
 from momos.measures import Measurement, measure
 from momos.mosaic import Mosaic
-from momos.projection import Projection, project_
+from momos.projection import Projection, check_projectable, project_
 
 
 class MosaicCallback(Callback):
@@ -37,6 +37,9 @@ class MosaicCallback(Callback):
     inside the module are mosaics of their own, ready to be saved. `projection` is the last one. Its
     distortion, moved weights, motifs used and lengths in bits are logged as `mosaic/…`. The
     state is saved in checkpoints: a resumed run draws the same motifs.
+
+    Raises:
+        ValueError: if `every` is no such thing, or `config` has settings for learned motifs.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class MosaicCallback(Callback):
             raise ValueError(f"every must be 'epoch', 'step' or an int, got {every!r}")
         if isinstance(every, int) and every < 1:
             raise ValueError(f"every must be at least 1, got {every}")
+        check_projectable(config)
         self.config = config
         self.interval = None if every == "epoch" else 1 if every == "step" else int(every)
         self.generator = torch.Generator().manual_seed(config.seed)
