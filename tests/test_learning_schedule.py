@@ -219,20 +219,29 @@ def test_after_a_kill_training_ends_as_if_nothing_had_been(
         return subprocess.Popen(arguments, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert start(whole, 0.0).wait() == 0
+    assert ended(start(whole, 0.0)) == 0
     process = start(broken, 0.05)
-    while not (broken / "checkpoint.pt").exists():
+    deadline = time.monotonic() + 60
+    while not (broken / "checkpoint.pt").exists() and time.monotonic() < deadline:
         assert process.poll() is None
         time.sleep(0.01)
     time.sleep(0.4)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    assert ended(process) == -signal.SIGKILL
     step = torch.load(broken / "checkpoint.pt", weights_only=True)["step"]
     assert 0 < step < 60
-    assert start(broken, 0.0).wait() == 0
+    assert ended(start(broken, 0.0)) == 0
     one, two = (torch.load(f / "checkpoint.pt", weights_only=True) for f in (whole, broken))
     assert flat(one) == flat(two)
     assert (whole / "net.momos").read_bytes() == (broken / "net.momos").read_bytes()
+
+
+def ended(process: subprocess.Popen) -> int:
+    """What a process returned; it is killed if that takes more than a minute."""
+    try:
+        return process.wait(timeout=60)
+    finally:
+        process.kill()
 
 
 def flat(value: object) -> object:
