@@ -5,6 +5,7 @@ makes it the network's weights.
 """
 
 from momos.learning.bank import Bank as Bank
+from momos.learning.bank import Learn as Learn
 from momos.learning.parametrize import freeze_ as freeze_
 from momos.learning.parametrize import parametrize_ as parametrize_
 from momos.learning.schedule import Reassign as Reassign

@@ -52,12 +52,7 @@ class Reassign:
         fixed: float = 0.15,
     ) -> None:
         check_whole("total_steps", total_steps, least=1)
-        check_whole("every", every, least=1)
-        if not 0 <= dense <= ramp <= 1 - fixed <= 1:
-            raise ValueError(
-                f"dense, ramp and 1 - fixed must be parts of the whole in this order, got "
-                f"{dense}, {ramp} and {1 - fixed}"
-            )
+        check_parts(every=every, dense=dense, ramp=ramp, fixed=fixed)
         self.bank = bank_of(model)
         if self.bank.learn != "weights":
             raise ValueError(
@@ -146,3 +141,17 @@ class Reassign:
 
     def _motifs_used(self) -> int:
         return int((usage_of(self.bank.indices, len(self.bank.motifs)) > 0).sum())
+
+
+def check_parts(*, every: int, dense: float, ramp: float, fixed: float) -> None:
+    """Refuses parts of a schedule that are out of order.
+
+    Raises:
+        ValueError: as `Reassign` does.
+    """
+    check_whole("every", every, least=1)
+    if not 0 <= dense <= ramp <= 1 - fixed <= 1:
+        raise ValueError(
+            f"dense, ramp and 1 - fixed must be parts of the whole in this order, got "
+            f"{dense}, {ramp} and {1 - fixed}"
+        )
