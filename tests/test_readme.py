@@ -1,15 +1,22 @@
-"""Every Python block of the README runs as it stands."""
+"""Every Python block of the README, and of the page on learned motifs, runs as it stands."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parent.parent / "README.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+ROOT = Path(__file__).parent.parent
+README, LEARNING = ROOT / "README.md", ROOT / "docs" / "learning.md"
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+def blocks(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+BLOCKS = blocks(README)
+
+
+@pytest.mark.parametrize("block", BLOCKS + blocks(LEARNING))
 @pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*")
 def test_readme_block_runs(
     block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -130,17 +130,31 @@ class Fitting:
 
         With `revive`, unused ones move to the blocks farthest from their own motifs instead.
         """
-        usage = usage_of(indices, len(motifs))
-        if self.importance is None:
-            sums = sum_by_motif(blocks, indices, len(motifs))
-            moved = sums / usage.clamp(min=1)[:, None].to(sums.dtype)
-            moved = torch.where(usage[:, None] > 0, moved, motifs)
-        else:
-            weights = self.importance.rows(self.layout).to(blocks.device)
+        if self.importance is not None and self.importance.by_weight is not None:
+            weights = self.importance.by_weight.to(blocks.device)
             moved = weighted_means(blocks, weights, indices, unused=motifs)
+        else:
+            moved = self._means(blocks, indices, motifs)
+        usage = usage_of(indices, len(motifs))
         for share in self.shares if revive else ():
             self._revive(share, blocks, motifs, usage, moved)
         return moved.masked_fill(self.zero_motifs.to(moved.device)[:, None], 0)
+
+    def _means(self, blocks: Tensor, indices: Tensor, motifs: Tensor) -> Tensor:
+        """Means of the blocks of each motif, every tensor's by its importance."""
+        parts = [(slice(None), 1.0)]
+        if self.importance is not None:
+            weights = self.importance.by_tensor
+            places = self.layout.placements
+            parts = [(slice(p.start, p.stop), weights[p.name]) for p in places]
+        sums = motifs.new_zeros(motifs.shape, dtype=torch.float64)
+        total = motifs.new_zeros(len(motifs), 1, dtype=torch.float64)
+        for rows, weight in parts:
+            own = sum_by_motif(blocks[rows], indices[rows], len(motifs))
+            sums += weight * own.double()
+            total += weight * usage_of(indices[rows], len(motifs)).double()[:, None]
+        means = sums / total.clamp(min=torch.finfo(total.dtype).tiny)
+        return torch.where(total > 0, means.to(motifs.dtype), motifs)
 
     def _parts(
         self, share: Share

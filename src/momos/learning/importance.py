@@ -59,16 +59,6 @@ class Importance:
         rows = [_rows(layout, p, flat[p.name] / middle) for p in layout.placements]
         return cls(by_tensor, torch.cat(rows))
 
-    def rows(self, layout: Layout) -> Float32[Tensor, "m s"]:
-        """A weight for each value of each block."""
-        if self.by_weight is not None:
-            return self.by_weight
-        parts = [
-            torch.full((place.num_blocks, 1), self.by_tensor[place.name])
-            for place in layout.placements
-        ]
-        return torch.cat(parts).expand(-1, layout.block_size)
-
 
 def _flat(
     place: Placement, given: Mapping[str, Tensor | float], scale: Tensor | None
