@@ -7,6 +7,7 @@ projected weights.
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from inspect import signature
 from typing import Any, Literal
 
 import torch
@@ -23,10 +24,18 @@ except ModuleNotFoundError as error:
 from momos.config import MosaicConfig, check_whole
 from momos.description import description_length
 from momos.learning import Reassign, freeze_, parametrize_
-from momos.learning.bank import Learn
+from momos.learning.bank import NAME, Bank, Learn
+from momos.learning.schedule import check_parts
 from momos.measures import Measurement, measure
 from momos.mosaic import Mosaic
 from momos.projection import Projection, check_projectable, project_
+
+# The settings of a schedule and their defaults.
+PARTS: dict[str, Any] = {
+    name: parameter.default
+    for name, parameter in signature(Reassign).parameters.items()
+    if parameter.default is not parameter.empty
+}
 
 
 class MosaicCallback(Callback):
@@ -122,15 +131,28 @@ class LearnedMosaicCallback(Callback):
     """Learns the motifs of the module: `parametrize_`, `Reassign` and `freeze_` at their times.
 
     The module is parametrized when fitting begins, before its optimizers are made, and frozen when
-    training ends; the networks inside it are then mosaics of their own, ready to be saved, and
-    `mosaic` is that of the module. `schedule` are the settings of `Reassign` (`every`, `dense`,
-    `ramp`, `fixed`), its length is that of the training. How many blocks changed, motifs used and
-    the rate weight are logged as `mosaic/…`. A run resumed from a checkpoint is the same run;
-    checkpoints hold the parametrized module.
+    fitting ends; the networks inside it are then mosaics of their own, ready to be saved, and
+    `mosaic` is that of the module. What stays dense is then rounded to `config.dense_dtype`,
+    wherever in the module it is. `importance` goes by the names that weights have in the module.
+    `schedule` are the settings of `Reassign` (`every`, `dense`, `ramp`, `fixed`), which counts
+    optimizer steps; its length is that of the training. How many blocks changed, motifs used
+    and the rate weight are logged as `mosaic/…`.
+
+    A run resumed from a checkpoint (`ckpt_path`) is the same run. A fit that an exception ended
+    leaves the module parametrized, and fitting again goes on from there: the same trainer with
+    its schedule, another one with a new schedule.
+
+    Checkpoints hold the parametrized module, so only a module that is parametrized can load one:
+
+        momos.parametrize_(module, config, learn="weights")
+        module.load_state_dict(torch.load(path)["state_dict"])
+        momos.freeze_(module)
 
     Raises:
-        ValueError: when fitting begins, if the module cannot be parametrized, or with
-            `learn="weights"`, if the trainer does not know how long it will train.
+        TypeError: if a setting of the schedule is unknown.
+        ValueError: if the settings do not fit together; when fitting begins, if the module
+            cannot be parametrized or is so with other settings, or with `learn="weights"`,
+            if the trainer does not know how long it will train.
     """
 
     def __init__(
@@ -141,23 +163,45 @@ class LearnedMosaicCallback(Callback):
         importance: Mapping[str, torch.Tensor | float] | None = None,
         **schedule: float,
     ) -> None:
+        if learn not in ("motifs", "weights"):
+            raise ValueError(f"learn must be 'motifs' or 'weights', got {learn!r}")
+        if unknown := sorted(schedule.keys() - PARTS.keys()):
+            raise TypeError(
+                f"settings of the schedule must be among {', '.join(PARTS)}, got "
+                f"{', '.join(unknown)}"
+            )
         if schedule and learn == "motifs":
             raise ValueError(
                 f"learn must be 'weights' for a schedule, got 'motifs' and {schedule}"
             )
+        self.settings: dict[str, Any] = PARTS | schedule
+        check_parts(**self.settings)
         self.config = config
         self.learn: Learn = learn
         self.importance = importance
-        self.settings: dict[str, Any] = schedule
         self.schedule: Reassign | None = None
         self.mosaic: Mosaic | None = None
         self._step = 0  # optimizer steps when last looked
-        self._state: dict[str, Any] | None = None
+        self._state: dict[str, Any] | None = None  # of the schedule, in a checkpoint
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit":
+        if stage != "fit":
+            return
+        self._state = None
+        bank = pl_module._modules.get(NAME)
+        if not isinstance(bank, Bank):
             parametrize_(
                 pl_module, self.config, learn=self.learn, importance=self.importance
+            )
+        elif bank.learn != self.learn:
+            raise ValueError(
+                f"the module is parametrized already, so learn must be {bank.learn!r}, got "
+                f"{self.learn!r}"
+            )
+        elif bank.config != self.config:
+            raise ValueError(
+                f"the module is parametrized already, so config must be {bank.config}, got "
+                f"{self.config}"
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -169,9 +213,12 @@ class LearnedMosaicCallback(Callback):
                 f"the trainer must know how many steps it will take (max_epochs or "
                 f"max_steps), got {total}"
             )
+        state = self._state
+        if state is None and self.schedule is not None and trainer.global_step:
+            state = self.schedule.state_dict()  # the trainer goes on where it was
         self.schedule = Reassign(pl_module, total_steps=int(total), **self.settings)
-        if self._state is not None:
-            self.schedule.load_state_dict(self._state)
+        if state is not None:
+            self.schedule.load_state_dict(state)
         self._step = trainer.global_step
 
     def on_train_batch_end(
@@ -190,7 +237,8 @@ class LearnedMosaicCallback(Callback):
             values = {f"mosaic/{name}": float(v) for name, v in asdict(done).items()}
             pl_module.log_dict(values, on_step=True, on_epoch=False, batch_size=1)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Not at the end of training: the last checkpoint may be written after that.
         self.mosaic = freeze_(pl_module)
         _remember_within(pl_module, self.mosaic)
 
