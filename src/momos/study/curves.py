@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         outcome = run(cell, task, TREATMENTS[cell.treatment](**settings))
         if options.keep:
             _keep(outcome.network, Path(options.keep.format(seed=seed)))
-        append(options.output, cell, task, outcome)
+        append(options.output, cell, task, outcome, ablation=options.ablation)
         print(
             f"{cell.task} {cell.treatment} {cell.settings} seed {cell.seed}: {task.metric} "
             f"{outcome.metric:.4f}, {outcome.file_bytes} bytes, {outcome.factor:.2f}x, "
@@ -109,6 +109,7 @@ def _parser() -> ArgumentParser:
     add("--start", default="", help="weights to start from; {seed} in the name is set")
     add("--teacher", default="", help="weights of a dense teacher, likewise")
     add("--keep", default="", help="file to keep the weights in, likewise")
+    add("--ablation", default="", help="name of the run among ablations of the task")
     add("-o", "--output", type=Path, required=True, help="file of JSON lines")
     return parser
 
@@ -136,23 +137,30 @@ def finished(path: Path) -> list[Cell]:
     return [Cell(**{name: line[name] for name in KEY}) for line in lines]
 
 
-def append(path: Path, cell: Cell, task: Task, outcome: Outcome) -> None:
+def append(
+    path: Path, cell: Cell, task: Task, outcome: Outcome, *, ablation: str = ""
+) -> None:
     """Adds one line to the file, in one write."""
-    line = asdict(cell) | {
-        "metric_name": task.metric,
-        "metric": outcome.metric,
-        "file_bytes": outcome.file_bytes,
-        "dense_bytes": outcome.dense_bytes,
-        "factor": outcome.factor,
-        "seconds": round(outcome.seconds, 1),
-        "optimization": asdict(task.optimization),
-        "versions": {
-            "momos": momos.__version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
-        "cores": os.cpu_count(),
-    }
+    named = {"ablation": ablation, "group": cell.task} if ablation else {}
+    line = (
+        asdict(cell)
+        | named
+        | {
+            "metric_name": task.metric,
+            "metric": outcome.metric,
+            "file_bytes": outcome.file_bytes,
+            "dense_bytes": outcome.dense_bytes,
+            "factor": outcome.factor,
+            "seconds": round(outcome.seconds, 1),
+            "optimization": asdict(task.optimization),
+            "versions": {
+                "momos": momos.__version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+            "cores": os.cpu_count(),
+        }
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
