@@ -1,0 +1,100 @@
+"""What learned motifs reach of their goals, and whether they are above all others."""
+
+from collections.abc import Mapping, Sequence
+
+from momos.study.report.cells import NONE, difference, settings_of
+from momos.study.report.goals import (
+    FROM,
+    GOALS,
+    Comparison,
+    Goal,
+    compare,
+    smallest,
+)
+from momos.study.report.lines import Line
+from momos.study.report.markdown import markdown
+from momos.study.report.metric import number
+from momos.study.report.points import Point, points_of, reference_of
+from momos.study.report.series import series_of
+
+
+def summary(tasks: Mapping[str, Sequence[Line]]) -> str:
+    """What must be reached, and the smallest learned file that loses no more."""
+    header = (
+        "task",
+        "",
+        "times smaller",
+        "loss at most",
+        "reached",
+        "to dense",
+        "seeds",
+        "smallest such file",
+    )
+    rows = [
+        _summary_row(task, goal, tasks.get(task, ()))
+        for task, goals in GOALS.items()
+        for goal in goals
+    ]
+    return markdown(header, rows, left=2)
+
+
+def _summary_row(task: str, goal: Goal, lines: Sequence[Line]) -> tuple[str, ...]:
+    wanted = (task, goal.name, f"{goal.factor:g}")
+    if not lines:
+        return (*wanted, NONE, "not run", *[NONE] * 3)
+    points = points_of(lines)
+    reference = reference_of(points)
+    wanted = (*wanted, reference.metric.amount(goal.loss))
+    point = smallest(points, reference, goal.loss)
+    if point is None:
+        return (*wanted, "no file", *[NONE] * 3)
+    verdict = "yes" if point.factor >= goal.factor else "no"
+    to_dense = f"{difference(point, reference)} {reference.metric.difference_unit}"
+    place = f"{settings_of(point, points)}, {point.epochs:g} epochs"
+    return (
+        *wanted,
+        f"{verdict}: {number(point.factor, 1)}",
+        to_dense,
+        str(len(point.lines)),
+        place,
+    )
+
+
+def check(points: Sequence[Point]) -> str:
+    """Whether learned motifs are above all others, and where they are not."""
+    compared, beyond = compare(series_of(points))
+    if not compared:
+        return f"Nothing to compare yet from {FROM:g} times smaller on.\n"
+    below = [each for each in compared if each.gain <= 0]
+    text = (
+        f"From {FROM:g} times smaller on, on means over seeds and at equal numbers of epochs, "
+        f"learned motifs are above {len(compared) - len(below)} of {len(compared)} points of "
+        "other treatments, by interpolation over the logarithm of size."
+    )
+    if beyond:
+        text += f" Not compared, since no learned file is as small: {len(beyond)}."
+    return f"{text}\n\n{_below(below, points)}" if below else f"{text}\n"
+
+
+def _below(below: Sequence[Comparison], points: Sequence[Point]) -> str:
+    metric = points[0].metric
+    header = (
+        "not above",
+        "settings",
+        "times smaller",
+        metric.label,
+        "learned at this size",
+        f"behind by, {metric.difference_unit}",
+    )
+    rows = [
+        (
+            each.point.label,
+            settings_of(each.point, points),
+            number(each.point.factor, 1),
+            metric.text(each.point.mean),
+            metric.text(each.learned),
+            number(-each.gain, 2),
+        )
+        for each in below
+    ]
+    return markdown(header, rows, left=2)
