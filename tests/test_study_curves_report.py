@@ -214,6 +214,7 @@ def test_points_above_the_learned_line_are_listed() -> None:
     assert [round(each.factor) for each in beyond] == [90]
     section = parts_of({"digits": [line for p in points for line in p.lines]}, [])["digits"]
     assert "above 2 of 3 points" in section
+    assert "; leads beyond chance over seeds (95 % intervals): 2." in section
     assert "no learned file is as small: 1." in section
     assert rows(section, "QAT + entropy coding")[-1] == [
         "QAT + entropy coding",
@@ -223,6 +224,30 @@ def test_points_above_the_learned_line_are_listed() -> None:
         "97.67",
         "0.33",
     ]
+
+
+def test_the_smallest_lead_is_named() -> None:
+    lines = lines_of(
+        *seeds("dense", [0.97, 0.98, 0.98], 1.2),
+        *seeds("learned", [0.96, 0.97, 0.98], 40),
+        *seeds("prune", [0.94, 0.95, 0.97], 10),
+        *seeds("sampled", [0.95, 0.96, 0.97], 8),
+    )
+    compared, _ = compare(series_of(points_of(lines)))
+    found = [(each.point.treatment, each.beyond_chance) for each in compared]
+    assert found == [("sampled", True), ("prune", True)]
+    section = parts_of({"digits": lines}, [])["digits"]
+    assert (
+        "The smallest lead is 1.00 points, over sampled MoMos (the paper's), –." in section
+    )
+
+
+def test_without_three_seeds_there_is_no_chance() -> None:
+    points = [point("learned", 0.9, 10), point("prune", 0.8, 10)]
+    (compared,), _ = compare(series_of(points))
+    assert compared.beyond_chance is None
+    (compared,), _ = compare(series_of([points[0], point("prune", 0.8, 10, seed=5)]))
+    assert compared.beyond_chance is None
 
 
 def test_runs_of_other_epochs_are_compared_with_their_own() -> None:

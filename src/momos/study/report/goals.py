@@ -1,9 +1,9 @@
 """What learned motifs should reach, what they reach, and where they are not above the others."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from momos.study.report.points import Point
+from momos.study.report.points import Difference, Point
 from momos.study.report.series import Series
 
 FROM = 5.0  # times smaller, from which learned motifs are held against all others
@@ -54,15 +54,28 @@ def loss_of(point: Point, reference: Point) -> float:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A point of another treatment, and the learned line at its size."""
+    """A point of another treatment, and the learned line at its size, for each seed as well."""
 
     point: Point
     learned: float
+    by_seed: Mapping[int, float]
 
     @property
     def gain(self) -> float:
         """How much better the learned line is."""
         return self.point.metric.gain(self.learned, self.point.mean)
+
+    @property
+    def beyond_chance(self) -> bool | None:
+        """Whether the 95 % interval of the gain over seeds leaves out zero; None without one."""
+        values = self.point.values
+        gains = [
+            self.point.metric.gain(learned, values[seed])
+            for seed, learned in self.by_seed.items()
+            if seed in values
+        ]
+        lead = Difference.of(gains) if gains else None
+        return None if lead is None or lead.half is None else abs(lead.mean) > lead.half
 
 
 def compare(series: Sequence[Series]) -> tuple[list[Comparison], list[Point]]:
@@ -77,10 +90,10 @@ def compare(series: Sequence[Series]) -> tuple[list[Comparison], list[Point]]:
             if point.factor < FROM:
                 continue
             value = None if learned is None else learned.at(point.factor)
-            if value is None:
+            if learned is None or value is None:
                 beyond.append(point)
             else:
-                compared.append(Comparison(point, value))
+                compared.append(Comparison(point, value, learned.by_seed(point.factor)))
     return sorted(compared, key=lambda comparison: comparison.gain), beyond
 
 

@@ -24,6 +24,14 @@ class Difference:
     mean: float
     half: float | None
 
+    @classmethod
+    def of(cls, differences: Sequence[float]) -> "Difference":
+        count = len(differences)
+        if count < LEAST:
+            return cls(mean(differences), None)
+        quantile = float(stdtrit(count - 1, 0.975))
+        return cls(mean(differences), quantile * stdev(differences) / sqrt(count))
+
 
 @dataclass(frozen=True)
 class Point:
@@ -84,12 +92,7 @@ class Point:
             self.metric.difference(values[seed], others[seed])
             for seed in sorted(values.keys() & others.keys())
         ]
-        if not found:
-            return None
-        if len(found) < LEAST:
-            return Difference(mean(found), None)
-        quantile = float(stdtrit(len(found) - 1, 0.975))
-        return Difference(mean(found), quantile * stdev(found) / sqrt(len(found)))
+        return Difference.of(found) if found else None
 
 
 def points_of(lines: Iterable[Line]) -> list[Point]:

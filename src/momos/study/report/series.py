@@ -38,11 +38,22 @@ class Series:
         Larger than all of its files, the line is taken to go on level from its largest, since a
         smaller file that does as well is no worse. Smaller than all, there is None.
         """
-        factors = [point.factor for point in self.line]
-        if factor > factors[-1]:
+        if factor > self.line[-1].factor:
             return None
-        means = [point.mean for point in self.line]
-        return float(np.interp(log(factor), np.log(factors), means))
+        return self._interpolated(factor, [point.mean for point in self.line])
+
+    def by_seed(self, factor: float) -> dict[int, float]:
+        """The same for each seed that all points of the line have, at sizes that are means."""
+        values = [point.values for point in self.line]
+        seeds = set.intersection(*(set(each) for each in values))
+        return {
+            seed: self._interpolated(factor, [each[seed] for each in values])
+            for seed in sorted(seeds)
+        }
+
+    def _interpolated(self, factor: float, values: Sequence[float]) -> float:
+        factors = [point.factor for point in self.line]
+        return float(np.interp(log(factor), np.log(factors), values))
 
 
 def series_of(points: Sequence[Point]) -> list[Series]:

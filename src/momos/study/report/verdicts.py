@@ -69,8 +69,20 @@ def check(points: Sequence[Point]) -> str:
     text = (
         f"From {FROM:g} times smaller on, on means over seeds and at equal numbers of epochs, "
         f"learned motifs are above {len(compared) - len(below)} of {len(compared)} points of "
-        "other treatments, by interpolation over the logarithm of size."
+        "other treatments, by interpolation over the logarithm of size"
     )
+    intervals = [each for each in compared if each.beyond_chance is not None]
+    if intervals:
+        clear = sum(each.gain > 0 and bool(each.beyond_chance) for each in intervals)
+        text += f"; leads beyond chance over seeds (95 % intervals): {clear}"
+    closest = compared[0]
+    if closest.gain > 0:
+        metric = closest.point.metric
+        text += (
+            f". The smallest lead is {number(closest.gain, 2)} {metric.difference_unit}, over "
+            f"{closest.point.label}, {settings_of(closest.point, points)}"
+        )
+    text += "."
     if beyond:
         text += f" Not compared, since no learned file is as small: {len(beyond)}."
     return f"{text}\n\n{_below(below, points)}" if below else f"{text}\n"
