@@ -173,7 +173,7 @@ def test_bits_per_character_are_compared_in_per_cent_and_fewer_are_better() -> N
     learned = rows(parts["shakespeare"], "learned motifs")
     assert [row[5] for row in learned] == ["+1.50", "+2.50"]
     behind = rows(parts["shakespeare"], "pruning + lossless coder")[-1]
-    assert behind[3:] == ["2.020", "2.030", "0.50"]
+    assert behind[3:] == ["2.020", "2.030", "0.50", "–"]
 
 
 def test_the_envelope_holds_what_nothing_beats() -> None:
@@ -223,7 +223,11 @@ def test_points_above_the_learned_line_are_listed() -> None:
         "98.00",
         "97.67",
         "0.33",
+        "–",
     ]
+    better = lines_of(*DIGITS, *seeds("learned", [0.98, 0.99, 0.99], 50))
+    section = parts_of({"digits": better}, [])["digits"]
+    assert rows(section, "QAT + entropy coding")[-1][-1] == "50.0"
 
 
 def test_the_smallest_lead_is_named() -> None:

@@ -22,11 +22,11 @@ def ablation_section(lines: Sequence[Line], tasks: Mapping[str, Sequence[Line]])
     groups: dict[str, list[Line]] = {}
     for line in lines:
         groups.setdefault(line.group or line.task, []).append(line)
-    tables = [
-        f"### {name}\n\n{_table(group, series_of(points_of(tasks.get(group[0].task, ()))))}"
+    return "\n".join(
+        f"### {name}\n\n{_table(group, series_of(points_of(tasks.get(group[0].task, ()))))}\n"
+        f"{origin(f'bench/ablations.sh {name}', group)}"
         for name, group in groups.items()
-    ]
-    return "\n".join([*tables, origin("bench/curves.sh ablations", lines)])
+    )
 
 
 def _table(lines: Sequence[Line], series: Sequence[Series]) -> str:

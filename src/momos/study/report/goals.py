@@ -59,6 +59,9 @@ class Comparison:
     point: Point
     learned: float
     by_seed: Mapping[int, float]
+    smaller: (
+        Point | None
+    )  # the smallest learned point, no larger, that does at least as well
 
     @property
     def gain(self) -> float:
@@ -93,8 +96,24 @@ def compare(series: Sequence[Series]) -> tuple[list[Comparison], list[Point]]:
             if learned is None or value is None:
                 beyond.append(point)
             else:
-                compared.append(Comparison(point, value, learned.by_seed(point.factor)))
+                compared.append(
+                    Comparison(
+                        point,
+                        value,
+                        learned.by_seed(point.factor),
+                        _smaller(learned, point),
+                    )
+                )
     return sorted(compared, key=lambda comparison: comparison.gain), beyond
+
+
+def _smaller(learned: Series, point: Point) -> Point | None:
+    found = [
+        each
+        for each in learned.points
+        if each.factor >= point.factor and point.metric.gain(each.mean, point.mean) >= 0
+    ]
+    return max(found, key=lambda each: each.factor, default=None)
 
 
 def learned_line(series: Sequence[Series], epochs: float) -> Series | None:

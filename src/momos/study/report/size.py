@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from momos.study.report.goals import GOALS, loss_of
+from momos.study.report.goals import GOALS
 from momos.study.report.metric import number
 from momos.study.report.points import Point, reference_of, seeds_of
 from momos.study.report.series import Series, series_of
@@ -21,7 +21,7 @@ LOOKS = {  # colour and marker
     "learned": ("#d1495b", "o"),
 }
 TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
-LEAST, MOST = 5.0, 12.0  # how many times the allowed loss is in sight
+LEAST, MOST = 2.0, 6.0  # so many times the allowed loss is in sight
 USUAL = {"points": 0.5, "%": 2.0}  # losses that are allowed where there is no goal
 GREY = "#4d4d4d"
 NEAR = 0.12  # difference of logarithms at which labels would overlap
@@ -75,14 +75,14 @@ def _frame(axes: Axes, points: Sequence[Point], reference: Point) -> None:
 
 
 def _loss_in_sight(points: Sequence[Point], reference: Point) -> float:
-    """So much that all learned points are in sight, within limits."""
+    """So much that as many points as can be are in sight."""
     allowed = _allowed_loss(reference) or USUAL[reference.metric.difference_unit]
-    learned = [
-        1.1 * loss_of(point, reference)
+    losses = [
+        -1.1 * point.metric.gain(value, reference.mean)
         for point in points
-        if point.treatment == "learned" and point.difference(reference)
+        for value in (point.mean, *point.values.values())
     ]
-    return min(MOST * allowed, max(LEAST * allowed, *learned, 0.0))
+    return max(loss for loss in (LEAST * allowed, *losses) if loss <= MOST * allowed)
 
 
 def _allowed_loss(reference: Point) -> float | None:

@@ -97,6 +97,7 @@ def _below(below: Sequence[Comparison], points: Sequence[Point]) -> str:
         metric.label,
         "learned at this size",
         f"behind by, {metric.difference_unit}",
+        "a learned file at least as good, times smaller",
     )
     rows = [
         (
@@ -106,6 +107,7 @@ def _below(below: Sequence[Comparison], points: Sequence[Point]) -> str:
             metric.text(each.point.mean),
             metric.text(each.learned),
             number(-each.gain, 2),
+            NONE if each.smaller is None else number(each.smaller.factor, 1),
         )
         for each in below
     ]
