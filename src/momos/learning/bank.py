@@ -3,7 +3,9 @@
 It is registered once, at the root of the network; the tiles of all parameters read from it.
 """
 
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Float32, Int32
@@ -33,6 +35,7 @@ class Bank(nn.Module):
     step: Float32[Tensor, ""]
     zeros: Bool[Tensor, "k 1"]
     started: Tensor
+    settings: Tensor  # those that say what the other tensors mean
 
     def __init__(
         self,
@@ -45,7 +48,7 @@ class Bank(nn.Module):
         super().__init__()
         layout, config = fitting.layout, fitting.config
         self.fitting, self.layout, self.config, self.learn = fitting, layout, config, learn
-        self.tiles: list[nn.Module] = []  # those that read from here; not submodules
+        self.tiles: list[Any] = []  # those that read from here; not submodules
         if learn == "motifs":
             self.motifs = nn.Parameter(motifs)
         else:
@@ -57,9 +60,10 @@ class Bank(nn.Module):
         zeros = fitting.zero_motifs.to(motifs.device)
         self.register_buffer("zeros", zeros[:, None], persistent=False)
         self.register_buffer("started", torch.ones((), dtype=torch.uint8))
-        self.learning = (
-            True  # `started` as a plain value, which compiled code can be guarded by
-        )
+        settings = torch.tensor([config.bits, config.zero_motif], dtype=torch.uint8)
+        self.register_buffer("settings", settings)
+        # `started` as a plain value, which compiled code can be guarded by
+        self.learning = True
         ends = torch.tensor([0, *counts]).cumsum(0).tolist()
         self._spans = {
             place.name: (ends[i], ends[i + 1])
@@ -67,9 +71,71 @@ class Bank(nn.Module):
         }
         self.fit_step_()
 
-    def _load_from_state_dict(self, *arguments, **options) -> None:
-        super()._load_from_state_dict(*arguments, **options)
+    def _load_from_state_dict(
+        self,
+        state_dict,
+        prefix,
+        local_metadata,
+        strict,
+        missing_keys,
+        unexpected_keys,
+        error_msgs,
+    ) -> None:
+        if why := self._why_not(state_dict, prefix):
+            error_msgs.append(why)  # which torch raises
+            return
+        super()._load_from_state_dict(
+            state_dict,
+            prefix,
+            local_metadata,
+            strict,
+            missing_keys,
+            unexpected_keys,
+            error_msgs,
+        )
         self.start_(learning=bool(self.started))
+
+    def _why_not(self, state_dict: Mapping[str, Tensor], prefix: str) -> str:
+        """What is wrong with a state that is not of such a bank."""
+        for name, own in (*self._parameters.items(), *self._buffers.items()):
+            given = state_dict.get(prefix + name)
+            if own is None or given is None or name in self._non_persistent_buffers_set:
+                continue
+            if given.shape != own.shape:
+                return (
+                    f"{prefix}{name} must have shape {tuple(own.shape)}, got "
+                    f"{tuple(given.shape)} of another config"
+                )
+            if name == "settings" and given.tolist() != own.tolist():
+                return (
+                    f"bits and zero_motif must be {own.tolist()}, got {given.tolist()} of "
+                    "another config"
+                )
+            if name == "indices" and int(given.max()) >= len(self.motifs):
+                return (
+                    f"{prefix}{name} must be below {len(self.motifs)}, got "
+                    f"{int(given.max())}"
+                )
+        return ""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Bank":
+        """Motifs and scales move with the network, but only its weights change dtype."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            found = fn(tensor)
+            return found if found.dtype == tensor.dtype else tensor.to(found.device)
+
+        super()._apply(moved, recurse)
+        places = self.layout.placements
+        found = {p.dtype: fn(self.motifs.new_empty(0, dtype=p.dtype)).dtype for p in places}
+        if any(kept != new for kept, new in found.items()):
+            places = tuple(replace(place, dtype=found[place.dtype]) for place in places)
+            self.layout = replace(self.layout, placements=places)
+            self.fitting = replace(self.fitting, layout=self.layout)
+            for tile, place in zip(self.tiles, places, strict=True):
+                tile.place = place
+                tile.update_()
+        return self
 
     @torch.no_grad()
     def start_(self, *, learning: bool) -> None:
@@ -128,17 +194,27 @@ class Bank(nn.Module):
     def weight(self, place: Placement) -> Tensor:
         """The values of one parameter, as the frozen network will have them, bit for bit."""
         indices = self.indices[place.start : place.stop]
-        flat = gather(self.stored(), indices).view(-1)[: place.num_weights]
-        scale = self.scale(place)
+        stored, scale = self.stored(), self.scale(place)
+        wide = torch.float64 if place.dtype == torch.float64 else torch.float32
+        if scale is not None and len(scale) == 1:  # the same products, k·s instead of n
+            stored, scale = stored.to(wide) * scale.to(wide), None
+        flat = gather(stored, indices).view(-1)[: place.num_weights]
         if scale is not None:
-            wide = torch.float64 if place.dtype == torch.float64 else torch.float32
             count = place.num_weights
             flat = flat.to(wide) * spread(scale, count, 0, count).to(wide)
         return flat.to(place.dtype).view(place.shape)
 
     @torch.no_grad()
     def mosaic(self) -> Mosaic:
-        """What the network is now; motifs that no block uses are dropped (not the zero motif)."""
+        """What the network is now; motifs that no block uses are dropped (not the zero motif).
+
+        Raises:
+            ValueError: if a motif is not finite, as after a diverged training.
+        """
+        if count := int((~torch.isfinite(self.motifs)).sum()):
+            raise ValueError(
+                f"motifs must be finite, got {count} of {self.motifs.numel()} NaN or infinite"
+            )
         used = usage_of(self.indices, len(self.motifs)) > 0
         used[0] |= self.config.zero_motif
         number = used.cumsum(0).int() - 1
@@ -152,9 +228,9 @@ class Bank(nn.Module):
             config=self.config,
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, *inputs: Any) -> Any:
         """The identity: in an nn.Sequential the bank is one more layer."""
-        return x
+        return inputs[0] if len(inputs) == 1 else inputs
 
     def extra_repr(self) -> str:
         k, s = self.motifs.shape

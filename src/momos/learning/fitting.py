@@ -188,7 +188,7 @@ def _best(
     rate_weight: float,
     importance: float | Tensor,
 ) -> Tensor:
-    if isinstance(importance, float):
+    if not isinstance(importance, Tensor):
         # An error that matters h times as much is a rate that matters 1/h times as much.
         return rated_searcher(motifs, usage, rate_weight / importance)(blocks)
     penalty = rate_weight * code_lengths(usage)

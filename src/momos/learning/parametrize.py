@@ -4,26 +4,25 @@ Between the two every chosen weight is a torch parametrization: whatever reads `
 a mosaic. The bank of motifs is registered once, at the root, as the submodule `momos`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import ParametrizationList, register_parametrization
+from torch.nn.utils.parametrize import ParametrizationList
 
-from momos.blocks import Layout, memory
+from momos.blocks import Layout
 from momos.config import MosaicConfig
 from momos.learning.bank import NAME, Bank, Learn
 from momos.learning.fitting import Fitting
 from momos.learning.importance import Importance
-from momos.learning.scaling import scaled_blocks, scales_of
-from momos.learning.tiles import MotifTile, Tile, WeightTile
+from momos.learning.scaling import check_finite, scaled_blocks, scales_of
+from momos.learning.slots import Slot, install, restore, slots_of, tiled
+from momos.learning.tiles import Tile, WeightTile
 from momos.mosaic import Mosaic
 
-ORDER = "_momos_order"  # the attribute of a module that keeps the order of its parameters
-_MODULES = "parametrizations"
-Slot = tuple[nn.Module, str]  # a module and the name of a parameter in it
 
-
+@torch.inference_mode(False)
+@torch.no_grad()
 def parametrize_(
     model: nn.Module,
     config: MosaicConfig,
@@ -43,11 +42,16 @@ def parametrize_(
     `importance` weighs squared errors, by name of the weight: a number for each tensor
     (`sensitivities` measures them) or for each weight (`input_moments`).
 
+    The bank is the child `momos` of `model`, and its forward the identity: a root that is an
+    nn.Sequential, ModuleList or ModuleDict has one element more until it is frozen.
+
     Raises:
+        TypeError: if an argument is of a wrong type.
         ValueError: if no parameter is chosen, one cannot be parametrized (names it and says why),
             a weight is not finite, or the motifs of `model` are learned already. The model is
             then unchanged.
     """
+    _check_types(model, config, importance)
     if learn not in ("motifs", "weights"):
         raise ValueError(f"learn must be 'motifs' or 'weights', got {learn!r}")
     layout = Layout.of(
@@ -57,23 +61,23 @@ def parametrize_(
         exclude=config.exclude,
         min_ndim=2 if config.min_ndim is None else config.min_ndim,
     )
-    slots = _slots(model, layout)
+    slots = slots_of(model, layout)
     _check(model, slots)
     weights = [tensor for _, tensor in layout.tensors(model)]
-    _check_finite(layout, weights)
+    check_finite(layout, weights)
     scales = scales_of(weights, config.scales)
-    fitting = Fitting(
-        layout, config, Importance.of(layout, importance, scales) if importance else None
-    )
+    weighed = None if importance is None else Importance.of(layout, importance, scales)
+    fitting = Fitting(layout, config, weighed)
     blocks = scaled_blocks(layout, weights, scales, _wide(layout))
     if generator is None:
         generator = torch.Generator().manual_seed(config.seed)
     motifs, indices = fitting.start(blocks, generator=generator)
     bank = Bank(fitting, learn, motifs, indices, scales)
-    _install(model, bank, slots)
+    install(model, bank, slots)
     return bank
 
 
+@torch.inference_mode(False)
 @torch.no_grad()
 def freeze_(model: nn.Module) -> Mosaic:
     """Ends learning: the weights of `model` are ordinary parameters again, an exact mosaic.
@@ -94,17 +98,29 @@ def freeze_(model: nn.Module) -> Mosaic:
         )
     mosaic = bank.mosaic()
     rounded = _rounded(model, bank)
-    slots = [
-        (module, name) for module in list(model.modules()) for name in _ours(module, bank)
-    ]
-    values: dict[int, nn.Parameter] = {}
-    for module, name in slots:
-        _restore(module, name, values)
-    del model._modules[NAME]
+    slots = tiled(model, bank)
+    for _, _, tile in slots:
+        if isinstance(tile, WeightTile) and tile.latent.dtype != tile.place.dtype:
+            raise ValueError(
+                f"parameter {tile.place.name!r} must have dtype {tile.place.dtype}, got "
+                f"{tile.latent.dtype} (convert the whole model, not a part)"
+            )
+    weights = {tile: bank.weight(tile.place) for _, _, tile in slots}
+    parameters = {tile: _parameter(tile, weight) for tile, weight in weights.items()}
+    # Whatever interrupts the rest, freezing again ends it: the bank goes last.
     for tensor, value in rounded:
         tensor.copy_(value)
+    for module, name, tile in slots:
+        parameters[tile].copy_(weights[tile])
+        restore(module, name, parameters[tile])
     mosaic.remember_(model)
+    del model._modules[NAME]
     return mosaic
+
+
+def _parameter(tile: Tile, weight: Tensor) -> nn.Parameter:
+    """The latent weight where there is one: optimizers know it."""
+    return tile.latent if isinstance(tile, WeightTile) else nn.Parameter(weight.clone())
 
 
 def bank_of(model: nn.Module) -> Bank:
@@ -132,16 +148,14 @@ def _wide(layout: Layout) -> torch.dtype:
     return torch.float64 if layout.dtype == torch.float64 else torch.float32
 
 
-def _slots(model: nn.Module, layout: Layout) -> dict[str, list[Slot]]:
-    """Every place where each parameter of the layout is registered."""
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    names = {memory(parameters[place.name]): place.name for place in layout.placements}
-    slots: dict[str, list[Slot]] = {place.name: [] for place in layout.placements}
-    for module in model.modules():
-        for name, parameter in module._parameters.items():
-            if parameter is not None and memory(parameter) in names:
-                slots[names[memory(parameter)]].append((module, name))
-    return slots
+def _check_types(model: object, config: object, importance: object) -> None:
+    for name, value, kind in (
+        ("model", model, nn.Module),
+        ("config", config, MosaicConfig),
+        ("importance", {} if importance is None else importance, Mapping),
+    ):
+        if not isinstance(value, kind):
+            raise TypeError(f"{name} must be a {kind.__name__}, got {type(value).__name__}")
 
 
 def _check(model: nn.Module, slots: dict[str, list[Slot]]) -> None:
@@ -171,93 +185,23 @@ def _why_not(module: nn.Module) -> str:
     return ""
 
 
-def _check_finite(layout: Layout, weights: list[Tensor]) -> None:
-    for place, weight in zip(layout.placements, weights, strict=True):
-        if count := int((~torch.isfinite(weight)).sum()):
-            raise ValueError(
-                f"weights must be finite, got {count} of {weight.numel()} NaN or infinite in "
-                f"parameter {place.name!r}"
-            )
-
-
-def _install(model: nn.Module, bank: Bank, slots: dict[str, list[Slot]]) -> None:
-    kind = MotifTile if bank.learn == "motifs" else WeightTile
-    for place in bank.layout.placements:
-        tile = kind(bank, place)
-        bank.tiles.append(tile)
-        for module, name in slots[place.name]:
-            module.__dict__.setdefault(ORDER, tuple(module._parameters))
-            register_parametrization(module, name, tile)
-            tile.installed(module.parametrizations[name])  # type: ignore[index]
-    model.add_module(NAME, bank)
-
-
-def _ours(module: nn.Module, bank: Bank) -> list[str]:
-    """Names of the parameters of `module` that are tiles of `bank`."""
-    held = module._modules.get(_MODULES)
-    if not isinstance(held, nn.ModuleDict):
-        return []
-    return [
-        name
-        for name, found in held.items()
-        if isinstance(found, ParametrizationList)
-        and isinstance(found[0], Tile)
-        and found[0].bank is bank
-    ]
-
-
-def _restore(module: nn.Module, name: str, values: dict[int, nn.Parameter]) -> None:
-    """Makes a parametrized weight an ordinary parameter, the latent one where there is one.
-
-    Copies of a module share its class, so the class is replaced, never changed as
-    `remove_parametrizations` does: freezing a copy leaves the original as it was.
-    """
-    held: nn.ModuleDict = module._modules[_MODULES]  # type: ignore[assignment]
-    found: ParametrizationList = held[name]  # type: ignore[assignment]
-    tile = found[0]
-    if id(tile) not in values:
-        weight = found().detach().clone()
-        latent = found.original if isinstance(tile, WeightTile) else None
-        if isinstance(latent, nn.Parameter):
-            latent.copy_(weight)
-            values[id(tile)] = latent
-        else:
-            values[id(tile)] = nn.Parameter(weight)
-    del held[name]
-    kind = type(module)
-    if held:
-        kept = {key: value for key, value in vars(kind).items() if key != name}
-        module.__class__ = type(kind.__name__, kind.__bases__, kept)
-    else:
-        del module._modules[_MODULES]
-        module.__class__ = kind.__bases__[0]
-    module.register_parameter(name, values[id(tile)])
-    _reorder(module)
-
-
-def _reorder(module: nn.Module) -> None:
-    """Parameters in the order that they had: optimizers know them by it."""
-    if _MODULES in module._modules:
-        return  # another parametrization is left
-    held = module._parameters
-    for name in module.__dict__.pop(ORDER):
-        if name in held:
-            held[name] = held.pop(name)
-
-
-def _rounded(model: nn.Module, bank: Bank) -> Iterator[tuple[Tensor, Tensor]]:
+def _rounded(model: nn.Module, bank: Bank) -> list[tuple[Tensor, Tensor]]:
     """The floating tensors that are no blocks, and what rounding makes of them."""
     dtype = getattr(torch, bank.config.dense_dtype)
     if dtype == torch.float32:
-        return iter(())
+        return []
     inside = {id(module) for tile in (bank, *bank.tiles) for module in tile.modules()}
+    names = {place.name for place in bank.layout.placements}
+    blocks = {
+        id(p) for n, p in model.named_parameters(remove_duplicate=False) if n in names
+    }
     rounded = []
     for prefix, module in model.named_modules():
         if id(module) in inside or isinstance(module, ParametrizationList):
             continue
         held = {**module._parameters, **module._buffers}
         for name, tensor in held.items():
-            if tensor is None or not tensor.is_floating_point():
+            if tensor is None or not tensor.is_floating_point() or id(tensor) in blocks:
                 continue
             if torch.promote_types(dtype, tensor.dtype) == dtype:
                 continue
@@ -268,4 +212,4 @@ def _rounded(model: nn.Module, bank: Bank) -> Iterator[tuple[Tensor, Tensor]]:
                     f"{float(tensor.abs().max())} in {f'{prefix}.{name}'.lstrip('.')!r}"
                 )
             rounded.append((tensor, value))
-    return iter(rounded)
+    return rounded

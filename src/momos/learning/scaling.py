@@ -40,3 +40,13 @@ def scaled_blocks(
             flat = nn.functional.pad(flat, (0, padding))
         rows.append(flat.view(-1, layout.block_size))
     return torch.cat(rows)
+
+
+def check_finite(layout: Layout, weights: list[Tensor]) -> None:
+    """Refuses weights that are NaN or infinite, and names the first parameter with any."""
+    for place, weight in zip(layout.placements, weights, strict=True):
+        if count := int((~torch.isfinite(weight)).sum()):
+            raise ValueError(
+                f"weights must be finite, got {count} of {weight.numel()} NaN or infinite in "
+                f"parameter {place.name!r}"
+            )

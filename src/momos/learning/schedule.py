@@ -8,7 +8,7 @@ from torch import nn
 
 from momos.config import check_whole
 from momos.learning.parametrize import bank_of
-from momos.learning.scaling import scaled_blocks, scales_of
+from momos.learning.scaling import check_finite, scaled_blocks, scales_of
 from momos.mosaic import usage_of
 
 
@@ -78,8 +78,20 @@ class Reassign:
 
     @torch.no_grad()
     def step(self) -> Reassignment | None:
-        """Counts one step; what was re-assigned, if this step is one to do it at."""
+        """Counts one step; what was re-assigned, if this step is one to do it at.
+
+        Raises:
+            ValueError: if a weight is not finite (names the parameter). Motifs, indices and the
+                count are then as before.
+        """
         self.steps += 1
+        try:
+            return self._step()
+        except BaseException:
+            self.steps -= 1
+            raise
+
+    def _step(self) -> Reassignment | None:
         part = self.steps / self.total_steps
         if part < self.dense:
             return None
@@ -105,9 +117,10 @@ class Reassign:
         bank = self.bank
         weights = [tile.latent for tile in bank.tiles]
         scales = scales_of(weights, bank.config.scales)
+        blocks = self._blocks(scales)
+        motifs, indices = bank.fitting.start(blocks, generator=self.generator)
         if scales is not None:
             bank.scales.copy_(torch.cat(scales))
-        motifs, indices = bank.fitting.start(self._blocks(), generator=self.generator)
         bank.motifs.copy_(motifs)
         bank.indices.copy_(indices)
         bank.start_(learning=True)
@@ -115,29 +128,27 @@ class Reassign:
 
     def _follow(self, *, move_only: bool) -> Reassignment:
         bank, rate_weight = self.bank, self.rate_weight
-        blocks, before = self._blocks(), bank.indices.clone()
+        blocks, indices = self._blocks(bank.plain_scales()), bank.indices
         if not move_only:
-            bank.indices.copy_(
-                bank.fitting.assign(
-                    blocks, bank.motifs, before=before, rate_weight=rate_weight
-                )
+            indices = bank.fitting.assign(
+                blocks, bank.motifs, before=bank.indices, rate_weight=rate_weight
             )
-        bank.motifs.copy_(
-            bank.fitting.move(
-                blocks,
-                bank.indices,
-                bank.motifs,
-                revive=not rate_weight and not move_only,
-            )
-        )
+        revive = not rate_weight and not move_only
+        motifs = bank.fitting.move(blocks, indices, bank.motifs, revive=revive)
+        changed = int((indices != bank.indices).sum())
+        bank.indices.copy_(indices)
+        bank.motifs.copy_(motifs)
         bank.update_()
-        changed = int((before != bank.indices).sum())
         return Reassignment(changed, self._motifs_used(), rate_weight)
 
-    def _blocks(self) -> torch.Tensor:
+    def _blocks(self, scales: tuple[torch.Tensor, ...] | None) -> torch.Tensor:
         bank = self.bank
         weights = [tile.latent for tile in bank.tiles]
-        return scaled_blocks(bank.layout, weights, bank.plain_scales(), bank.motifs.dtype)
+        blocks = scaled_blocks(bank.layout, weights, scales, bank.motifs.dtype)
+        if not bool(torch.isfinite(blocks).all()):
+            check_finite(bank.layout, weights)
+            raise ValueError("weights must be finite relative to their scales")
+        return blocks
 
     def _motifs_used(self) -> int:
         return int((usage_of(self.bank.indices, len(self.bank.motifs)) > 0).sum())

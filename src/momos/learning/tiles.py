@@ -61,7 +61,7 @@ class WeightTile(Tile):
     @property
     def latent(self) -> nn.Parameter:
         """The weight that is trained."""
-        return self.holder.original
+        return self.holder.original  # type: ignore[return-value]
 
     @torch.no_grad()
     def update_(self) -> None:
