@@ -1,0 +1,30 @@
+"""The examples are short, run, and give what they promise."""
+
+import logging
+import runpy
+import warnings
+from pathlib import Path
+
+import pytest
+
+import momos
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+NAMES = [path.name for path in sorted(EXAMPLES.glob("*.py"))]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_example_is_short(name: str) -> None:
+    assert len((EXAMPLES / name).read_text().splitlines()) < 80
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_example_compresses_its_network(name: str, path: Path) -> None:
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        before, after, factor = runpy.run_path(str(EXAMPLES / name))["main"](str(path))
+    assert before > 0.95
+    assert after > before - 0.02
+    assert factor >= 15
+    assert momos.load(path).mosaic is not None
