@@ -416,7 +416,7 @@ def test_longer_training_has_a_line_of_its_own() -> None:
 
 
 def test_fewer_bits_are_upwards() -> None:
-    text = {"metric_name": "bits per character"}
+    text = {"task": "shakespeare", "metric_name": "bits per character"}
     bits = [point("dense", 2.0, 1.2, **text), point("learned", 2.1, 20, **text)]
     low, high = metric_against_size(bits).axes[0].get_ylim()
     assert low > 2.1 > 2.0 > high
