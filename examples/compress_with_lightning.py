@@ -37,7 +37,7 @@ class Classifier(L.LightningModule):
         super().__init__()
         self.net = network()
 
-    def training_step(self, batch: list[Tensor]) -> Tensor:
+    def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         return cross_entropy(self.net(batch[0]) / self.softness, batch[1])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
