@@ -36,7 +36,7 @@ def sensitivities(
         for batch in batches:
             value = loss(batch)
             if not bool(torch.isfinite(value)):
-                raise ValueError(f"the loss must be finite, got {float(value)}")
+                raise ValueError(f"the loss must be finite, got {float(value.detach())}")
             gradients = torch.autograd.grad(
                 value, list(parameters.values()), allow_unused=True
             )

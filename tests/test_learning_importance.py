@@ -1,0 +1,158 @@
+"""Importance by tensor and by weight are one thing, in one unit."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from momos import Layout, MosaicConfig
+from momos.learning.fitting import Fitting
+from momos.learning.importance import LEAST, Importance
+from momos.learning.scaling import scaled_blocks, scales_of
+
+SCALES = ["none", "tensor", "channel"]
+SEEDS = st.integers(0, 2**32)
+
+
+def network(seed: int = 0) -> nn.Sequential:
+    """Two matrices, whose blocks of 3 need padding, one ten times the other."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(7, 5, bias=False), nn.Linear(5, 4, bias=False))
+    with torch.no_grad():
+        model[1].weight.mul_(10)
+    return model
+
+
+def parts(model: nn.Module, scales="none") -> tuple[Layout, list[Tensor], tuple | None]:
+    layout = Layout.of(model, block_size=3)
+    weights = [weight for _, weight in layout.tensors(model)]
+    return layout, weights, scales_of(weights, scales)
+
+
+def fitted(
+    model: nn.Module, importance: dict | None, *, rate_weight: float = 0.0, scales="none"
+) -> tuple[Tensor, Tensor]:
+    """Indices and motifs after three rounds of assigning and moving."""
+    layout, weights, found = parts(model, scales)
+    weighed = None if importance is None else Importance.of(layout, importance, found)
+    config = MosaicConfig(block_size=3, num_motifs=5)
+    fitting = Fitting(layout, config, weighed)
+    blocks = scaled_blocks(layout, weights, found, torch.float32)
+    generator = torch.Generator().manual_seed(0)
+    motifs, indices = fitting.start(blocks, generator=generator)
+    for _ in range(3):
+        indices = fitting.assign(blocks, motifs, before=indices, rate_weight=rate_weight)
+        motifs = fitting.move(blocks, indices, motifs, revive=False)
+    return indices, motifs
+
+
+@given(seed=SEEDS)
+@pytest.mark.parametrize("scales", SCALES)
+def test_the_geometric_mean_over_the_weights_is_one(scales, seed) -> None:
+    model = network(seed % 100)
+    layout, _, found = parts(model, scales)
+    one, two = torch.rand(2, generator=torch.Generator().manual_seed(seed)).tolist()
+    numbers = {"0.weight": 0.1 + one, "1.weight": 100 * (0.1 + two)}
+    importance = Importance.of(layout, numbers, found)
+    logarithms = torch.tensor(
+        [importance.by_tensor[p.name] for p in layout.placements], dtype=torch.float64
+    ).log()
+    counts = torch.tensor([p.num_weights for p in layout.placements])
+    assert float((logarithms * counts).sum()) == pytest.approx(0, abs=1e-9)
+
+
+@given(seed=SEEDS, rate_weight=st.sampled_from([0.0, 0.1]))
+@pytest.mark.parametrize("scales", ["none", "tensor"])
+def test_by_weight_and_constant_in_each_tensor_is_by_tensor(scales, seed, rate_weight):
+    model = network(seed % 100)
+    layout, _, found = parts(model, scales)
+    one, two = torch.rand(2, generator=torch.Generator().manual_seed(seed)).tolist()
+    numbers = {"0.weight": 0.1 + one, "1.weight": 0.1 + two}
+    spread = {name: torch.full(w.shape, numbers[name]) for name, w in tensors(model)}
+    by_tensor = Importance.of(layout, numbers, found)
+    by_weight = Importance.of(layout, spread, found)
+    assert by_tensor.by_weight is None
+    assert by_weight.by_weight is not None
+    assert by_weight.by_tensor == pytest.approx(by_tensor.by_tensor)
+    for place in layout.placements:
+        rows = by_weight.by_weight[place.start : place.stop].flatten()
+        held, padding = rows[: place.num_weights], rows[place.num_weights :]
+        assert held.tolist() == pytest.approx(
+            [by_tensor.by_tensor[place.name]] * place.num_weights, rel=1e-5
+        )
+        assert not padding.any()
+
+
+def tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
+    return [(name, weight.detach()) for name, weight in model.named_parameters()]
+
+
+def test_by_tensor_chooses_as_by_weight_does_where_nothing_is_padded() -> None:
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(6, 6, bias=False), nn.Linear(6, 6, bias=False))
+    numbers = {"0.weight": 4.0, "1.weight": 0.5}
+    spread = {name: torch.full(w.shape, numbers[name]) for name, w in tensors(model)}
+    one = fitted(model, numbers, rate_weight=0.02)
+    two = fitted(model, spread, rate_weight=0.02)
+    assert torch.equal(one[0], two[0])
+    torch.testing.assert_close(one[1], two[1])
+
+
+@given(constant=st.sampled_from([1e-6, 0.3, 1.0, 7e5]), seed=st.integers(0, 50))
+def test_a_rate_weight_means_the_same_with_constant_importance_as_with_none(constant, seed):
+    """Whatever the constant is: only differences in importance count."""
+    model = network(seed)
+    numbers = dict.fromkeys(("0.weight", "1.weight"), constant)
+    plain = fitted(model, None, rate_weight=0.05)
+    weighed = fitted(model, numbers, rate_weight=0.05)
+    assert torch.equal(plain[0], weighed[0])
+    torch.testing.assert_close(plain[1], weighed[1])
+
+
+def test_importance_is_of_unscaled_weights() -> None:
+    """An error in a scaled block is one of the weight, divided by the scale."""
+    model = network()
+    layout, _, scales = parts(model, "tensor")
+    assert scales is not None
+    numbers = dict.fromkeys(("0.weight", "1.weight"), 1.0)
+    found = Importance.of(layout, numbers, scales).by_tensor
+    ratio = float(scales[1] / scales[0]) ** 2
+    assert found["1.weight"] / found["0.weight"] == pytest.approx(ratio)
+
+
+def test_a_tensor_without_importance_is_not_given_up() -> None:
+    layout, _, _ = parts(network())
+    found = Importance.of(layout, {"0.weight": 0.0, "1.weight": 2.0}, None).by_tensor
+    assert found["0.weight"] == pytest.approx(LEAST * found["1.weight"])
+
+
+def test_more_important_tensors_are_more_exact() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(30, 30, bias=False), nn.Linear(30, 30, bias=False))
+    layout, weights, _ = parts(model)
+    blocks = scaled_blocks(layout, weights, None, torch.float32)
+    errors = []
+    for numbers in ((1.0, 1.0), (30.0, 1.0)):
+        importance = dict(zip(("0.weight", "1.weight"), numbers, strict=True))
+        indices, motifs = fitted(model, importance, rate_weight=0.05)
+        errors.append((blocks - motifs[indices]).square().sum(1).split(300)[0].sum())
+    assert errors[1] < 0.9 * errors[0]
+
+
+@pytest.mark.parametrize(
+    ("given_", "message"),
+    [
+        ({}, "must have parameter '0.weight', got none"),
+        ({"0.weight": 1.0}, "must have parameter '1.weight', got none"),
+        ({"0.weight": -1.0}, "of parameter '0.weight' must be finite and at least 0"),
+        ({"0.weight": float("nan")}, "of parameter '0.weight' must be finite and at leas"),
+        ({"0.weight": float("inf")}, "of parameter '0.weight' must be finite and at leas"),
+        ({"0.weight": torch.ones(3)}, r"must broadcast to \(5, 7\), got shape \(3,\)"),
+        ({"0.weight": 0, "1.weight": 0}, "must be above 0 somewhere, got 0 everywhere"),
+    ],
+)
+def test_importance_that_cannot_be_is_refused(given_, message) -> None:
+    layout, _, _ = parts(network())
+    with pytest.raises(ValueError, match=message):
+        Importance.of(layout, given_, None)
