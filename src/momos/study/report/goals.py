@@ -30,15 +30,14 @@ GOALS = {
 
 
 def smallest(points: Sequence[Point], reference: Point, loss: float) -> Point | None:
-    """The learned point of the smallest file that loses no more on the mean over its seeds.
+    """The point of the smallest file that loses no more on the mean over its seeds.
 
     Only points that have every seed of the reference count.
     """
     held = [
         point
         for point in points
-        if point.treatment == "learned"
-        and point.values.keys() >= reference.values.keys()
+        if point.values.keys() >= reference.values.keys()
         and loss_of(point, reference) <= loss
     ]
     return max(held, key=lambda point: point.factor, default=None)

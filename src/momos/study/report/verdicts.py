@@ -29,6 +29,7 @@ def summary(tasks: Mapping[str, Sequence[Line]]) -> str:
         "to dense",
         "seeds",
         "smallest such file",
+        "smallest of the others",
     )
     rows = [
         _summary_row(task, goal, tasks.get(task, ()))
@@ -41,13 +42,17 @@ def summary(tasks: Mapping[str, Sequence[Line]]) -> str:
 def _summary_row(task: str, goal: Goal, lines: Sequence[Line]) -> tuple[str, ...]:
     wanted = (task, goal.name, f"{goal.factor:g}")
     if not lines:
-        return (*wanted, NONE, "not run", *[NONE] * 3)
+        return (*wanted, NONE, "not run", *[NONE] * 4)
     points = points_of(lines)
     reference = reference_of(points)
     wanted = (*wanted, reference.metric.amount(goal.loss))
-    point = smallest(points, reference, goal.loss)
+    learned = [each for each in points if each.treatment == "learned"]
+    others = [each for each in points if each.treatment not in ("learned", "dense")]
+    other = smallest(others, reference, goal.loss)
+    best = NONE if other is None else f"{number(other.factor, 1)}, {other.label}"
+    point = smallest(learned, reference, goal.loss)
     if point is None:
-        return (*wanted, "no file", *[NONE] * 3)
+        return (*wanted, "no file", *[NONE] * 3, best)
     verdict = "yes" if point.factor >= goal.factor else "no"
     to_dense = f"{difference(point, reference)} {reference.metric.difference_unit}"
     place = f"{settings_of(point, points)}, {point.epochs:g} epochs"
@@ -57,6 +62,7 @@ def _summary_row(task: str, goal: Goal, lines: Sequence[Line]) -> tuple[str, ...
         to_dense,
         str(len(point.lines)),
         place,
+        best,
     )
 
 
