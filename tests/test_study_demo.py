@@ -33,22 +33,25 @@ def test_the_demo_leaves_numbers_and_pictures_and_names_them(tmp_path: Path) -> 
     assert [(r["treatment"], r["seed"]) for r in results] == [
         (name, seed) for seed in (0, 1) for name in NAMES
     ]
-    assert len(read(folder / "history.jsonl")) == 6
-    dense, pairs, fours = results[:3]
+    assert len(read(folder / "history.jsonl")) == 8
+    dense, pairs, fours, learned = results[:4]
     assert (dense["num_weights"], dense["factor"]) == (216_586, 1)
     assert pairs["factor"] == pytest.approx(3.9507, abs=1e-4)
     assert fours["factor"] == pytest.approx(14.8746, abs=1e-4)
     assert pairs["entropy"] < pairs["bound"]
+    assert learned["num_weights"] == 216_586
+    assert learned["learning"] == {"every": 1, "dense": 0.25}
     assert all(result["accuracy"] > 0.5 for result in results)
     saved = {path.name for path in folder.glob("*.momos")}
-    assert len(saved) == 4
+    assert len(saved) == 6
     assert {path.name for path in folder.iterdir()} == {*FILES, *saved} - {
         NETWORK.format("*", "*")
     }
     for name in FILES:
         assert str(folder / name) in printed
-    assert dense["file_bytes"] is None
-    for result in (pairs, fours):
+    assert dense["file_bytes"] is dense["file_factor"] is None
+    for result in (pairs, fours, learned):
+        assert result["file_factor"] == 4 * 216_586 / result["file_bytes"]
         assert result["file_bytes"] < result["entropy"] / 8 * 1.01 + 4096
         assert result["file_bytes"] in {
             path.stat().st_size for path in folder.glob("*.momos")
@@ -80,7 +83,7 @@ def test_ctrl_c_leaves_finished_runs_readable(
     assert [r["treatment"] for r in read(folder / "results.jsonl")] == NAMES[:2]
     assert [r["treatment"] for r in read(folder / "history.jsonl")] == NAMES[:2]
     printed = (tmp_path / "printed").read_text()
-    assert "Stopped. 2 of 3 runs had finished" in printed
+    assert "Stopped. 2 of 4 runs had finished" in printed
     assert str(folder / "results.jsonl") in printed
 
 
@@ -101,4 +104,4 @@ def test_results_of_an_earlier_demo_are_replaced_and_other_files_are_not(
     assert [path.name for path in folder.iterdir()] == ["notes.txt"]
     printed = (tmp_path / "printed").read_text()
     assert "Replacing the results of an earlier demo" in printed
-    assert "Stopped. 0 of 3 runs had finished; nothing was written" in printed
+    assert "Stopped. 0 of 4 runs had finished; nothing was written" in printed

@@ -20,6 +20,11 @@ def test_the_last_epoch_is_the_result() -> None:
     assert RUN.lengths.factor == 4
 
 
+def test_the_factor_of_a_file_is_by_its_whole_size() -> None:
+    assert RUN.file_factor is None
+    assert replace(RUN, file_bytes=100).file_factor == 3200 / 800
+
+
 def test_a_result_is_complete() -> None:
     line = result(RUN)
     assert line == json.loads(json.dumps(line)) | {
@@ -41,7 +46,13 @@ def test_a_result_is_complete() -> None:
 
 
 def test_a_dense_result_has_no_mosaic() -> None:
-    assert result(replace(RUN, treatment=DEMO[0]))["mosaic"] is None
+    line = result(replace(RUN, treatment=DEMO[0]))
+    assert line["mosaic"] is line["learning"] is None
+
+
+def test_a_learned_result_says_how() -> None:
+    learned = next(treatment for treatment in DEMO if treatment.learning)
+    assert result(replace(RUN, treatment=learned))["learning"]["dense"] == 0.25
 
 
 def test_history_has_a_line_per_epoch() -> None:

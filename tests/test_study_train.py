@@ -1,5 +1,6 @@
 import signal
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,13 +8,16 @@ import torch
 
 import momos
 from momos.study.data import Samples, Split
-from momos.study.recipes import DEMO, Recipe, Treatment
+from momos.study.recipes import DEMO, Learning, Recipe, Treatment
 from momos.study.runs import Epoch
 from momos.study.train import train
 
-DENSE, SAMPLED, _ = DEMO
+DENSE, *_ = DEMO
 RECIPE = Recipe(widths=(6, 16, 4), epochs=2)
 MOSAIC = Treatment("mosaic", momos.MosaicConfig(block_size=2, num_motifs=7))
+LEARNED = Treatment(
+    "learned", momos.MosaicConfig.learned(num_motifs=7), Learning(every=1, dense=0.5)
+)
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +33,14 @@ def weights(network: torch.nn.Module) -> torch.Tensor:
     return torch.nn.utils.parameters_to_vector(network.parameters()).detach()
 
 
-def test_a_run_is_repeated_exactly_whatever_was_drawn_before(data: Split) -> None:
-    one = train(RECIPE, MOSAIC, seed=3, data=data)
+@pytest.mark.parametrize("treatment", [MOSAIC, LEARNED], ids=["mosaic", "learned"])
+def test_a_run_is_repeated_exactly_whatever_was_drawn_before(
+    data: Split, treatment: Treatment
+) -> None:
+    one = train(RECIPE, treatment, seed=3, data=data)
     with torch.random.fork_rng(devices=[]):
         torch.rand(7)
-        two = train(RECIPE, MOSAIC, seed=3, data=data)
+        two = train(RECIPE, treatment, seed=3, data=data)
     assert torch.equal(weights(one.network), weights(two.network))
     assert one.epochs == two.epochs
 
@@ -60,6 +67,38 @@ def test_what_is_kept_is_a_mosaic_and_what_was_validated(data: Split) -> None:
     assert len(blocks.unique(dim=0)) <= 7
     right = run.network(data.test.images).argmax(1) == data.test.labels
     assert run.accuracy == pytest.approx(float(right.double().mean()))
+
+
+def test_motifs_are_learned_from_the_same_start_in_the_same_order(data: Split) -> None:
+    """Before the mosaic is begun, the run is the dense one, and so are its lengths."""
+    late = replace(LEARNED, learning=Learning(dense=0.6))
+    recipe = replace(RECIPE, epochs=4)
+    dense = train(recipe, DENSE, seed=1, data=data)
+    learned = train(recipe, late, seed=1, data=data)
+    assert learned.epochs[:2] == dense.epochs[:2]
+    assert learned.epochs[2].lengths.num_motifs is not None
+    assert learned.epochs[2].lengths.bound < dense.lengths.bound
+
+
+def test_what_was_learned_is_frozen_and_that_is_what_is_reported(
+    data: Split, tmp_path: Path
+) -> None:
+    run = train(RECIPE, LEARNED, seed=0, data=data)
+    mosaic = momos.Mosaic.of(run.network)
+    length = momos.description_length(mosaic)
+    biases = 16 + 4  # dense, in bfloat16
+    assert run.lengths.num_weights == 6 * 16 + 16 * 4 + biases
+    assert run.lengths.bound == length.bound + 16 * biases
+    assert run.lengths.entropy == length.entropy + 16 * biases
+    assert run.lengths.num_motifs == mosaic.num_motifs <= 7
+    right = run.network(data.test.images).argmax(1) == data.test.labels
+    assert run.accuracy == pytest.approx(float(right.double().mean()))
+    momos.save(run.network, tmp_path / "learned.momos")
+
+
+def test_learning_needs_a_mosaic() -> None:
+    with pytest.raises(ValueError, match="a mosaic must be given to learn 'x', got none"):
+        Treatment("x", learning=Learning())
 
 
 def test_lengths_of_a_dense_run_are_32_bits_a_weight(data: Split) -> None:

@@ -22,7 +22,7 @@ def demo(
         int | None, typer.Option(min=1, help="Epochs of each run, if not the recipe's.")
     ] = None,
 ) -> None:
-    """Train one MLP on handwritten digits, dense and as two mosaics, and compare."""
+    """Train one MLP on handwritten digits: dense, as two mosaics, with learned motifs."""
     console = Console()
     try:
         with console.status("Loading Lightning"):

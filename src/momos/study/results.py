@@ -21,7 +21,7 @@ HISTORY = (
 
 def result(run: Run) -> dict[str, Any]:
     """All there is to know of a run, to be written as one line; lengths in bits."""
-    mosaic = run.treatment.mosaic
+    mosaic, learning = run.treatment.mosaic, run.treatment.learning
     return {
         "treatment": run.treatment.name,
         "data": run.data,
@@ -30,9 +30,11 @@ def result(run: Run) -> dict[str, Any]:
         **asdict(run.lengths),
         "factor": run.lengths.factor,
         "file_bytes": run.file_bytes,
+        "file_factor": run.file_factor,
         "seconds": round(run.seconds, 2),
         "recipe": asdict(run.recipe),
         "mosaic": None if mosaic is None else asdict(mosaic),
+        "learning": None if learning is None else asdict(learning),
         "versions": versions(),
         "cores": os.cpu_count(),
     }

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 import momos
@@ -10,7 +11,11 @@ from momos.study.recipes import Recipe, Treatment
 
 @dataclass(frozen=True)
 class Lengths:
-    """Bits that the weights take, and how many motifs there are and are used (none if dense)."""
+    """Bits that all parameters take, and how many motifs there are and are used (none if dense).
+
+    `bound` and `entropy` are those of the mosaic, and with them the parameters that are no
+    blocks, in the dtype that they are stored in.
+    """
 
     num_weights: int
     dense: int
@@ -20,18 +25,20 @@ class Lengths:
     motifs_used: int | None = None
 
     @classmethod
-    def of(cls, network: nn.Module, projection: momos.Projection | None) -> "Lengths":
-        if projection is None:
-            num_weights = sum(weight.numel() for weight in network.parameters())
-            dense = 32 * num_weights
+    def of(cls, num_weights: int, mosaic: momos.Mosaic | None) -> "Lengths":
+        """Those of a network of `num_weights` float32 parameters, as `mosaic` or dense."""
+        dense = 32 * num_weights
+        if mosaic is None:
             return cls(num_weights, dense, bound=dense, entropy=float(dense))
-        mosaic = projection.mosaic
         length = momos.description_length(mosaic)
+        dtype = mosaic.config.dense_dtype if mosaic.config else "float32"
+        bits = torch.finfo(getattr(torch, dtype)).bits
+        others = bits * (num_weights - length.num_weights)
         return cls(
-            length.num_weights,
-            length.dense,
-            length.bound,
-            length.entropy,
+            num_weights,
+            dense,
+            length.bound + others,
+            length.entropy + others,
             mosaic.num_motifs,
             int((mosaic.usage() > 0).sum()),
         )
@@ -75,3 +82,8 @@ class Run:
     @property
     def lengths(self) -> Lengths:
         return self.epochs[-1].lengths
+
+    @property
+    def file_factor(self) -> float | None:
+        """How many times smaller than dense the whole file is, if there is one."""
+        return self.lengths.dense / (8 * self.file_bytes) if self.file_bytes else None

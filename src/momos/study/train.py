@@ -1,4 +1,4 @@
-"""One run: a network trained by Lightning's Trainer, dense or onto a mosaic.
+"""One run: a network trained by Lightning's Trainer, dense, onto a mosaic or through one.
 
 Runs of one seed share their start and the order of their batches, whatever the treatment.
 """
@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import lightning as L
 import torch
@@ -16,7 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from momos.integrations.lightning import MosaicCallback
+import momos
+from momos.integrations.lightning import LearnedMosaicCallback, MosaicCallback
 from momos.study.data import Batches, Split
 from momos.study.models import mlp
 from momos.study.recipes import Recipe, Treatment
@@ -41,20 +42,55 @@ def train(
     start = time.perf_counter()
     if treatment.mosaic is not None:
         treatment = replace(treatment, mosaic=replace(treatment.mosaic, seed=seed))
-    projecting = MosaicCallback(treatment.mosaic) if treatment.mosaic is not None else None
-    record = _Record(projecting, on_epoch)
+    constraint = _constraint(treatment)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = mlp(recipe.widths)
+    num_weights = sum(weight.numel() for weight in network.parameters())
+    record = _Record(constraint, num_weights, on_epoch)
     order = torch.Generator().manual_seed(seed)
     with _as_a_guest(recipe.threads):
-        _trainer(recipe, [record] if projecting is None else [projecting, record]).fit(
+        _trainer(recipe, [record] if constraint is None else [constraint, record]).fit(
             Classifier(network, recipe),
             Batches(data.train, recipe.batch_size, generator=order),
             Batches(data.test, len(data.test)),
         )
+    if isinstance(constraint, LearnedMosaicCallback):
+        record.epochs[-1] = replace(
+            record.epochs[-1],
+            accuracy=_accuracy(network, data),
+            lengths=Lengths.of(num_weights, constraint.mosaic),
+        )
     seconds = time.perf_counter() - start
     return Run(recipe, treatment, str(data), seed, seconds, tuple(record.epochs), network)
+
+
+Constraint = MosaicCallback | LearnedMosaicCallback
+
+
+def _constraint(treatment: Treatment) -> Constraint | None:
+    if treatment.mosaic is None:
+        return None
+    if treatment.learning is None:
+        return MosaicCallback(treatment.mosaic)
+    return LearnedMosaicCallback(treatment.mosaic, **asdict(treatment.learning))
+
+
+def _mosaic(constraint: Constraint | None) -> momos.Mosaic | None:
+    """What the network is now, if it is a mosaic yet."""
+    if isinstance(constraint, MosaicCallback):
+        return constraint.projection.mosaic if constraint.projection else None
+    if constraint is None or constraint.schedule is None:
+        return None
+    bank = constraint.schedule.bank
+    return bank.mosaic() if bank.learning else None
+
+
+@torch.no_grad()
+def _accuracy(network: nn.Module, data: Split) -> float:
+    """Of the frozen network, whose dense tensors were rounded after the last validation."""
+    right = network(data.test.images).argmax(1) == data.test.labels
+    return float(right.double().mean())
 
 
 def _trainer(recipe: Recipe, callbacks: list[L.Callback]) -> L.Trainer:
@@ -106,19 +142,22 @@ class _Record(L.Callback):
     """Keeps every epoch, and tells of it."""
 
     def __init__(
-        self, projecting: MosaicCallback | None, on_epoch: Callable[[Epoch], None]
+        self,
+        constraint: Constraint | None,
+        num_weights: int,
+        on_epoch: Callable[[Epoch], None],
     ) -> None:
-        self.projecting = projecting
+        self.constraint = constraint
+        self.num_weights = num_weights
         self.on_epoch = on_epoch
         self.epochs: list[Epoch] = []
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        projection = None if self.projecting is None else self.projecting.projection
         epoch = Epoch(
             epoch=trainer.current_epoch + 1,
             train_loss=float(trainer.callback_metrics["train_loss"]),
             accuracy=float(trainer.callback_metrics["accuracy"]),
-            lengths=Lengths.of(pl_module, projection),
+            lengths=Lengths.of(self.num_weights, _mosaic(self.constraint)),
         )
         self.epochs.append(epoch)
         self.on_epoch(epoch)

@@ -13,6 +13,7 @@ from momos.study.runs import Run
 COLOURS = ("#4d4d4d", "#0b6fb8", "#d1495b", "#3a8f5c", "#8a5fb0", "#b7791f")
 BOUND = {"marker": "o", "ms": 10}
 ENTROPY = {"marker": "o", "ms": 10, "mfc": "white", "mew": 2}
+FILE = {"marker": "s", "ms": 5, "zorder": 3}
 
 
 def accuracy_against_length(runs: Sequence[Run], *, title: str) -> Figure:
@@ -42,12 +43,18 @@ def _draw_lengths(axes: Axes, name: str, group: Sequence[Run], colour: str) -> N
     weights = group[0].lengths.num_weights
     bound = mean(run.lengths.bound for run in group) / weights
     entropy = mean(run.lengths.entropy for run in group) / weights
-    axes.plot([entropy, bound], [middle] * 2, color=colour)
+    factors = [run.file_factor for run in group if run.file_factor is not None]
+    shortest, said = entropy, ""
+    if factors:
+        shortest = mean(32 / factor for factor in factors)
+        said = f", file {mean(factors):.1f} × smaller"
+        axes.plot(shortest, middle, color=colour, **FILE)
+    axes.plot([shortest, entropy, bound], [middle] * 3, color=colour)
     axes.plot(entropy, middle, color=colour, **ENTROPY)
     axes.errorbar(bound, middle, deviation, color=colour, capsize=6, **BOUND)
     axes.plot([1.13 * bound] * len(group), accuracies, ".", color=colour, ms=9, alpha=0.6)
     axes.annotate(
-        f"{name}\n{middle:.1f} %, factor {group[0].lengths.factor:.2f}",
+        f"{name}\n{middle:.1f} %{said}",
         (bound, max(*accuracies, middle + (deviation or 0))),
         xytext=(0, 10),
         textcoords="offset points",
@@ -59,9 +66,9 @@ def _draw_lengths(axes: Axes, name: str, group: Sequence[Run], colour: str) -> N
 
 def _finish_lengths(axes: Axes) -> None:
     axes.set_xscale("log", base=2)
-    axes.set_xlim(1, 80)
-    ticks = [1, 2, 4, 8, 16, 32, 64]
-    axes.set_xticks(ticks, labels=list(map(str, ticks)))
+    axes.set_xlim(0.5, 80)
+    ticks = [0.5, 1, 2, 4, 8, 16, 32, 64]
+    axes.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
     axes.margins(y=0.25)
     axes.set_title("accuracy against length")
     axes.set_xlabel("bits per weight")
@@ -69,6 +76,7 @@ def _finish_lengths(axes: Axes) -> None:
         handles=[
             Line2D([], [], color="black", label="by bound, mean ± deviation", **BOUND),
             Line2D([], [], color="black", label="by entropy of usage", **ENTROPY),
+            Line2D([], [], color="black", ls="", label="the whole file", **FILE),
             Line2D(
                 [], [], color="black", marker=".", ms=9, ls="", alpha=0.6, label="one seed"
             ),

@@ -9,11 +9,11 @@ from momos.study.runs import Run
 
 COLUMNS = (
     "test\naccuracy, %",
-    "\nweights",
     "bits/\nbound",
     "weight:\nentropy",
     "\nfile",
-    "\nfactor",
+    "factor:\nbound",
+    "\nfile",
     "motifs\nused",
 )
 
@@ -27,9 +27,10 @@ def by_treatment(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def table(runs: Sequence[Run]) -> Table:
-    """Accuracy ± its deviation over seeds (with two or more), lengths, factor, motifs used."""
+    """Accuracy ± its deviation over seeds (with two or more), lengths, factors, motifs used."""
     result = Table(header_style="bold", pad_edge=False, box=None, padding=(0, 2, 0, 0))
-    result.add_column("\nnetwork", no_wrap=True)
+    weights = grouped(runs[0].lengths.num_weights)
+    result.add_column(f"network of\n{weights} weights", no_wrap=True)
     for name in COLUMNS:
         result.add_column(name, justify="right", no_wrap=True)
     for name, group in by_treatment(runs).items():
@@ -52,13 +53,14 @@ def _cells(group: Sequence[Run]) -> list[str]:
     lengths = [run.lengths for run in group]
     weights = lengths[0].num_weights
     files = [run.file_bytes for run in group if run.file_bytes is not None]
+    factors = [run.file_factor for run in group if run.file_factor is not None]
     used = [length.motifs_used for length in lengths if length.motifs_used is not None]
     return [
         f"{accuracy:.1f}" + (f" ± {deviation:.1f}" if deviation is not None else ""),
-        grouped(weights),
         f"{mean(length.bound for length in lengths) / weights:.2f}",
         f"{mean(length.entropy for length in lengths) / weights:.2f}",
         f"{8 * mean(files) / weights:.2f}" if files else "–",
         f"{mean(length.factor for length in lengths):.2f}",
+        f"{mean(factors):.2f}" if factors else "–",
         grouped(mean(used)) if used else "–",
     ]
