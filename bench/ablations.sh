@@ -8,7 +8,7 @@ if [ "$task" = digits ]; then
     epochs=10 seeds="0 1 2"
     base="rate_weight=1.2 sensitive=true"
 else
-    epochs=0.15 seeds=0
+    epochs=0.12 seeds=0
     base="rate_weight=0.25 num_motifs=128 fold=true every=2 ramp=0.4 sensitive=true"
 fi
 

@@ -17,9 +17,10 @@ learned() { cells "$1" --seeds $seeds --treatment learned --setting sensitive=tr
 case $task in
 digits | fashion)
     seeds="0 1 2"
-    [ "$task" = digits ] && first=40 second=20 every=1 || { first=12 second=4 every=4; }
+    [ "$task" = digits ] && first=40 second=20 every= || { first=12 second=3 every=every=4; }
     "${curves[@]}" --epochs $first --treatment dense --seeds $seeds --keep "$dense"
-    for rate in 0.3 0.7 1.2 2 3 5; do learned $second rate_weight=$rate every=$every; done
+    for rate in 0.7 1.2 2 3 5 0.3; do learned $second rate_weight=$rate $every; done
+    if [ "$task" = fashion ]; then learned 8 rate_weight=0.7 $every; fi
     for bits in 2 3 4 8; do
         cells $second --seeds $seeds --treatment quantize_aware --setting bits=$bits
     done
@@ -30,31 +31,34 @@ digits | fashion)
         "block_size=4 num_motifs=256" "block_size=8 num_motifs=256" "block_size=8 num_motifs=32"; do
         cells $second --seeds $seeds --treatment sampled --setting $sizes
     done
+    for rate in 0.05 8; do learned $second rate_weight=$rate $every; done
     ;;
 shakespeare)
     for seeds in 0 1 2; do
         "${curves[@]}" --epochs 1.25 --treatment dense --seeds $seeds --keep "$dense"
-        learned 0.75 rate_weight=0.12 every=4
-        cells 0.75 --seeds $seeds --treatment dense # the same further training, without motifs
+        learned 0.75 rate_weight=0.06 every=4 power=0.5 --learning-rate 0.0015
     done
-    seeds="0 1 2"
-    for rate in 0.4 0.25; do learned 0.75 rate_weight=$rate every=4; done
+    seeds="0 1 2" # the same further training without motifs, and smaller files
+    cells 0.75 --seeds $seeds --treatment dense
+    for rate in 0.2 0.5; do
+        learned 0.75 rate_weight=$rate every=4 power=0.5 --learning-rate 0.0015
+    done
     ;;
 resnet20)
     seeds=0
     tuned="num_motifs=128 fold=true every=2 ramp=0.4"
     "${curves[@]}" --epochs 0.01 --learning-rate 1e-9 --treatment dense --keep "$dense"
     learned 3 rate_weight=0.12 $tuned
-    for rate in 0.05 0.12 0.25 0.4 0.6 0.9; do learned 0.15 rate_weight=$rate $tuned; done
+    for rate in 0.05 0.12 0.25 0.4 0.6 0.9; do learned 0.12 rate_weight=$rate $tuned; done
     for bits in 2 3 4 8; do
-        cells 0.15 --treatment quantize_aware --setting bits=$bits scale=learned
+        cells 0.12 --treatment quantize_aware --setting bits=$bits scale=learned
     done
     for sparsity in 0.5 0.7 0.8 0.9 0.95; do
-        cells 0.15 --treatment prune --setting sparsity=$sparsity
+        cells 0.12 --treatment prune --setting sparsity=$sparsity
     done
     for sizes in "block_size=2 capacity=0.05" "block_size=2 num_motifs=256" \
         "block_size=4 num_motifs=256" "block_size=8 num_motifs=256"; do
-        cells 0.15 --treatment sampled --setting $sizes every=20
+        cells 0.12 --treatment sampled --setting $sizes every=20
     done
     ;;
 esac

@@ -14,7 +14,15 @@ import momos
 from momos.study.models import mlp, resnet20
 
 STEPS = 10
-CONFIG = momos.MosaicConfig.learned()
+CONFIGS = {
+    "s=2, k=64": momos.MosaicConfig.learned(),
+    "s=4, k=256": momos.MosaicConfig.learned(block_size=4, num_motifs=256),
+}
+WAYS = {
+    'learn="motifs"': {"learn": "motifs"},
+    'learn="weights", every=10': {"learn": "weights", "every": 10},
+    'learn="weights", every=1': {"learn": "weights", "every": 1},
+}
 
 
 def main() -> None:
@@ -24,12 +32,11 @@ def main() -> None:
         ("MLP, 986 634 weights", mlp, torch.randn(128, 3072), 15),
     ):
         labels = torch.randint(10, (128,))
-        runs = {
-            "plain": run(build, inputs, labels),
-            'learn="motifs"': run(build, inputs, labels, learn="motifs"),
-            'learn="weights", every=10': run(build, inputs, labels, every=10),
-            'learn="weights", every=1': run(build, inputs, labels, every=1),
-        }
+        runs = {"plain": run(build, inputs, labels)}
+        for sizes, config in CONFIGS.items():
+            for what, options in WAYS.items():
+                made = run(build, inputs, labels, config=config, **options)
+                runs[f"{what}, {sizes}"] = made
         taken = seconds(*(steps for steps, _ in runs.values()), repeat=repeat)
         for (what, (_, optimizer)), time in zip(runs.items(), taken, strict=True):
             cells = [milliseconds(time / STEPS), f"{time / taken[0]:.3f}"]
@@ -42,17 +49,17 @@ def run(
     inputs: Tensor,
     labels: Tensor,
     *,
-    learn: momos.Learn | None = None,
+    config: momos.MosaicConfig | None = None,
+    learn: momos.Learn = "motifs",
     every: int | None = None,
 ) -> tuple[Callable[[], None], torch.optim.Optimizer]:
     """Ten steps of training, and the optimizer that takes them."""
     torch.manual_seed(0)
     model = build()
     schedule = None
-    if learn == "motifs":
-        momos.parametrize_(model, CONFIG, learn="motifs")
+    if config is not None:
+        momos.parametrize_(model, config, learn=learn)
     if every is not None:
-        momos.parametrize_(model, CONFIG, learn="weights")
         schedule = momos.Reassign(model, total_steps=10**6, every=every)
     if inputs.ndim == 4:
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
