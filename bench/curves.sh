@@ -20,7 +20,9 @@ digits | fashion)
     [ "$task" = digits ] && first=40 second=20 every= || { first=12 second=3 every=every=4; }
     "${curves[@]}" --epochs $first --treatment dense --seeds $seeds --keep "$dense"
     for rate in 0.7 1.2 2 3 5 0.3; do learned $second rate_weight=$rate $every; done
-    if [ "$task" = fashion ]; then learned 8 rate_weight=0.7 $every; fi
+    if [ "$task" = fashion ]; then
+        for rate in 0.7 1.2; do learned 8 rate_weight=$rate $every; done
+    fi
     for bits in 2 3 4 8; do
         cells $second --seeds $seeds --treatment quantize_aware --setting bits=$bits
     done
