@@ -56,10 +56,9 @@ class Layout:
     ) -> "Layout":
         """The layout of the trainable parameters of `model` that the patterns choose.
 
-        Parameters of fewer than `min_ndim` dimensions are left out.
-
         A parameter with several names (tied weights) is taken once, under its first; it is
-        left out if any of its names is excluded. Empty and frozen parameters are left out.
+        left out if any of its names is excluded. Empty and frozen parameters, and those of
+        fewer than `min_ndim` dimensions, are left out.
 
         Raises:
             ValueError: if no parameter is chosen, or one cannot be cut into blocks: not
@@ -230,10 +229,10 @@ def _choose(
         key = memory(parameter)
         names.setdefault(key, []).append(name)
         parameters[key] = parameter
-        if not parameter.requires_grad or (
-            not is_lazy(parameter)
-            and (not parameter.numel() or parameter.ndim < min_ndim)
-        ):
+        small = not is_lazy(parameter) and (
+            not parameter.numel() or parameter.ndim < min_ndim
+        )
+        if small or not parameter.requires_grad:
             frozen.add(key)
     chosen = {
         aliases[0]: parameters[key]
