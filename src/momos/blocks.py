@@ -109,8 +109,7 @@ class Layout:
     @property
     def dtype(self) -> torch.dtype:
         """The narrowest dtype that holds every chosen parameter."""
-        dtypes = [placement.dtype for placement in self.placements]
-        return reduce(torch.promote_types, dtypes)
+        return reduce(torch.promote_types, (place.dtype for place in self.placements))
 
     def tensors(self, model: nn.Module) -> Iterator[tuple[Placement, Tensor]]:
         """Each placement with its parameter's values (sharing memory with `model`).
@@ -163,17 +162,15 @@ class Layout:
         """The blocks at `rows`, without reading the others."""
         outside = rows[(rows < 0) | (rows >= self.num_blocks)]
         if len(outside):
-            raise ValueError(
-                f"rows must be 0 to {self.num_blocks - 1}, got {int(outside[0])}"
-            )
+            last = self.num_blocks - 1
+            raise ValueError(f"rows must be 0 to {last}, got {int(outside[0])}")
         stops = torch.tensor([placement.stop for placement in self.placements])
         order = torch.argsort(rows.cpu(), stable=True)
         ordered = rows.cpu()[order]
         edges = [0, *torch.searchsorted(ordered, stops).tolist()]
         taken = []
-        for (placement, tensor), (low, high) in zip(
-            self.tensors(model), pairwise(edges), strict=True
-        ):
+        parts = zip(self.tensors(model), pairwise(edges), strict=True)
+        for (placement, tensor), (low, high) in parts:
             local = (ordered[low:high] - placement.start).to(tensor.device)
             values = local[:, None] * self.block_size
             values = values + torch.arange(self.block_size, device=tensor.device)

@@ -1,0 +1,145 @@
+"""Learning motifs: parametrized when fitting begins, frozen when it ends."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from inspect import signature
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from momos.config import MosaicConfig
+from momos.integrations.lightning.networks import remember_within
+from momos.learning import Reassign, freeze_, parametrize_
+from momos.learning.bank import NAME, Bank, Learn
+from momos.learning.schedule import check_parts
+from momos.mosaic import Mosaic
+
+# The settings of a schedule and their defaults.
+PARTS: dict[str, Any] = {
+    name: parameter.default
+    for name, parameter in signature(Reassign).parameters.items()
+    if parameter.default is not parameter.empty
+}
+
+
+class LearnedMosaicCallback(Callback):
+    """Learns the motifs of the module: `parametrize_`, `Reassign` and `freeze_` at their times.
+
+    The module is parametrized when fitting begins, before its optimizers are made, and frozen when
+    fitting ends; the networks inside it are then mosaics of their own, ready to be saved, and
+    `mosaic` is that of the module. What stays dense is then rounded to `config.dense_dtype`,
+    wherever in the module it is. `importance` goes by the names that weights have in the module.
+    `schedule` are the settings of `Reassign` (`every`, `dense`, `ramp`, `fixed`), which counts
+    optimizer steps; its length is that of the training. How many blocks changed, motifs used
+    and the rate weight are logged as `mosaic/…`.
+
+    A run resumed from a checkpoint (`ckpt_path`) is the same run. A fit that an exception ended
+    leaves the module parametrized, and fitting again goes on from there: the same trainer with
+    its schedule, another one with a new schedule.
+
+    Checkpoints hold the parametrized module, so only a module that is parametrized can load one:
+
+        momos.parametrize_(module, config, learn="weights")
+        module.load_state_dict(torch.load(path)["state_dict"])
+        momos.freeze_(module)
+
+    Raises:
+        TypeError: if a setting of the schedule is unknown.
+        ValueError: if the settings do not fit together; when fitting begins, if the module
+            cannot be parametrized or is so with other settings, or with `learn="weights"`,
+            if the trainer does not know how long it will train.
+    """
+
+    def __init__(
+        self,
+        config: MosaicConfig,
+        learn: Learn = "weights",
+        *,
+        importance: Mapping[str, torch.Tensor | float] | None = None,
+        **schedule: float,
+    ) -> None:
+        if learn not in ("motifs", "weights"):
+            raise ValueError(f"learn must be 'motifs' or 'weights', got {learn!r}")
+        if unknown := sorted(schedule.keys() - PARTS.keys()):
+            raise TypeError(
+                f"settings of the schedule must be among {', '.join(PARTS)}, got "
+                f"{', '.join(unknown)}"
+            )
+        if schedule and learn == "motifs":
+            raise ValueError(
+                f"learn must be 'weights' for a schedule, got 'motifs' and {schedule}"
+            )
+        self.settings: dict[str, Any] = PARTS | schedule
+        check_parts(**self.settings)
+        self.config = config
+        self.learn: Learn = learn
+        self.importance = importance
+        self.schedule: Reassign | None = None
+        self.mosaic: Mosaic | None = None
+        self._step = 0  # optimizer steps when last looked
+        self._state: dict[str, Any] | None = None  # of the schedule, in a checkpoint
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        self._state = None
+        bank = pl_module._modules.get(NAME)
+        if not isinstance(bank, Bank):
+            parametrize_(
+                pl_module, self.config, learn=self.learn, importance=self.importance
+            )
+        elif bank.learn != self.learn:
+            raise ValueError(
+                f"the module is parametrized already, so learn must be {bank.learn!r}, got "
+                f"{self.learn!r}"
+            )
+        elif bank.config != self.config:
+            raise ValueError(
+                f"the module is parametrized already, so config must be {bank.config}, got "
+                f"{self.config}"
+            )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.learn == "motifs":
+            return
+        total = trainer.estimated_stepping_batches
+        if not 0 < total < float("inf"):
+            raise ValueError(
+                f"the trainer must know how many steps it will take (max_epochs or "
+                f"max_steps), got {total}"
+            )
+        state = self._state
+        if state is None and self.schedule is not None and trainer.global_step:
+            state = self.schedule.state_dict()  # the trainer goes on where it was
+        self.schedule = Reassign(pl_module, total_steps=int(total), **self.settings)
+        if state is not None:
+            self.schedule.load_state_dict(state)
+        self._step = trainer.global_step
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        if self.schedule is None or trainer.global_step <= self._step:
+            return
+        self._step = trainer.global_step
+        done = self.schedule.step()
+        if done is not None:
+            values = {f"mosaic/{name}": float(v) for name, v in asdict(done).items()}
+            pl_module.log_dict(values, on_step=True, on_epoch=False, batch_size=1)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Not at the end of training: the last checkpoint may be written after that.
+        self.mosaic = freeze_(pl_module)
+        remember_within(pl_module, self.mosaic)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"schedule": self.schedule.state_dict() if self.schedule else None}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._state = state_dict["schedule"]

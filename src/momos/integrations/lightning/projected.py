@@ -1,0 +1,105 @@
+"""Projecting onto a mosaic as training goes on.
+
+Lightning validates after the last batch of an epoch and before `on_train_epoch_end`, so the
+projection is done at the last batch: validation, checkpoints and the end of training all see
+projected weights.
+"""
+
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from momos.config import MosaicConfig
+from momos.description import description_length
+from momos.integrations.lightning.networks import remember_within
+from momos.projection import Projection, check_projectable, project_
+
+
+class MosaicCallback(Callback):
+    """Projects the module every epoch, every optimizer step, or every so many steps.
+
+    Weights trained since the last projection are projected too whenever validation starts or an
+    epoch ends, so nothing but a mosaic is validated or kept. When training ends, the networks
+    inside the module are mosaics of their own, ready to be saved. `projection` is the last one. Its
+    distortion, moved weights, motifs used and lengths in bits are logged as `mosaic/…`. The
+    state is saved in checkpoints: a resumed run draws the same motifs.
+
+    Raises:
+        ValueError: if `every` is no such thing, or `config` has settings for learned motifs.
+    """
+
+    def __init__(
+        self, config: MosaicConfig, every: Literal["epoch", "step"] | int = "epoch"
+    ) -> None:
+        if every not in ("epoch", "step") and not isinstance(every, int):
+            raise ValueError(f"every must be 'epoch', 'step' or an int, got {every!r}")
+        if isinstance(every, int) and every < 1:
+            raise ValueError(f"every must be at least 1, got {every}")
+        check_projectable(config)
+        self.config = config
+        self.interval = None if every == "epoch" else 1 if every == "step" else int(every)
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.projection: Projection | None = None
+        self._step = 0  # optimizer steps when last looked
+        self._stale = False  # whether weights were trained since the last projection
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        stepped = trainer.global_step > self._step
+        self._stale |= stepped
+        self._step = trainer.global_step
+        if self.interval is None:
+            due = trainer.is_last_batch
+        else:
+            due = stepped and trainer.global_step % self.interval == 0
+        if due:
+            self._project(pl_module, on_epoch=self.interval is None)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._stale and not trainer.sanity_checking:
+            self._project(pl_module, on_epoch=True)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._stale:
+            self._project(pl_module, on_epoch=True)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.projection is not None:
+            remember_within(pl_module, self.projection.mosaic)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "generator": self.generator.get_state(),
+            "step": self._step,
+            "stale": self._stale,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.generator.set_state(state_dict["generator"].cpu())
+        self._step = state_dict["step"]
+        self._stale = state_dict["stale"]
+
+    def _project(self, pl_module: LightningModule, *, on_epoch: bool) -> None:
+        self.projection = project_(pl_module, self.config, generator=self.generator)
+        self._stale = False
+        length = description_length(self.projection.mosaic)
+        values = {
+            "distortion": self.projection.distortion,
+            "moved": self.projection.moved,
+            "motifs_used": int((self.projection.mosaic.usage() > 0).sum()),
+            "bound": length.bound,
+            "entropy": length.entropy,
+        }
+        pl_module.log_dict(
+            {f"mosaic/{name}": float(value) for name, value in values.items()},
+            on_step=not on_epoch,
+            on_epoch=on_epoch,
+            batch_size=1,
+        )
