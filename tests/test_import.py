@@ -11,6 +11,7 @@ import pytest
 import momos
 
 NAMES = {
+    "Bank",
     "Checkpoint",
     "DescriptionLength",
     "Folding",
@@ -18,12 +19,15 @@ NAMES = {
     "Measurement",
     "Row",
     "Layout",
+    "Learn",
     "Mosaic",
     "MosaicConfig",
     "MosaicFile",
     "Placement",
     "Projection",
     "Projector",
+    "Reassign",
+    "Reassignment",
     "SaveReport",
     "TensorReport",
     "bdm",
@@ -33,6 +37,7 @@ NAMES = {
     "distinct_motifs",
     "expand",
     "fold_scales_",
+    "freeze_",
     "input_moments",
     "inspect",
     "kmeans_motifs",
@@ -44,9 +49,11 @@ NAMES = {
     "load_",
     "nearest",
     "nearest_reference",
+    "parametrize_",
     "project_",
     "sample_motifs",
     "save",
+    "sensitivities",
 }
 OPTIONAL = {
     "faiss",
