@@ -11,6 +11,7 @@ from measure import milliseconds, seconds, table
 from torch import Tensor, nn
 
 import momos
+from momos.learning import Learn
 from momos.study.models import mlp, resnet20
 
 STEPS = 10
@@ -50,7 +51,7 @@ def run(
     labels: Tensor,
     *,
     config: momos.MosaicConfig | None = None,
-    learn: momos.Learn = "motifs",
+    learn: Learn = "motifs",
     every: int | None = None,
 ) -> tuple[Callable[[], None], torch.optim.Optimizer]:
     """Ten steps of training, and the optimizer that takes them."""

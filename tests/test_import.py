@@ -19,7 +19,6 @@ NAMES = {
     "Measurement",
     "Row",
     "Layout",
-    "Learn",
     "Mosaic",
     "MosaicConfig",
     "MosaicFile",

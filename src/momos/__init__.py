@@ -26,7 +26,6 @@ from momos.files import save as save
 from momos.folding import Folding as Folding
 from momos.folding import fold_scales_ as fold_scales_
 from momos.learning import Bank as Bank
-from momos.learning import Learn as Learn
 from momos.learning import Reassign as Reassign
 from momos.learning import Reassignment as Reassignment
 from momos.learning import freeze_ as freeze_
