@@ -22,7 +22,7 @@ class MosaicConfig:
     the paper (Bakhtiarifard et al. 2026, Algorithm 1); "distinct" does the same but takes no
     block twice; "kmeans" minimizes the distortion. With `zero_motif`, motif 0 is all zeros.
 
-    The rest is for motifs that are learned (`MosaicConfig.learned` has measured defaults):
+    The rest is for motifs that are learned (`MosaicConfig.learned` has defaults for them):
 
     - `min_ndim`: parameters of fewer dimensions stay dense. None means 2 where motifs are
       learned (biases and norms stay dense) and 1 elsewhere (as in the paper).
@@ -99,7 +99,7 @@ class MosaicConfig:
 
     @classmethod
     def learned(cls, **settings: Any) -> "MosaicConfig":
-        """Settings for learned motifs, with the defaults that did best (docs/results.md)."""
+        """Settings for learned motifs; docs/learning.md says why the defaults are what they are."""
         if "capacity" not in settings:
             settings.setdefault("num_motifs", 64)
         return cls(**(LEARNED | settings))
