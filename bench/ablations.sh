@@ -9,7 +9,7 @@ if [ "$task" = digits ]; then
     base="rate_weight=1.2 sensitive=true"
 else
     epochs=0.12 seeds=0
-    base="rate_weight=0.25 num_motifs=128 fold=true every=2 ramp=0.4 sensitive=true"
+    base="rate_weight=0.25 num_motifs=128 fold=true ramp=0.3 fixed=0.1 sensitive=true"
 fi
 
 without() { # name of the row, settings that differ, other options

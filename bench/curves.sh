@@ -17,7 +17,7 @@ learned() { cells "$1" --seeds $seeds --treatment learned --setting sensitive=tr
 case $task in
 digits | fashion)
     seeds="0 1 2"
-    [ "$task" = digits ] && first=40 second=20 every= || { first=12 second=3 every=every=4; }
+    [ "$task" = digits ] && first=40 second=20 every= || { first=12 second=3 every=every=1; }
     "${curves[@]}" --epochs $first --treatment dense --seeds $seeds --keep "$dense"
     for rate in 0.7 1.2 2 3 5 0.3; do learned $second rate_weight=$rate $every; done
     if [ "$task" = fashion ]; then
@@ -48,10 +48,13 @@ shakespeare)
     ;;
 resnet20)
     seeds=0
-    tuned="num_motifs=128 fold=true every=2 ramp=0.4"
+    tuned="num_motifs=128 fold=true every=1 ramp=0.3 power=0.75 fixed=0.1"
     "${curves[@]}" --epochs 0.01 --learning-rate 1e-9 --treatment dense --keep "$dense"
-    learned 3 rate_weight=0.12 $tuned
-    for rate in 0.05 0.12 0.25 0.4 0.6 0.9; do learned 0.12 rate_weight=$rate $tuned; done
+    learned 1.5 rate_weight=0.14 $tuned --learning-rate 0.01
+    learned 1 rate_weight=0.4 $tuned --learning-rate 0.01
+    for rate in 0.05 0.14 0.25 0.4 0.6 0.9; do
+        learned 0.12 rate_weight=$rate $tuned --learning-rate 0.01
+    done
     for bits in 2 3 4 8; do
         cells 0.12 --treatment quantize_aware --setting bits=$bits scale=learned
     done
