@@ -99,7 +99,7 @@ def test_a_report_adds_up_to_the_file(path):
 
 
 def test_a_report_says_why_a_tensor_is_not_blocks(path):
-    model = projected(Odd, exclude=("one",))
+    model = projected(Odd, exclude=("one",), min_ndim=0)
     model.register_buffer("lasting", torch.ones(1))
     model.register_buffer("passing", torch.ones(2), persistent=False)
     model.register_parameter("alias", model.scalar)
