@@ -29,7 +29,7 @@ WAYS = {
 def main() -> None:
     rows = []
     for name, build, inputs, repeat in (
-        ("ResNet-20", resnet20, torch.randn(128, 3, 32, 32), 3),
+        ("ResNet-20", resnet20, torch.randn(128, 3, 32, 32), 2),
         ("MLP, 986 634 weights", mlp, torch.randn(128, 3072), 15),
     ):
         labels = torch.randint(10, (128,))
