@@ -25,7 +25,7 @@ class MosaicConfig:
     The rest is for motifs that are learned (`MosaicConfig.learned` has defaults for them):
 
     - `min_ndim`: parameters of fewer dimensions stay dense. None means 2 where motifs are
-      learned (biases and norms stay dense) and 1 elsewhere (as in the paper).
+      learned (biases and norms stay dense) and 1 elsewhere (all but single numbers).
     - `scales`: blocks are compared, and stored, relative to the root mean square of their
       tensor or of their output channel (the first dimension).
     - `rate_weight`: λ of entropy-constrained vector quantization (Chou, Lookabaugh and Gray
