@@ -12,7 +12,7 @@ from setuptools import Extension, setup
 NATIVE = "src/momos/assign/native"
 CODEC = "src/momos/codec/native"
 BINDING = "src/momos/native/binding.hpp"
-HEADERS = ("engine", "flat", "grid", "lanes", "parallel", "sums", "tiles")
+HEADERS = ("cells", "engine", "flat", "grid", "lanes", "parallel", "sums", "tiles")
 # Exactness: a multiply and an add must round twice (see native/engine.hpp).
 FLAGS = [
     "-std=c++17",

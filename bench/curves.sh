@@ -34,17 +34,16 @@ digits | fashion)
         cells $second --seeds $seeds --treatment sampled --setting $sizes
     done
     for rate in 0.05 8; do learned $second rate_weight=$rate $every; done
+    learned $second rate_weight=0.02 num_motifs=1024 $every # the large files
     ;;
 shakespeare)
     for seeds in 0 1 2; do
         "${curves[@]}" --epochs 1.25 --treatment dense --seeds $seeds --keep "$dense"
-        learned 0.75 rate_weight=0.06 every=4 power=0.5 --learning-rate 0.0015
+        learned 1.25 rate_weight=0.06 power=0.5 --learning-rate 0.0025
     done
-    seeds="0 1 2" # the same further training without motifs, and smaller files
-    cells 0.75 --seeds $seeds --treatment dense
-    for rate in 0.2 0.5; do
-        learned 0.75 rate_weight=$rate every=4 power=0.5 --learning-rate 0.0015
-    done
+    seeds=0 # the same further training without motifs, and a smaller file
+    cells 1.25 --seeds $seeds --treatment dense --learning-rate 0.0025
+    learned 1.25 rate_weight=0.2 power=0.5 --learning-rate 0.0025
     ;;
 resnet20)
     seeds=0
@@ -55,6 +54,8 @@ resnet20)
     for rate in 0.05 0.14 0.25 0.4 0.6 0.9; do
         learned 0.12 rate_weight=$rate $tuned --learning-rate 0.01
     done
+    learned 0.12 rate_weight=0.02 $tuned --learning-rate 0.01
+    learned 0.12 rate_weight=0.005 ${tuned/128/1024} --learning-rate 0.01
     for bits in 2 3 4 8; do
         cells 0.12 --treatment quantize_aware --setting bits=$bits scale=learned
     done

@@ -10,6 +10,7 @@ from momos import Layout, MosaicConfig
 from momos.learning.fitting import Fitting
 from momos.learning.importance import LEAST, Importance
 from momos.learning.scaling import scaled_blocks, scales_of
+from momos.mosaic import usage_of
 
 SCALES = ["none", "tensor", "channel"]
 SEEDS = st.integers(0, 2**32)
@@ -36,13 +37,15 @@ def fitted(
     """Indices and motifs after three rounds of assigning and moving."""
     layout, weights, found = parts(model, scales)
     weighed = None if importance is None else Importance.of(layout, importance, found)
-    config = MosaicConfig(block_size=3, num_motifs=5)
+    config = MosaicConfig(block_size=3, num_motifs=5, scales=scales)
     fitting = Fitting(layout, config, weighed)
     blocks = scaled_blocks(layout, weights, found, torch.float32)
     generator = torch.Generator().manual_seed(0)
     motifs, indices = fitting.start(blocks, generator=generator)
     for _ in range(3):
-        indices = fitting.assign(blocks, motifs, before=indices, rate_weight=rate_weight)
+        indices = fitting.assign(
+            blocks, motifs, usage=usage_of(indices, len(motifs)), rate_weight=rate_weight
+        )
         motifs = fitting.move(blocks, indices, motifs, revive=False)
     return indices, motifs
 
@@ -156,3 +159,13 @@ def test_importance_that_cannot_be_is_refused(given_, message) -> None:
     layout, _, _ = parts(network())
     with pytest.raises(ValueError, match=message):
         Importance.of(layout, given_, None)
+
+
+@pytest.mark.parametrize("scales", SCALES)
+def test_the_rate_weight_is_relative_to_the_weights(scales) -> None:
+    model = network(0)
+    indices, _ = fitted(model, None, rate_weight=0.3, scales=scales)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(2.0**9)
+    assert torch.equal(fitted(model, None, rate_weight=0.3, scales=scales)[0], indices)

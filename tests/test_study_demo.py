@@ -15,10 +15,10 @@ RECIPE = Recipe(epochs=1)
 NAMES = [treatment.name for treatment in DEMO]
 
 
-def run(folder: Path, *, seeds: int = 1) -> str:
+def run(folder: Path, *, seeds: int = 1, processes: int = 1) -> str:
     console = Console(file=StringIO(), width=80)
     try:
-        demo(folder, seeds=seeds, recipe=RECIPE, console=console)
+        demo(folder, seeds=seeds, recipe=RECIPE, console=console, processes=processes)
     finally:
         assert isinstance(console.file, StringIO)
         printed = console.file.getvalue()
@@ -60,6 +60,20 @@ def test_the_demo_leaves_numbers_and_pictures_and_names_them(tmp_path: Path) -> 
         assert (folder / name).read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
         assert min(imread(folder / name).shape[:2]) > 700
     assert all(name in printed for name in NAMES)
+
+
+def test_results_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> None:
+    def kept(folder: Path) -> list[dict]:
+        return [{**line, "seconds": 0} for line in read(folder / "results.jsonl")]
+
+    for processes in (1, 2):
+        run(tmp_path / str(processes), processes=processes)
+    one, two = tmp_path / "1", tmp_path / "2"
+    assert kept(one) == kept(two)
+    files = sorted(path.name for path in one.glob("*.momos"))
+    assert [(one / f).read_bytes() for f in files] == [
+        (two / f).read_bytes() for f in files
+    ]
 
 
 def test_ctrl_c_leaves_finished_runs_readable(

@@ -68,6 +68,29 @@ def sum_by_motif_reference(
     return sums.index_add_(0, indices.long(), rows.double()).to(rows.dtype)
 
 
+def gather_(
+    values: Float[Tensor, " n"],
+    motifs: Float[Tensor, "k s"],
+    indices: Integer[Tensor, " m"],
+) -> None:
+    """Writes the motif of each block into `values`, whose last block may be cut short.
+
+    Raises:
+        ValueError: as `gather` does, or if the blocks are more or fewer than `values` has.
+    """
+    _check("motifs", motifs, indices)
+    size = motifs.shape[1]
+    if -(-len(values) // size) != len(indices):
+        raise ValueError(
+            f"indices must be one for each {size} of {len(values)} values, got {len(indices)}"
+        )
+    on_cpu = values.device.type == "cpu" and motifs.device.type == "cpu"
+    if on_cpu and values.dtype == motifs.dtype and values.is_contiguous():
+        _write(values, motifs, _narrow(indices, len(motifs)))
+    else:
+        values.copy_(gather(motifs, indices).view(-1)[: len(values)])
+
+
 def straight_through(
     latent: Float[Tensor, "*shape"], value: Float[Tensor, "*shape"]
 ) -> Float[Tensor, "*shape"]:
@@ -148,12 +171,16 @@ def _check(name: str, rows: Tensor, indices: Tensor) -> None:
 def _gather_cpu(motifs: Tensor, indices: Tensor) -> Tensor:
     few = _narrow(indices, len(motifs))
     blocks = motifs.new_empty(len(few), motifs.shape[1])
+    _write(blocks, motifs, few)
+    return blocks
+
+
+def _write(blocks: Tensor, motifs: Tensor, indices: Tensor) -> None:
     width, threads = motifs.shape[1] * motifs.itemsize, torch.get_num_threads()
     if not cpu.native().gather(
-        _buffer(motifs), _buffer(few), _buffer(blocks), width, threads
+        _buffer(motifs), _buffer(indices), _buffer(blocks), width, threads
     ):
-        raise _wrong(few, len(motifs))
-    return blocks
+        raise _wrong(indices, len(motifs))
 
 
 def _sum_cpu(rows: Tensor, indices: Tensor, num_motifs: int) -> Tensor:

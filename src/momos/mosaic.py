@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Float32, Int, Int8, Integer
 from torch import Tensor, nn
 
+from momos.assign import cpu
 from momos.blocks import DTYPES, PIECE, Layout, Placement
 from momos.config import MosaicConfig
 from momos.scales import check_scales, spread
@@ -212,8 +213,11 @@ def bits(values: Tensor) -> Tensor:
 def usage_of(indices: Integer[Tensor, " m"], num_motifs: int) -> Int[Tensor, " k"]:
     """How many of `indices` name each motif."""
     usage = torch.zeros(num_motifs, dtype=torch.int64, device=indices.device)
-    for part in indices.split(32 * PIECE):  # bincount makes them wider
-        usage += torch.bincount(part.int(), minlength=num_motifs)
+    for part in indices.split(32 * PIECE):  # as they become wider
+        if part.device.type == "cpu":
+            usage += cpu.usage(part.int(), num_motifs)
+        else:
+            usage += torch.bincount(part.int(), minlength=num_motifs)
     return usage
 
 

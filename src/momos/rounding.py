@@ -7,6 +7,7 @@ from torch import Tensor
 SHRINK = tuple(
     1 - 0.05 * i for i in range(19)
 )  # steps tried, times the one nothing clips at
+TOGETHER = 1 << 20  # values, with which as many of them are tried at once
 
 
 def stored_dtype(bits: int, wide: torch.dtype) -> torch.dtype:
@@ -37,8 +38,10 @@ def grid_step(
             f"motifs of {bits} bits must be multiples of a float32 number, got motifs up to "
             f"{float(largest)}"
         )
-    errors = [_error(motifs, usage, step.to(motifs.dtype), bits) for step in steps]
-    return steps[errors.index(min(errors))].to(motifs.dtype)
+    tried = torch.stack(steps).to(motifs.dtype)
+    together = max(1, TOGETHER // motifs.numel())
+    errors = [_errors(motifs, usage, some, bits) for some in tried.split(together)]
+    return tried[torch.cat(errors).argmin()]
 
 
 def whole_steps(
@@ -49,7 +52,8 @@ def whole_steps(
     return (motifs / step).round().clamp(-most, most) + 0.0
 
 
-def _error(motifs: Tensor, usage: Tensor, step: Tensor, bits: int) -> float:
-    rounded = whole_steps(motifs, step, bits) * step
-    errors = (rounded - motifs).double().square().sum(1)
-    return float((errors * usage).sum())
+def _errors(motifs: Tensor, usage: Tensor, steps: Tensor, bits: int) -> Tensor:
+    steps = steps[:, None, None]
+    rounded = whole_steps(motifs, steps, bits) * steps
+    errors = (rounded - motifs).double().square().sum(2)
+    return (errors * usage).sum(1)

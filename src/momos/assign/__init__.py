@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from momos.assign import cpu
 
@@ -39,10 +40,13 @@ def nearest_reference(
     return distance.argmin(1)
 
 
-def searcher(motifs: Float[Tensor, "k s"]) -> Callable[[Tensor], Tensor]:
+def searcher(
+    motifs: Float[Tensor, "k s"], *, padded: bool = False
+) -> Callable[[Tensor], Tensor]:
     """`nearest` with the motifs prepared once, for blocks that come piece by piece.
 
-    The indices come back in the integer type that the engine works in.
+    The indices come back in the integer type that the engine works in. With `padded`, blocks
+    have one value less than motifs, and a 0 stands for it.
     """
     _check("motifs", motifs)
     if len(motifs) == 0 or motifs.shape[1] == 0:
@@ -56,14 +60,17 @@ def searcher(motifs: Float[Tensor, "k s"]) -> Callable[[Tensor], Tensor]:
             f"motifs must be finite, got {count} values that are NaN or infinite"
         )
     motifs = motifs.detach()
-    search = cpu.searcher(motifs) if motifs.device.type == "cpu" else _cuda_searcher(motifs)
+    size = motifs.shape[1] - padded
+    on_cpu = motifs.device.type == "cpu"
+    search = (
+        cpu.searcher(motifs, padded=padded) if on_cpu else _cuda_searcher(motifs, padded)
+    )
 
     def checked(blocks: Tensor) -> Tensor:
         _check("blocks", blocks)
-        if blocks.shape[1] != motifs.shape[1]:
+        if blocks.shape[1] != size:
             raise ValueError(
-                f"blocks and motifs must share one block size, got {blocks.shape[1]} and "
-                f"{motifs.shape[1]}"
+                f"blocks and motifs must share one block size, got {blocks.shape[1]} and {size}"
             )
         if blocks.device != motifs.device:
             raise ValueError(
@@ -110,7 +117,7 @@ def _check(name: str, rows: Tensor) -> None:
         raise ValueError(f"{name} must have two dimensions, got shape {tuple(rows.shape)}")
 
 
-def _cuda_searcher(motifs: Tensor) -> Callable[[Tensor], Tensor]:
+def _cuda_searcher(motifs: Tensor, padded: bool) -> Callable[[Tensor], Tensor]:
     from momos.assign import triton  # compiled on first use, so imported on first use
 
     search = triton.searcher(motifs)
@@ -118,6 +125,6 @@ def _cuda_searcher(motifs: Tensor) -> Callable[[Tensor], Tensor]:
     def finite(blocks: Tensor) -> Tensor:
         if not bool(torch.isfinite(blocks).all()):
             raise FloatingPointError("blocks must be finite")
-        return search(blocks)
+        return search(pad(blocks, (0, 1)) if padded else blocks)
 
     return finite

@@ -1,7 +1,8 @@
 """The compiled CPU engines, and the choice between them.
 
 `grid` searches cells ring by ring (s ≤ 2); `flat` fuses float32 distances over tiles, without an
-m × k matrix, and lets float64 decide (any s). Both are described and proved exact in `native/`.
+m × k matrix, and lets float64 decide (any s); `cells` knows beforehand which motifs can be best
+where (s ≤ 2, and one more value of each motif). All are described and proved exact in `native/`.
 """
 
 from collections.abc import Callable
@@ -11,26 +12,46 @@ from types import ModuleType
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 # Beyond this many motifs looked at per block the grid has degenerated (motifs on a line or in
 # clumps), and the k-d tree of the flat engine is faster (bench/engines.py measures both).
 MOST_CANDIDATES = 150
+FEWEST_FOR_CELLS = 1 << 12  # blocks: preparing cells costs what so many searches do
+MOST_KEPT = 32  # motifs to compare in a cell, likewise
 
 
-def searcher(motifs: Tensor) -> Callable[[Tensor], Tensor]:
-    """Finds the nearest motifs of blocks, for finite `motifs` on the CPU; indices are int32."""
-    engines: dict[bool, object] = {}
+def searcher(motifs: Tensor, *, padded: bool = False) -> Callable[[Tensor], Tensor]:
+    """Finds the nearest motifs of blocks, for finite `motifs` on the CPU; indices are int32.
+
+    With `padded`, blocks have one value less, and a 0 stands for it.
+    """
+    engines: dict[bool, tuple[object, int]] = {}
 
     def search(blocks: Tensor) -> Tensor:
         wide = torch.float64 in (blocks.dtype, motifs.dtype)
         if wide not in engines:
-            engines[wide] = build(motifs, wide=wide)
-        return query(engines[wide], blocks, wide=wide)
+            engines[wide] = _engine(motifs, len(blocks), wide=wide, padded=padded)
+        engine, zeros = engines[wide]
+        return query(engine, pad(blocks, (0, zeros)) if zeros else blocks, wide=wide)
 
     return search
 
 
-def build(motifs: Tensor, *, wide: bool, kind: str | None = None) -> object:
+def _engine(
+    motifs: Tensor, num_blocks: int, *, wide: bool, padded: bool
+) -> tuple[object, int]:
+    """An engine for so many blocks or more, and how many zeros it wants behind each."""
+    if padded and motifs.shape[1] in (2, 3) and num_blocks >= FEWEST_FOR_CELLS:
+        engine = build(motifs, wide=wide, kind="cells", num_blocks=num_blocks)
+        if native().candidates(engine) <= MOST_KEPT:
+            return engine, 0
+    return build(motifs, wide=wide), int(padded)
+
+
+def build(
+    motifs: Tensor, *, wide: bool, kind: str | None = None, num_blocks: int = 0
+) -> object:
     """An engine over `motifs`, in float64 if `wide`, else in float32."""
     values = motifs.to(_dtype(wide)).contiguous()
     num_motifs, block_size = values.shape
@@ -39,7 +60,7 @@ def build(motifs: Tensor, *, wide: bool, kind: str | None = None) -> object:
         engine = native().build("grid", *arguments)
         if native().candidates(engine) <= MOST_CANDIDATES:
             return engine
-    return native().build(kind or "flat", *arguments)
+    return native().build(kind or "flat", *arguments, num_blocks)
 
 
 def query(engine: object, blocks: Tensor, *, wide: bool) -> Tensor:
@@ -70,6 +91,18 @@ def add_differences(
         motifs.shape[1],
         wide,
     )
+
+
+def usage(indices: Tensor, num_motifs: int) -> Tensor:
+    """How many of the int32 `indices` name each motif.
+
+    Raises:
+        IndexError: if one names none.
+    """
+    counts = torch.zeros(num_motifs, dtype=torch.int64)
+    if not native().usage(indices.contiguous().numpy(), counts.numpy()):
+        raise IndexError("indices must name motifs")
+    return counts
 
 
 @cache

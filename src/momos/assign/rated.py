@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Float64, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from momos.assign import searcher
 
@@ -26,16 +26,26 @@ def code_lengths(usage: Int[Tensor, " k"]) -> Float64[Tensor, " k"]:
     return counts.sum().log2() - counts.log2()
 
 
-def rated_motifs_of(
-    motifs: Float[Tensor, "k s"], usage: Int[Tensor, " k"], rate_weight: float
+def longer_motifs(
+    motifs: Float[Tensor, "k s"], penalties: Float64[Tensor, " k"]
 ) -> Float[Tensor, "k s+1"]:
-    """`motifs` with the root of λ · code length as one more coordinate.
+    """`motifs` with the root of their penalty as one more coordinate.
 
-    The shortest length is taken off all of them, which changes no comparison.
+    The least penalty is taken off all of them, which changes no comparison.
     """
-    lengths = code_lengths(usage)
-    penalty = (rate_weight * (lengths - lengths.min())).sqrt()
-    return torch.cat([motifs, penalty.to(motifs.dtype)[:, None]], 1)
+    roots = (penalties - penalties.min()).sqrt()
+    return torch.cat([motifs, roots.to(motifs.dtype)[:, None]], 1)
+
+
+def penalized_searcher(
+    motifs: Float[Tensor, "k s"], penalties: Float64[Tensor, " k"]
+) -> Callable[[Tensor], Tensor]:
+    """Like `searcher`: squared distance + penalty of the motif is least.
+
+    By definition the nearest of `longer_motifs` to the blocks with a 0 behind; ties go to the
+    lowest index.
+    """
+    return searcher(longer_motifs(motifs, penalties), padded=True)
 
 
 def rated_searcher(
@@ -43,8 +53,7 @@ def rated_searcher(
 ) -> Callable[[Tensor], Tensor]:
     """Like `searcher`: squared distance + `rate_weight` · code length is least.
 
-    By definition the nearest of `rated_motifs_of` to the blocks with a 0 behind; ties go to the
-    lowest index. Without a weight it is `searcher`.
+    Without a weight it is `searcher`.
 
     Raises:
         ValueError: if the shapes do not fit each other, or the weight is negative.
@@ -58,5 +67,4 @@ def rated_searcher(
         raise ValueError(f"rate_weight must be at least 0, got {rate_weight}")
     if rate_weight == 0:
         return searcher(motifs)
-    search = searcher(rated_motifs_of(motifs, usage, rate_weight))
-    return lambda blocks: search(nn.functional.pad(blocks, (0, 1)))
+    return penalized_searcher(motifs, rate_weight * code_lengths(usage))

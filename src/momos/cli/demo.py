@@ -21,16 +21,21 @@ def demo(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Epochs of each run, if not the recipe's.")
     ] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Runs at a time, if not one for each core.")
+    ] = None,
 ) -> None:
     """Train one MLP on handwritten digits: dense, as two mosaics, with learned motifs."""
     console = Console()
     try:
         with console.status("Loading Lightning"):
             from momos.study.demo import demo as run
+            from momos.study.processes import cores
             from momos.study.recipes import Recipe
 
         recipe = Recipe() if epochs is None else Recipe(epochs=epochs)
-        run(output, seeds=seeds, recipe=recipe, console=console)
+        processes = processes or cores()
+        run(output, seeds=seeds, recipe=recipe, console=console, processes=processes)
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in STUDY:

@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float, Float32, Int32
+from jaxtyping import Bool, Float, Float32, Int, Int32
 from torch import Tensor, nn
 
 from momos.blocks import Placement
-from momos.gather import gather, straight_through
+from momos.gather import gather, gather_, straight_through
 from momos.learning.fitting import Fitting
 from momos.mosaic import Mosaic, usage_of
 from momos.rounding import grid_step, stored_dtype, whole_steps
@@ -134,7 +134,7 @@ class Bank(nn.Module):
             self.fitting = replace(self.fitting, layout=self.layout)
             for tile, place in zip(self.tiles, places, strict=True):
                 tile.place = place
-                tile.update_()
+            self._update_tiles_()
         return self
 
     @torch.no_grad()
@@ -142,15 +142,21 @@ class Bank(nn.Module):
         """Lets the network see the mosaic, or its dense weights."""
         self.started.fill_(learning)
         self.learning = learning
-        for tile in self.tiles:
-            tile.update_()
+        self._update_tiles_()
 
     @torch.no_grad()
-    def update_(self) -> None:
-        """After motifs or indices have changed: the step of the grid, and every tile."""
-        self.fit_step_()
+    def update_(self, usage: Int[Tensor, " k"] | None = None) -> None:
+        """After motifs or indices have changed: the step of the grid, and every tile.
+
+        `usage` is that of the indices, where it is known.
+        """
+        self.fit_step_(usage)
+        self._update_tiles_()
+
+    def _update_tiles_(self) -> None:
+        stored = self.stored()
         for tile in self.tiles:
-            tile.update_()
+            tile.update_(stored)
 
     @property
     def on_grid(self) -> bool:
@@ -158,11 +164,16 @@ class Bank(nn.Module):
         return self.config.bits <= 8
 
     @torch.no_grad()
-    def fit_step_(self) -> None:
+    def fit_step_(self, usage: Int[Tensor, " k"] | None = None) -> None:
         """Chooses the step of the grid for the motifs as they are now."""
         if self.on_grid:
-            usage = usage_of(self.indices, len(self.motifs))
+            if usage is None:
+                usage = self.usage()
             self.step.copy_(grid_step(self.motifs, usage, self.config.bits))
+
+    def usage(self) -> Int[Tensor, " k"]:
+        """How many blocks use each motif."""
+        return usage_of(self.indices, len(self.motifs))
 
     def scale(self, place: Placement) -> Float32[Tensor, " c"] | None:
         """What stored motifs are multiplied by in one parameter, if by anything."""
@@ -194,15 +205,31 @@ class Bank(nn.Module):
     def weight(self, place: Placement) -> Tensor:
         """The values of one parameter, as the frozen network will have them, bit for bit."""
         indices = self.indices[place.start : place.stop]
-        stored, scale = self.stored(), self.scale(place)
-        wide = torch.float64 if place.dtype == torch.float64 else torch.float32
-        if scale is not None and len(scale) == 1:  # the same products, k·s instead of n
-            stored, scale = stored.to(wide) * scale.to(wide), None
-        flat = gather(stored, indices).view(-1)[: place.num_weights]
+        motifs, scale, wide = self._scaled(place, self.stored())
+        flat = gather(motifs, indices).view(-1)[: place.num_weights]
         if scale is not None:
             count = place.num_weights
             flat = flat.to(wide) * spread(scale, count, 0, count).to(wide)
         return flat.to(place.dtype).view(place.shape)
+
+    def write_(self, value: Tensor, place: Placement, stored: Float[Tensor, "k s"]) -> None:
+        """Writes `weight(place)` into `value`, from what `stored` returned, without gradient."""
+        motifs, scale, _ = self._scaled(place, stored)
+        if scale is not None:
+            value.copy_(self.weight(place))
+            return
+        indices = self.indices[place.start : place.stop]
+        gather_(value.view(-1), motifs.to(place.dtype), indices)
+
+    def _scaled(
+        self, place: Placement, stored: Tensor
+    ) -> tuple[Tensor, Tensor | None, torch.dtype]:
+        """The motifs of one parameter, the scales still to be applied, and the dtype of both."""
+        scale = self.scale(place)
+        wide = torch.float64 if place.dtype == torch.float64 else torch.float32
+        if scale is not None and len(scale) == 1:  # the same products, k·s instead of n
+            return stored.to(wide) * scale.to(wide), None, wide
+        return stored, scale, wide
 
     @torch.no_grad()
     def mosaic(self) -> Mosaic:
@@ -215,7 +242,7 @@ class Bank(nn.Module):
             raise ValueError(
                 f"motifs must be finite, got {count} of {self.motifs.numel()} NaN or infinite"
             )
-        used = usage_of(self.indices, len(self.motifs)) > 0
+        used = self.usage() > 0
         used[0] |= self.config.zero_motif
         number = used.cumsum(0).int() - 1
         dtype = stored_dtype(self.config.bits, self.motifs.dtype)

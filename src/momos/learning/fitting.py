@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int, Int32
 from torch import Tensor
 
-from momos.assign.rated import code_lengths, rated_searcher
+from momos.assign import searcher
+from momos.assign.rated import code_lengths, penalized_searcher
 from momos.assign.weighted import weighted_means, weighted_nearest
 from momos.blocks import Layout, Placement
 from momos.config import MosaicConfig
@@ -102,19 +103,20 @@ class Fitting:
         blocks: Float[Tensor, "m s"],
         motifs: Float[Tensor, "k s"],
         *,
-        before: Int32[Tensor, " m"] | None = None,
+        usage: Int[Tensor, " k"] | None = None,
         rate_weight: float = 0.0,
     ) -> Int32[Tensor, " m"]:
-        """Each block's best motif; code lengths are by the usage in the indices `before`."""
+        """Each block's best motif; code lengths are by the `usage`, without one not counted."""
         indices = torch.empty(len(blocks), dtype=torch.int32, device=blocks.device)
+        rated = usage is not None and rate_weight > 0
+        per_bit = rate_weight * self._mean_square(blocks) if rated else 0.0
         for share in self.shares:
             among = motifs[share.motifs]
-            usage = torch.ones(len(among), dtype=torch.int64, device=blocks.device)
-            if before is not None:
-                usage = usage_of(before[share.rows] - share.first, len(among))
-            weight = rate_weight if before is not None else 0.0
+            penalties = None
+            if usage is not None and rated:
+                penalties = per_bit * code_lengths(usage[share.motifs])
             for rows, importance in self._parts(share):
-                found = _best(blocks[rows], among, usage, weight, importance)
+                found = _best(blocks[rows], among, penalties, importance)
                 indices[rows] = found.int() + share.first
         return indices
 
@@ -135,10 +137,17 @@ class Fitting:
             moved = weighted_means(blocks, weights, indices, unused=motifs)
         else:
             moved = self._means(blocks, indices, motifs)
-        usage = usage_of(indices, len(motifs))
-        for share in self.shares if revive else ():
-            self._revive(share, blocks, motifs, usage, moved)
+        if revive:
+            usage = usage_of(indices, len(motifs))
+            for share in self.shares:
+                self._revive(share, blocks, motifs, usage, moved)
         return moved.masked_fill(self.zero_motifs.to(moved.device)[:, None], 0)
+
+    def _mean_square(self, blocks: Tensor) -> float:
+        """Of the weights, the unit of the rate weight; scaled ones have 1 by definition."""
+        if self.config.scales != "none":
+            return 1.0
+        return float(blocks.double().square().sum()) / self.layout.num_weights
 
     def _means(self, blocks: Tensor, indices: Tensor, motifs: Tensor) -> Tensor:
         """Means of the blocks of each motif, every tensor's by its importance."""
@@ -182,14 +191,16 @@ class Fitting:
 
 
 def _best(
-    blocks: Tensor,
-    motifs: Tensor,
-    usage: Tensor,
-    rate_weight: float,
-    importance: float | Tensor,
+    blocks: Tensor, motifs: Tensor, penalties: Tensor | None, importance: float | Tensor
 ) -> Tensor:
-    if not isinstance(importance, Tensor):
-        # An error that matters h times as much is a rate that matters 1/h times as much.
-        return rated_searcher(motifs, usage, rate_weight / importance)(blocks)
-    penalty = rate_weight * code_lengths(usage)
-    return weighted_nearest(blocks, motifs, importance.to(blocks.device), penalty=penalty)
+    """The motif of least error · importance + penalty for each block."""
+    if isinstance(importance, Tensor):
+        if penalties is None:
+            penalties = motifs.new_zeros(len(motifs), dtype=torch.float64)
+        return weighted_nearest(
+            blocks, motifs, importance.to(blocks.device), penalty=penalties
+        )
+    if penalties is None:
+        return searcher(motifs)(blocks)
+    # An error that matters h times as much is a penalty that matters 1/h times as much.
+    return penalized_searcher(motifs, penalties / importance)(blocks)

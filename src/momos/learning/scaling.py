@@ -2,7 +2,7 @@
 
 import torch
 from jaxtyping import Float, Float32
-from torch import Tensor, nn
+from torch import Tensor
 
 from momos.blocks import Layout
 from momos.config import Scales
@@ -29,17 +29,18 @@ def scaled_blocks(
     dtype: torch.dtype,
 ) -> Float[Tensor, "m s"]:
     """The blocks of `weights`, divided by their scales."""
-    rows = []
+    size = layout.block_size
+    blocks = weights[0].new_empty(layout.num_blocks, size, dtype=dtype)
     for number, (place, weight) in enumerate(zip(layout.placements, weights, strict=True)):
-        flat = weight.detach().reshape(-1).to(dtype)
-        if scales is not None:
-            count = place.num_weights
-            flat = flat / spread(scales[number], count, 0, count).to(dtype)
-        padding = place.num_blocks * layout.block_size - place.num_weights
-        if padding:
-            flat = nn.functional.pad(flat, (0, padding))
-        rows.append(flat.view(-1, layout.block_size))
-    return torch.cat(rows)
+        own, count = blocks[place.start : place.stop].view(-1), place.num_weights
+        flat = weight.detach().reshape(-1)
+        if scales is None:
+            own[:count] = flat
+        else:
+            scale = spread(scales[number], count, 0, count).to(dtype)
+            torch.div(flat.to(dtype), scale, out=own[:count])
+        own[count:] = 0
+    return blocks
 
 
 def check_finite(layout: Layout, weights: list[Tensor]) -> None:

@@ -9,7 +9,6 @@ from torch import nn
 from momos.config import check_whole
 from momos.learning.parametrize import bank_of
 from momos.learning.scaling import check_finite, scaled_blocks, scales_of
-from momos.mosaic import usage_of
 
 
 @dataclass(frozen=True)
@@ -124,34 +123,33 @@ class Reassign:
         bank.motifs.copy_(motifs)
         bank.indices.copy_(indices)
         bank.start_(learning=True)
-        return Reassignment(len(indices), self._motifs_used(), 0.0)
+        return Reassignment(len(indices), int((bank.usage() > 0).sum()), 0.0)
 
     def _follow(self, *, move_only: bool) -> Reassignment:
         bank, rate_weight = self.bank, self.rate_weight
         blocks, indices = self._blocks(bank.plain_scales()), bank.indices
         if not move_only:
             indices = bank.fitting.assign(
-                blocks, bank.motifs, before=bank.indices, rate_weight=rate_weight
+                blocks, bank.motifs, usage=bank.usage(), rate_weight=rate_weight
             )
         revive = not rate_weight and not move_only
         motifs = bank.fitting.move(blocks, indices, bank.motifs, revive=revive)
         changed = int((indices != bank.indices).sum())
         bank.indices.copy_(indices)
         bank.motifs.copy_(motifs)
-        bank.update_()
-        return Reassignment(changed, self._motifs_used(), rate_weight)
+        usage = bank.usage()
+        bank.update_(usage)
+        return Reassignment(changed, int((usage > 0).sum()), rate_weight)
 
     def _blocks(self, scales: tuple[torch.Tensor, ...] | None) -> torch.Tensor:
         bank = self.bank
         weights = [tile.latent for tile in bank.tiles]
         blocks = scaled_blocks(bank.layout, weights, scales, bank.motifs.dtype)
-        if not bool(torch.isfinite(blocks).all()):
+        # A sum is quicker than a look at each; that of finite values may overflow, though.
+        if not bool(torch.isfinite(blocks.sum()) or torch.isfinite(blocks).all()):
             check_finite(bank.layout, weights)
             raise ValueError("weights must be finite relative to their scales")
         return blocks
-
-    def _motifs_used(self) -> int:
-        return int((usage_of(self.bank.indices, len(self.bank.motifs)) > 0).sum())
 
 
 def check_parts(*, every: int, dense: float, ramp: float, fixed: float) -> None:

@@ -28,8 +28,8 @@ class Tile(nn.Module):
         """Told which list of parametrizations the tile is in (one of them, if tied)."""
         self.__dict__["holder"] = holder
 
-    def update_(self) -> None:
-        """Takes over what the bank holds, where the tile keeps a copy."""
+    def update_(self, stored: Tensor) -> None:
+        """Takes over the motifs that the bank has `stored`, where the tile keeps a copy."""
 
     def extra_repr(self) -> str:
         return repr(self.place.name)
@@ -64,9 +64,9 @@ class WeightTile(Tile):
         return self.holder.original  # type: ignore[return-value]
 
     @torch.no_grad()
-    def update_(self) -> None:
-        """Takes over what the bank holds."""
-        self.value.copy_(self.bank.weight(self.place))
+    def update_(self, stored: Tensor) -> None:
+        """Takes over the motifs that the bank has `stored`."""
+        self.bank.write_(self.value, self.place, stored)
 
     def forward(self, latent: Tensor) -> Tensor:
         if not self.bank.learning:

@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -16,7 +17,8 @@ from rich.progress import (
 
 import momos
 from momos.study.data import Split, digits
-from momos.study.recipes import DEMO, Recipe
+from momos.study.processes import Note, each
+from momos.study.recipes import DEMO, Recipe, Treatment
 from momos.study.report.accuracy import accuracy_against_length
 from momos.study.report.mosaic import layer_by_motif
 from momos.study.report.table import grouped, table
@@ -36,8 +38,12 @@ FILES = {
 }
 
 
-def demo(folder: Path, *, seeds: int, recipe: Recipe, console: Console) -> None:
+def demo(
+    folder: Path, *, seeds: int, recipe: Recipe, console: Console, processes: int = 1
+) -> None:
     """Trains every treatment of `DEMO` from every seed, and writes `FILES` into `folder`.
+
+    Results do not depend on the number of processes.
 
     Those of an earlier demo in `folder` are removed first.
 
@@ -51,7 +57,9 @@ def demo(folder: Path, *, seeds: int, recipe: Recipe, console: Console) -> None:
     start = time.perf_counter()
     runs: list[Run] = []
     try:
-        for run in _runs(seeds, recipe, data, folder, console):
+        for run in _runs(seeds, recipe, data, console, processes):
+            if run.treatment.mosaic is not None:
+                run = _saved(run, folder)
             append(folder, run)
             runs.append(run)
         _draw(runs, folder, about)
@@ -79,26 +87,38 @@ def _clear(folder: Path, console: Console) -> None:
         path.unlink()
 
 
+@dataclass(frozen=True)
+class _Job:
+    recipe: Recipe
+    treatment: Treatment
+    seed: int
+    data: Split
+
+
+def _run(job: _Job, note: Note) -> Run:
+    """One run; a note says when an epoch is over."""
+    return train(
+        job.recipe, job.treatment, seed=job.seed, data=job.data, on_epoch=lambda _: note(1)
+    )
+
+
 def _runs(
-    seeds: int, recipe: Recipe, data: Split, folder: Path, console: Console
+    seeds: int, recipe: Recipe, data: Split, console: Console, processes: int
 ) -> Iterator[Run]:
     """Each run as it finishes; seeds outside, so that early results compare all treatments."""
+    jobs = [
+        _Job(recipe, treatment, seed, data) for seed in range(seeds) for treatment in DEMO
+    ]
     label = TextColumn("{task.description}")
     columns = (label, BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("", total=len(DEMO) * seeds * recipe.epochs)
-        for seed in range(seeds):
-            for treatment in DEMO:
-                name = f"{treatment.name}, seed {seed + 1} of {seeds}"
-                progress.update(bar, description=f"{name:30}")
-                run = train(
-                    recipe,
-                    treatment,
-                    seed=seed,
-                    data=data,
-                    on_epoch=lambda epoch: progress.advance(bar),
-                )
-                yield _saved(run, folder) if treatment.mosaic is not None else run
+        bar = progress.add_task(f"0 of {len(jobs)} runs", total=len(jobs) * recipe.epochs)
+        advance = partial(progress.advance, bar)
+        for number, run in enumerate(
+            each(_run, jobs, processes=processes, note=advance), 1
+        ):
+            progress.update(bar, description=f"{number} of {len(jobs)} runs")
+            yield run
 
 
 def _saved(run: Run, folder: Path) -> Run:

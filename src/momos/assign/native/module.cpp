@@ -1,4 +1,5 @@
-// The Python binding: build(kind, motifs, num_motifs, block_size, is_double) -> engine and
+// The Python binding: build(kind, motifs, num_motifs, block_size, is_double, num_blocks that are
+// expected) -> engine and
 // query(engine, blocks, indices, num_threads) -> how many blocks were not finite; add, the sums
 // that k-means needs; gather and sum_by_motif, which training needs.
 // Buffers are checked against the counts before anything reads them; the interpreter lock is
@@ -6,6 +7,7 @@
 // its own (setup.py), so that no shared inline function is of the wrong set.
 #include "../../native/binding.hpp"
 
+#include "cells.hpp"
 #include "flat.hpp"
 #include "grid.hpp"
 #include "sums.hpp"
@@ -27,12 +29,18 @@ struct Built {
     Py_ssize_t bytes_per_block;
 };
 
-std::unique_ptr<momos::Engine> make(const std::string& kind, const momos::Motifs& motifs) {
+std::unique_ptr<momos::Engine> make(const std::string& kind, const momos::Motifs& motifs,
+                                    int64_t num_blocks) {
     if (kind == "grid") {
         if (motifs.is_double) return std::make_unique<momos::Grid<double>>(motifs);
         return std::make_unique<momos::Grid<float>>(motifs);
     }
-    if (kind != "flat") throw std::invalid_argument("kind must be grid or flat, got " + kind);
+    if (kind == "cells") {
+        if (motifs.is_double) return std::make_unique<momos::Cells<double>>(motifs, num_blocks);
+        return std::make_unique<momos::Cells<float>>(motifs, num_blocks);
+    }
+    if (kind != "flat")
+        throw std::invalid_argument("kind must be cells, grid or flat, got " + kind);
     return motifs.is_double ? momos::make_flat<double>(motifs) : momos::make_flat<float>(motifs);
 }
 
@@ -46,22 +54,26 @@ bool expect(const Buffer& buffer, Py_ssize_t bytes, const char* name) {
 PyObject* build(PyObject*, PyObject* args) {
     const char* kind;
     Buffer values;
-    Py_ssize_t num_motifs;
+    Py_ssize_t num_motifs, num_blocks = 0;
     int block_size, is_double;
-    if (!PyArg_ParseTuple(args, "sy*nip", &kind, &values.view, &num_motifs, &block_size,
-                          &is_double))
+    if (!PyArg_ParseTuple(args, "sy*nip|n", &kind, &values.view, &num_motifs, &block_size,
+                          &is_double, &num_blocks))
         return nullptr;
     if (num_motifs < 1 || num_motifs > INT32_MAX || block_size < 1 ||
-        (std::string(kind) == "grid" && block_size > 2)) {
+        (std::string(kind) == "grid" && block_size > 2) ||
+        (std::string(kind) == "cells" && (block_size < 2 || block_size > 3))) {
         PyErr_SetString(PyExc_ValueError, "num_motifs or block_size out of range");
         return nullptr;
     }
     const Py_ssize_t bytes = block_size * (is_double ? 8 : 4);
     if (!expect(values, num_motifs * bytes, "motifs")) return nullptr;
-    auto* built = new (std::nothrow) Built{nullptr, bytes};
+    // cells: the last value of a block is 0, and not given
+    const bool short_blocks = std::string(kind) == "cells";
+    const Py_ssize_t given = bytes - (short_blocks ? bytes / block_size : 0);
+    auto* built = new (std::nothrow) Built{nullptr, given};
     if (!built) return PyErr_NoMemory();
     const momos::Motifs motifs{values.view.buf, num_motifs, block_size, is_double != 0};
-    if (!unlocked([&] { built->engine = make(kind, motifs); })) {
+    if (!unlocked([&] { built->engine = make(kind, motifs, num_blocks); })) {
         delete built;
         return nullptr;
     }
@@ -144,16 +156,18 @@ PyObject* gather(PyObject*, PyObject* args) {
         return nullptr;
     if (width < 1) return PyErr_Format(PyExc_ValueError, "width out of range");
     const Py_ssize_t num_blocks = indices.view.len / 4, num_motifs = motifs.view.len / width;
+    const Py_ssize_t total = blocks.view.len;  // the last block may be cut short
     if (!expect(indices, num_blocks * 4, "indices") ||
         !expect(motifs, num_motifs * width, "motifs") ||
-        !expect(blocks, num_blocks * width, "blocks"))
+        !expect(blocks, total > (num_blocks - 1) * width ? std::min(total, num_blocks * width)
+                                                         : num_blocks * width, "blocks"))
         return nullptr;
     bool good = false;
     if (!unlocked([&] {
             good = momos::gather(static_cast<const char*>(motifs.view.buf),
                                  static_cast<const int32_t*>(indices.view.buf), num_blocks,
                                  num_motifs, width, static_cast<char*>(blocks.view.buf),
-                                 num_threads);
+                                 total, num_threads);
         }))
         return nullptr;
     return PyBool_FromLong(good);
@@ -192,6 +206,22 @@ PyObject* sum_by_motif(PyObject*, PyObject* args) {
     return PyBool_FromLong(good);
 }
 
+// How many indices are each motif, added to the counts; returns whether all name motifs.
+PyObject* usage(PyObject*, PyObject* args) {
+    Buffer indices, counts;
+    if (!PyArg_ParseTuple(args, "y*w*", &indices.view, &counts.view)) return nullptr;
+    const Py_ssize_t num_blocks = indices.view.len / 4, num_motifs = counts.view.len / 8;
+    if (!expect(indices, num_blocks * 4, "indices") || !expect(counts, num_motifs * 8, "counts"))
+        return nullptr;
+    bool good = false;
+    if (!unlocked([&] {
+            good = momos::usage(static_cast<const int32_t*>(indices.view.buf), num_blocks,
+                                num_motifs, static_cast<int64_t*>(counts.view.buf));
+        }))
+        return nullptr;
+    return PyBool_FromLong(good);
+}
+
 PyObject* candidates(PyObject*, PyObject* capsule) {
     auto* built = static_cast<Built*>(PyCapsule_GetPointer(capsule, kEngineName));
     return built ? PyFloat_FromDouble(built->engine->candidates()) : nullptr;
@@ -218,6 +248,7 @@ PyMethodDef methods[] = {
     {"gather", gather, METH_VARARGS, "Blocks from motifs; whether all indices name motifs."},
     {"sum_by_motif", sum_by_motif, METH_VARARGS,
      "The sum of the blocks of each motif; whether all indices name motifs."},
+    {"usage", usage, METH_VARARGS, "Counts of indices; whether all name motifs."},
     {"candidates", candidates, METH_O, "Motifs looked at for a block that lies on a motif."},
     {"instruction_sets", instruction_sets, METH_NOARGS, "Those beyond the portable one, best first."},
     {nullptr, nullptr, 0, nullptr}};

@@ -101,13 +101,37 @@ bool sum_by_motif(const T* blocks, const int32_t* indices, int64_t num_blocks, i
     }
 }
 
+// Adds to counts[j] how many indices are j.
+inline bool usage(const int32_t* indices, int64_t num_blocks, int64_t num_motifs,
+                  int64_t* counts) {
+    std::vector<int64_t> more((kWays - 1) * num_motifs);
+    int64_t* tables[kWays] = {counts};
+    for (int way = 1; way < kWays; ++way) tables[way] = more.data() + (way - 1) * num_motifs;
+    for (int64_t b = 0; b < num_blocks; ++b) {
+        const int64_t motif = indices[b];
+        if (motif < 0 || motif >= num_motifs) return false;
+        ++tables[b % kWays][motif];
+    }
+    for (int way = 1; way < kWays; ++way)
+        for (int64_t j = 0; j < num_motifs; ++j) counts[j] += tables[way][j];
+    return true;
+}
+
 // Copies `bytes` for each index; B is their number where it is known at compile time, else 0.
+// The last copy is cut short where `total` bytes end.
 template <int B>
 bool gather(const char* motifs, const int32_t* indices, int64_t num_blocks, int64_t num_motifs,
-            int64_t bytes, char* blocks, int num_threads) {
+            int64_t bytes, char* blocks, int64_t total, int num_threads) {
     std::atomic<bool> good{true};
     for_pieces(num_blocks, kShare, num_threads, [&](int64_t begin, int64_t end) {
         const int64_t width = B ? B : bytes;
+        if (end * width > total) {  // one block in all
+            const int64_t motif = indices[--end];
+            if (motif < 0 || motif >= num_motifs)
+                good = false;
+            else
+                std::memcpy(blocks + end * width, motifs + motif * width, total - end * width);
+        }
         for (int64_t b = begin; b < end; ++b) {
             const int64_t motif = indices[b];
             if (motif < 0 || motif >= num_motifs) {
@@ -121,10 +145,11 @@ bool gather(const char* motifs, const int32_t* indices, int64_t num_blocks, int6
 }
 
 inline bool gather(const char* motifs, const int32_t* indices, int64_t num_blocks,
-                   int64_t num_motifs, int64_t bytes, char* blocks, int num_threads) {
+                   int64_t num_motifs, int64_t bytes, char* blocks, int64_t total,
+                   int num_threads) {
     const auto run = [&](auto fixed) {
         return gather<decltype(fixed)::value>(motifs, indices, num_blocks, num_motifs, bytes,
-                                              blocks, num_threads);
+                                              blocks, total, num_threads);
     };
     switch (bytes) {
         case 2: return run(std::integral_constant<int, 2>{});
