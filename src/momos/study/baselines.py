@@ -7,7 +7,7 @@ differ by the treatment alone.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import nn
@@ -38,6 +38,13 @@ class Treatment(Protocol):
     def file_bytes(self, network: nn.Module, folder: Path) -> int:
         """Writes the finished network into the folder; the size of the file in bytes."""
         ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint needs beside the network."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from there, after `start` on a network like the first."""
 
 
 def weights_of(network: nn.Module) -> dict[str, Weight]:
@@ -83,6 +90,12 @@ class Dense:
     def file_bytes(self, network: nn.Module, folder: Path) -> int:
         return write(folder / "dense.bin", network)
 
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
 
 @dataclass
 class QuantizeAware:
@@ -127,6 +140,12 @@ class QuantizeAware:
 
     def file_bytes(self, network: nn.Module, folder: Path) -> int:
         return write(folder / "quantized.bin", network, self.levels)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
 
 
 @dataclass
@@ -177,6 +196,12 @@ class Prune:
 
     def file_bytes(self, network: nn.Module, folder: Path) -> int:
         return write(folder / "pruned.bin", network)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"pruned": self._pruned, "step": self._step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._pruned, self._step = state["pruned"], state["step"]
 
     def _prune_to(self, sparsity: float) -> None:
         more = round(sparsity * self._num_weights) - self._pruned
@@ -234,6 +259,12 @@ class Sampled:
 
     def file_bytes(self, network: nn.Module, folder: Path) -> int:
         return momos.save(network, folder / "sampled.momos").num_bytes
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._projector.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._projector.load_state_dict(state)
 
     def _left(self) -> bool:
         """Whether there were steps since the last projection."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -84,6 +84,13 @@ class Learned:
 
     def file_bytes(self, network: nn.Module, folder: Path) -> int:
         return momos.save(network, folder / "learned.momos").num_bytes
+
+    def state_dict(self) -> dict[str, Any]:
+        return {} if self._schedule is None else self._schedule.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if self._schedule is not None:
+            self._schedule.load_state_dict(state)
 
     def _batches(self, seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         if self.task is None:
