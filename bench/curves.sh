@@ -39,11 +39,13 @@ digits | fashion)
 shakespeare)
     for seeds in 0 1 2; do
         "${curves[@]}" --epochs 1.25 --treatment dense --seeds $seeds --keep "$dense"
-        learned 1.25 rate_weight=0.06 power=0.5 --learning-rate 0.0025
+        learned 0.75 rate_weight=0.06 every=4 power=0.5 --learning-rate 0.0015
     done
-    seeds=0 # the same further training without motifs, and a smaller file
-    cells 1.25 --seeds $seeds --treatment dense --learning-rate 0.0025
-    learned 1.25 rate_weight=0.2 power=0.5 --learning-rate 0.0025
+    seeds=0 # the same further training without motifs; both for longer; and a smaller file
+    cells 0.75 --seeds $seeds --treatment dense
+    learned 2 rate_weight=0.06 power=0.5 --learning-rate 0.0025
+    cells 2 --seeds $seeds --treatment dense --learning-rate 0.0025
+    learned 2 rate_weight=0.2 power=0.5 --learning-rate 0.0025
     ;;
 resnet20)
     seeds=0

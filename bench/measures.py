@@ -16,7 +16,7 @@ from torch import nn
 import momos
 from momos.study.data import digits
 from momos.study.models import mlp, resnet20, resnet56
-from momos.study.recipes import DEMO, Recipe
+from momos.study.recipes.demo import DEMO, Recipe
 from momos.study.train import train
 from networks import resnets
 

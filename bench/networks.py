@@ -15,7 +15,7 @@ from torch import nn
 import momos
 from momos.study.data import digits
 from momos.study.models import resnet20, resnet56, vit_tiny
-from momos.study.recipes import DEMO, Recipe
+from momos.study.recipes.demo import DEMO, Recipe
 from momos.study.train import train
 
 SETTINGS = (

@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 import momos
 import momos.study.demo as study
 from momos.cli import app
-from momos.study.recipes import Recipe
+from momos.study.recipes.demo import Recipe
 from momos.study.results import read
 
 START = "from momos.cli import main; main()"

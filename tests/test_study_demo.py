@@ -7,7 +7,7 @@ from rich.console import Console
 
 import momos.study.demo
 from momos.study.demo import FILES, NETWORK, demo
-from momos.study.recipes import DEMO, Recipe
+from momos.study.recipes.demo import DEMO, Recipe
 from momos.study.results import read
 from momos.study.runs import Run
 
@@ -40,7 +40,7 @@ def test_the_demo_leaves_numbers_and_pictures_and_names_them(tmp_path: Path) -> 
     assert fours["factor"] == pytest.approx(14.8746, abs=1e-4)
     assert pairs["entropy"] < pairs["bound"]
     assert learned["num_weights"] == 216_586
-    assert learned["learning"] == {"every": 1, "dense": 0.25}
+    assert learned["learning"] == {"every": 2, "dense": 0.5}
     assert all(result["accuracy"] > 0.5 for result in results)
     saved = {path.name for path in folder.glob("*.momos")}
     assert len(saved) == 6

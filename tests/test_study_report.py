@@ -8,7 +8,7 @@ from matplotlib.image import imread
 from rich.console import Console
 
 from momos.study.models import mlp
-from momos.study.recipes import DEMO, Recipe
+from momos.study.recipes.demo import DEMO, Recipe
 from momos.study.report.accuracy import accuracy_against_length
 from momos.study.report.mosaic import layer_by_motif, paint, place
 from momos.study.report.table import grouped, mean_and_deviation, table

@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 import momos
-from momos.study.recipes import DEMO, Recipe
+from momos.study.recipes.demo import DEMO, Recipe
 from momos.study.results import HISTORY, RESULTS, append, history, read, result
 from momos.study.runs import Epoch, Lengths, Run
 

@@ -8,7 +8,7 @@ import torch
 
 import momos
 from momos.study.data import Samples, Split
-from momos.study.recipes import DEMO, Learning, Recipe, Treatment
+from momos.study.recipes.demo import DEMO, Learning, Recipe, Treatment
 from momos.study.runs import Epoch
 from momos.study.train import train
 

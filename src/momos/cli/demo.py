@@ -31,7 +31,7 @@ def demo(
         with console.status("Loading Lightning"):
             from momos.study.demo import demo as run
             from momos.study.processes import cores
-            from momos.study.recipes import Recipe
+            from momos.study.recipes.demo import Recipe
 
         recipe = Recipe() if epochs is None else Recipe(epochs=epochs)
         processes = processes or cores()

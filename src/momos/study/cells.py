@@ -17,6 +17,7 @@ class Cell:
 
     `network` names one of `networks.NETWORKS`, or is empty: the task's own. `settings` are those
     of the treatment. `epochs`, `learning_rate` and `weight_decay` are the task's own where None.
+    Every `record_every` epochs the history gets a line and the run a checkpoint.
     With `measure_every`, complexity is measured at every so many epochs, and usage of motifs
     kept. `start` and `teacher` are the cells whose trained networks those are.
     """
@@ -29,6 +30,7 @@ class Cell:
     epochs: float | None = None
     learning_rate: float | None = None
     weight_decay: float | None = None
+    record_every: int = 1
     measure_every: int = 0
     start: "Cell | None" = None
     teacher: "Cell | None" = None
@@ -37,8 +39,10 @@ class Cell:
         for name in ("task", "treatment"):
             if not getattr(self, name):
                 raise ValueError(f"{name} must be named, got nothing")
-        if self.seed < 0:
-            raise ValueError(f"seed must be at least 0, got {self.seed}")
+        for name, least in (("seed", 0), ("record_every", 1), ("measure_every", 0)):
+            value = getattr(self, name)
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
         for name in ("epochs", "learning_rate"):
             value = getattr(self, name)
             if value is not None and not value > 0:

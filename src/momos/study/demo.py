@@ -18,7 +18,7 @@ from rich.progress import (
 import momos
 from momos.study.data import Split, digits
 from momos.study.processes import Note, each
-from momos.study.recipes import DEMO, Recipe, Treatment
+from momos.study.recipes.demo import DEMO, Recipe, Treatment
 from momos.study.report.accuracy import accuracy_against_length
 from momos.study.report.mosaic import layer_by_motif
 from momos.study.report.table import grouped, table

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import momos
-from momos.study.recipes import Recipe, Treatment
+from momos.study.recipes.demo import Recipe, Treatment
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,8 @@
 Runs of one seed share their start and the order of their batches, whatever the treatment.
 """
 
-import logging
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, replace
 
 import lightning as L
@@ -19,8 +16,9 @@ from torch.nn.functional import cross_entropy
 import momos
 from momos.integrations.lightning import LearnedMosaicCallback, MosaicCallback
 from momos.study.data import Batches, Split
+from momos.study.guest import as_a_guest
 from momos.study.models import mlp
-from momos.study.recipes import Recipe, Treatment
+from momos.study.recipes.demo import Recipe, Treatment
 from momos.study.runs import Epoch, Lengths, Run
 
 Batch = tuple[Float[Tensor, "b pixels"], Int[Tensor, " b"]]
@@ -49,7 +47,7 @@ def train(
     num_weights = sum(weight.numel() for weight in network.parameters())
     record = _Record(constraint, num_weights, on_epoch)
     order = torch.Generator().manual_seed(seed)
-    with _as_a_guest(recipe.threads):
+    with as_a_guest(recipe.threads):
         _trainer(recipe, [record] if constraint is None else [constraint, record]).fit(
             Classifier(network, recipe),
             Batches(data.train, recipe.batch_size, generator=order),
@@ -161,33 +159,3 @@ class _Record(L.Callback):
         )
         self.epochs.append(epoch)
         self.on_epoch(epoch)
-
-
-@contextmanager
-def _as_a_guest(threads: int) -> Iterator[None]:
-    """Leaves the process as Lightning found it, and the terminal to us.
-
-    Lightning announces devices, turns deterministic algorithms on for good, and answers Ctrl-C
-    by leaving the process with code 1.
-    """
-    announcer = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    level, num_threads = announcer.level, torch.get_num_threads()
-    deterministic = torch.get_deterministic_debug_mode()
-    announcer.setLevel(logging.WARNING)
-    torch.set_num_threads(threads)
-    try:
-        with warnings.catch_warnings():
-            for message in (
-                "GPU available but not used",
-                r"`isinstance\(treespec, LeafSpec\)`",
-            ):
-                warnings.filterwarnings("ignore", message=message)
-            yield
-    except SystemExit as error:
-        if not isinstance(error.__context__, KeyboardInterrupt):
-            raise
-        raise KeyboardInterrupt from None
-    finally:
-        announcer.setLevel(level)
-        torch.set_num_threads(num_threads)
-        torch.set_deterministic_debug_mode(deterministic)

@@ -1,0 +1,118 @@
+"""Networks of the study as Lightning trains them."""
+
+from collections.abc import Iterator
+from itertools import islice
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from momos.study.baselines import Treatment
+from momos.study.optimization import Optimization
+from momos.study.tasks import Batch, Task
+from momos.study.training import loss_of
+
+
+class Epoch:
+    """The batches of one epoch, in the order that seed and epoch give, or the first of them."""
+
+    def __init__(self, task: Task, seed: int, epoch: int, steps: int) -> None:
+        self.task, self.seed, self.epoch, self.steps = task, seed, epoch, steps
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[Batch]:
+        seed = drawn_seed(self.seed, self.epoch)
+        return islice(self.task.batches(torch.Generator().manual_seed(seed)), self.steps)
+
+
+def drawn_seed(seed: int, number: int) -> int:
+    """The seed of one epoch: a resumed run draws as if it had never been interrupted."""
+    generator = torch.Generator().manual_seed(seed)
+    return int(torch.randint(2**62, (number + 1,), generator=generator)[-1])
+
+
+class Learner(L.LightningModule):
+    """A network that learns a task, from a teacher too if there is one.
+
+    The learning rate follows `optimization` step by step, over all `total_steps`.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        task: Task,
+        optimization: Optimization,
+        total_steps: int,
+        *,
+        seed: int,
+        teacher: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.network, self.task, self.optimization = network, task, optimization
+        self.total_steps, self.seed = total_steps, seed
+        # Not a child: its weights belong into no optimizer and no checkpoint.
+        self.__dict__["teacher"] = None if teacher is None else teacher.eval()
+
+    def on_train_epoch_start(self) -> None:
+        torch.manual_seed(
+            drawn_seed(self.seed, self.current_epoch)
+        )  # dropout, if there is any
+
+    def train_dataloader(self) -> Epoch:
+        # Not max_steps: with it Lightning counts the epochs of a resumed run wrongly.
+        per_epoch = self.task.steps_per_epoch
+        left = self.total_steps - self.current_epoch * per_epoch
+        return Epoch(self.task, self.seed, self.current_epoch, min(left, per_epoch))
+
+    def training_step(self, batch: Batch) -> Tensor:
+        inputs, targets = batch
+        loss = loss_of(self.network, inputs, targets, self.__dict__["teacher"])
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(inputs))
+        return loss
+
+    def configure_optimizers(self):
+        optimizer = self.optimization.optimizer_of(self.network)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: self.optimization.rate_at(step, self.total_steps)
+        )
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+
+class Treated(L.Callback):
+    """Brings a treatment to its times; its state goes into checkpoints.
+
+    A network is treated before its optimizer is made. Fitting again from a checkpoint treats
+    the start first, and the checkpoint then says what has become of it.
+    """
+
+    def __init__(self, treatment: Treatment, *, epochs: float) -> None:
+        self.treatment = treatment
+        self.epochs = epochs
+        self._step = 0
+        self._state: dict | None = None
+
+    def setup(self, trainer: L.Trainer, pl_module: Learner, stage: str) -> None:
+        self.treatment.start(
+            pl_module.network,
+            pl_module.total_steps,
+            epochs=self.epochs,
+            seed=pl_module.seed,
+        )
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._state is not None:
+            self.treatment.load_state_dict(self._state)
+        self._step = trainer.global_step
+
+    def on_train_batch_end(self, trainer: L.Trainer, *arguments: object) -> None:
+        if trainer.global_step > self._step:
+            self._step = trainer.global_step
+            self.treatment.after_step()
+
+    def state_dict(self) -> dict:
+        return self.treatment.state_dict()
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        self._state = state_dict

@@ -1,0 +1,229 @@
+"""One cell, from its start to a finished run folder.
+
+Training is Lightning's. After every epoch there is a checkpoint, so that a run that was killed
+goes on and ends, on the CPU, with the same bits.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import momos
+from momos.study.baselines import Treatment
+from momos.study.cells import Cell
+from momos.study.environment import environment
+from momos.study.guest import as_a_guest
+from momos.study.history import History
+from momos.study.learned import Learned
+from momos.study.learner import Learner, Treated
+from momos.study.networks import network as network_of
+from momos.study.optimization import Optimization
+from momos.study.store import (
+    FAILURE,
+    RESULT,
+    WEIGHTS,
+    Finished,
+    begin,
+    read,
+    write_json,
+)
+from momos.study.tasks import TASKS, Task
+from momos.study.treatments import TREATMENTS
+
+CHECKPOINT = "last.ckpt"
+CONTROLS = 10  # shuffles that a finished network is compared with
+Note = Callable[[dict[str, Any]], None]
+
+
+def run(
+    cell: Cell,
+    root: Path,
+    *,
+    recipe: str = "",
+    threads: int = 1,
+    note: Note = lambda line: None,
+) -> Finished:
+    """Runs a cell in its folder under `root`, from its last checkpoint if there is one.
+
+    The cells that it needs must be finished. A finished one is read, not run again. `note` gets
+    every line of the history.
+
+    Raises:
+        ValueError: if task, network, treatment or their settings are wrong.
+        KeyboardInterrupt: on Ctrl-C; the folder then holds the last checkpoint.
+    """
+    folder = root / cell.folder
+    if (folder / RESULT).exists():
+        return read(folder)
+    begun = time.perf_counter()
+    task, treatment = prepared(cell)
+    begin(folder, cell, recipe=recipe, environment=environment(threads))
+    try:
+        with as_a_guest(threads):
+            network = _trained(cell, task, treatment, root, note)
+            with torch.random.fork_rng(devices=[]):
+                start = _started(cell, task, root)
+                result = _result(cell, task, treatment, network, start, folder)
+    except Exception as error:
+        (folder / FAILURE).write_text(f"{type(error).__name__}: {error}\n", "utf-8")
+        raise
+    result["seconds"] = round(time.perf_counter() - begun, 2)
+    write_json(folder / RESULT, result)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    return read(folder)
+
+
+def prepared(cell: Cell) -> tuple[Task, Treatment]:
+    """The task of a cell, and its treatment with the settings it has.
+
+    Raises:
+        ValueError: if there is no such task, treatment or setting.
+    """
+    for name, known in (("task", TASKS), ("treatment", TREATMENTS)):
+        if getattr(cell, name) not in known:
+            raise ValueError(
+                f"{name} must be among {', '.join(known)}, got {getattr(cell, name)!r}"
+            )
+    try:
+        treatment = TREATMENTS[cell.treatment](**cell.settings)
+    except TypeError as error:
+        raise ValueError(
+            f"settings of {cell.treatment!r} must be its own: {error}"
+        ) from None
+    task = TASKS[cell.task]()
+    if isinstance(treatment, Learned):
+        treatment.task = task
+    return task, treatment
+
+
+def optimization_of(cell: Cell, task: Task) -> Optimization:
+    """The task's own, with what the cell says otherwise."""
+    own = {"learning_rate": cell.learning_rate, "weight_decay": cell.weight_decay}
+    given = {name: value for name, value in own.items() if value is not None}
+    return replace(task.optimization, **given)
+
+
+def epochs_of(cell: Cell, task: Task) -> float:
+    return task.optimization.epochs if cell.epochs is None else cell.epochs
+
+
+def steps_of(cell: Cell, task: Task) -> int:
+    return max(1, round(epochs_of(cell, task) * task.steps_per_epoch))
+
+
+def _started(cell: Cell, task: Task, root: Path) -> nn.Module:
+    """The network before training."""
+    network = network_of(cell.network, task, cell.seed)
+    if cell.start is not None:
+        _load_(network, root / cell.start.folder)
+    return network
+
+
+def _load_(network: nn.Module, folder: Path) -> None:
+    network.load_state_dict(load_file(folder / WEIGHTS))
+
+
+def _trained(
+    cell: Cell, task: Task, treatment: Treatment, root: Path, note: Note
+) -> nn.Module:
+    folder, epochs, steps = (
+        root / cell.folder,
+        epochs_of(cell, task),
+        steps_of(cell, task),
+    )
+    network, teacher = _started(cell, task, root), None
+    if cell.teacher is not None:
+        teacher = network_of(cell.teacher.network, task, cell.teacher.seed)
+        _load_(teacher, root / cell.teacher.folder)
+    optimization = optimization_of(cell, task)
+    learner = Learner(network, task, optimization, steps, seed=cell.seed, teacher=teacher)
+    passes = -(-steps // task.steps_per_epoch)
+    history = History(
+        folder,
+        epochs=passes,
+        record_every=cell.record_every,
+        measure_every=cell.measure_every,
+        note=note,
+    )
+    checkpoint = folder / CHECKPOINT
+    trainer = L.Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_epochs=passes,
+        gradient_clip_val=optimization.clip,
+        reload_dataloaders_every_n_epochs=1,
+        deterministic=True,
+        callbacks=[Treated(treatment, epochs=epochs), history, _checkpoints(folder, cell.record_every)],
+        plugins=[_Whole()],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    trainer.fit(learner, ckpt_path=checkpoint if checkpoint.exists() else None)
+    treatment.finish()
+    return network
+
+
+def _checkpoints(folder: Path, every: int) -> ModelCheckpoint:
+    return ModelCheckpoint(
+        dirpath=folder,
+        every_n_epochs=every,
+        filename=CHECKPOINT.removesuffix(".ckpt"),
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+
+
+class _Whole(TorchCheckpointIO):
+    """Checkpoints that are there whole, or as they were before."""
+
+    def save_checkpoint(self, checkpoint, path, storage_options=None) -> None:
+        part = f"{path}.part"
+        super().save_checkpoint(checkpoint, part, storage_options)
+        os.replace(part, path)
+
+
+def _result(
+    cell: Cell,
+    task: Task,
+    treatment: Treatment,
+    network: nn.Module,
+    start: nn.Module,
+    folder: Path,
+) -> dict[str, Any]:
+    num_weights = sum(weight.numel() for weight in network.parameters())
+    tensors = {n: t.contiguous() for n, t in network.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS)
+    before = {path.name for path in folder.iterdir()}
+    num_bytes = treatment.file_bytes(network, folder)
+    (file,) = {path.name for path in folder.iterdir()} - before or {""}
+    measured = momos.measure(network, init=start, controls=CONTROLS)
+    return {
+        "metric_name": task.metric,
+        "metric": task.evaluate(network),
+        "higher_is_better": task.higher_is_better,
+        "num_weights": num_weights,
+        "file": file,
+        "lengths": {"dense": 32 * num_weights, "file": 8 * num_bytes} | _lengths(network),
+        "measures": measured.to_dict()["rows"],
+    }
+
+
+def _lengths(network: nn.Module) -> dict[str, float]:
+    """Those of a mosaic, without what stays dense."""
+    try:
+        length = momos.description_length(momos.Mosaic.of(network))
+    except ValueError:
+        return {}
+    return {"bound": length.bound, "entropy": length.entropy}

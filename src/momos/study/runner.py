@@ -1,0 +1,160 @@
+"""Cells run in processes: each once, those that others need first.
+
+A cell that fails says so in its folder, and the others go on; what needs it is left out. When a
+process dies, the cells that it may have been running are tried once more, from their last
+checkpoints.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from momos.study.cells import Cell, ordered
+from momos.study.processes import each
+from momos.study.run import run
+from momos.study.store import FAILURE, finished
+
+ATTEMPTS = 2  # of a cell whose process dies
+
+
+@dataclass(frozen=True)
+class Event:
+    """A line of a cell's history, or, without one, its end; `failure` says why it has none."""
+
+    cell: Cell
+    line: dict[str, Any] | None = None
+    failure: str = ""
+
+
+Tell = Callable[[Event], None]
+
+
+@dataclass
+class Report:
+    """What became of cells: finished now, finished before, failed (and why)."""
+
+    ran: list[Cell] = field(default_factory=list)
+    skipped: list[Cell] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)  # by folder
+
+
+@dataclass(frozen=True)
+class _Job:
+    cell: Cell
+    root: Path
+    recipe: str
+
+
+def run_all(
+    cells: Iterable[Cell],
+    root: Path,
+    *,
+    recipe: str = "",
+    processes: int = 1,
+    retry: bool = False,
+    tell: Tell = lambda event: None,
+) -> Report:
+    """Runs all cells that are not finished, and those they need, in folders under `root`.
+
+    Cells that failed in an earlier run stay so, unless `retry`.
+
+    Raises:
+        KeyboardInterrupt: on Ctrl-C; finished cells are whole, others go on from checkpoints.
+    """
+    report = Report()
+    for level in levels(ordered(cells)):
+        left = [cell for cell in level if _left(cell, root, report, retry)]
+        jobs = [_Job(cell, root, recipe) for cell in left]
+        deaths: Counter[str] = Counter()
+        while jobs:
+            jobs = _attempt(jobs, processes, report, deaths, tell)
+    return report
+
+
+def levels(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Cells by how many others must have been run one after the other before them."""
+    depth: dict[str, int] = {}
+    found: list[list[Cell]] = []
+    for cell in cells:  # those they need come before
+        depth[cell.key] = max((depth[other.key] + 1 for other in cell.needs), default=0)
+        while len(found) <= depth[cell.key]:
+            found.append([])
+        found[depth[cell.key]].append(cell)
+    return found
+
+
+def _left(cell: Cell, root: Path, report: Report, retry: bool) -> bool:
+    """Whether a cell is still to be run; else the report is told why not."""
+    folder = root / cell.folder
+    if finished(folder):
+        report.skipped.append(cell)
+        return False
+    missing = [other.folder for other in cell.needs if other.folder in report.failed]
+    if missing:
+        report.failed[cell.folder] = f"it needs {missing[0]}, which failed"
+        return False
+    if (folder / FAILURE).exists() and not retry:
+        reason = (folder / FAILURE).read_text("utf-8", errors="replace").strip()
+        report.failed[cell.folder] = f"{reason} (in an earlier run; --retry runs it again)"
+        return False
+    return True
+
+
+def _attempt(
+    jobs: list[_Job],
+    processes: int,
+    report: Report,
+    deaths: Counter[str],
+    tell: Tell,
+) -> list[_Job]:
+    """Runs jobs, in order; returns those to be tried again after a process died."""
+    done = 0
+    try:
+        for job, failure in zip(
+            jobs, each(_work, jobs, processes=processes, note=tell), strict=True
+        ):
+            done += 1
+            if failure:
+                report.failed[job.cell.folder] = failure
+            else:
+                report.ran.append(job.cell)
+            tell(Event(job.cell, failure=failure))
+    except BrokenProcessPool:
+        return _again(jobs[done:], report, deaths, tell)
+    return []
+
+
+def _again(
+    jobs: list[_Job], report: Report, deaths: Counter[str], tell: Tell
+) -> list[_Job]:
+    """What is left of `jobs` after a process died; those that were begun too often have failed."""
+    left = []
+    for job in jobs:
+        folder = job.root / job.cell.folder
+        begun = folder.exists() and not finished(folder) and not (folder / FAILURE).exists()
+        deaths[job.cell.key] += begun
+        if deaths[job.cell.key] >= ATTEMPTS:
+            failure = f"its process died {ATTEMPTS} times, as for want of memory"
+            (folder / FAILURE).write_text(failure + "\n", "utf-8")
+            report.failed[job.cell.folder] = failure
+            tell(Event(job.cell, failure=failure))
+        else:
+            left.append(job)
+    return left
+
+
+def _work(job: _Job, note: Callable[[Any], None]) -> str:
+    """Runs one cell; why it failed, or nothing."""
+    try:
+        run(
+            job.cell,
+            job.root,
+            recipe=job.recipe,
+            note=lambda line: note(Event(job.cell, line)),
+        )
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""

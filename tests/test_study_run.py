@@ -1,0 +1,188 @@
+"""A cell is run whole, once, and goes on with the same bits after it was killed."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import momos
+from momos.study import run as running
+from momos.study.archives import Images
+from momos.study.cells import Cell
+from momos.study.optimization import Optimization
+from momos.study.run import run
+from momos.study.store import NotFinished, read
+from momos.study.tasks import TASKS, Task, accuracy, seeded
+
+EPOCHS = 4
+TREATMENTS: list[tuple[str, dict[str, Any]]] = [
+    ("dense", {}),
+    ("prune", {"sparsity": 0.8}),
+    ("quantize_aware", {"bits": 3, "scale": "learned"}),
+    ("sampled", {"block_size": 2, "num_motifs": 20}),
+    ("sampled", {"block_size": 2, "num_motifs": 20, "every": 3}),
+    ("learned", {"num_motifs": 12, "rate_weight": 0.3, "sensitive": True}),
+    ("learned", {"num_motifs": 12, "dense": 0.3, "every": 2}),
+    ("learned", {"num_motifs": 12, "learn": "motifs"}),
+]
+IDS = [f"{name}-{number}" for number, (name, _) in enumerate(TREATMENTS)]
+
+
+def blobs() -> Task:
+    """Four classes of eight values, a small network that normalizes and drops out."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(4, (96,), generator=generator)
+    pixels = torch.randn(4, 8, generator=generator)[labels] * 2
+    pixels = pixels + torch.randn(96, 8, generator=generator)
+    images = Images(pixels, labels)
+
+    def batches(order: torch.Generator):
+        for rows in torch.randperm(96, generator=order).split(16):
+            yield pixels[rows], labels[rows]
+
+    def network() -> nn.Module:
+        return nn.Sequential(
+            *(nn.Linear(8, 24), nn.BatchNorm1d(24), nn.ReLU(), nn.Dropout(0.1)),
+            nn.Linear(24, 4),
+        )
+
+    return Task(
+        "blobs",
+        seeded(network),
+        batches,
+        lambda network: accuracy(network, images, lambda values: values),
+        6,
+        Optimization(learning_rate=1e-2, batch_size=16, epochs=EPOCHS),
+    )
+
+
+@pytest.fixture(autouse=True)
+def _blobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TASKS, "blobs", blobs)
+
+
+def interrupted_at(epoch: int):
+    def note(line: dict[str, Any]) -> None:
+        if line["epoch"] == epoch:
+            raise KeyboardInterrupt
+
+    return note
+
+
+def kept(root: Path, cell: Cell) -> dict[str, Any]:
+    """All that a run leaves, but for time and place."""
+    folder = root / cell.folder
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    result = json.loads(files.pop("result.json")) | {"seconds": 0}
+    files.pop("cell.json")
+    return files | {"result": result}
+
+
+@pytest.mark.parametrize(("treatment", "settings"), TREATMENTS, ids=IDS)
+def test_a_run_that_was_killed_ends_with_the_same_bits(
+    treatment: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    start = Cell(task="blobs", epochs=2)
+    cell = replace(
+        start,
+        treatment=treatment,
+        settings=settings,
+        epochs=EPOCHS - 0.5,
+        measure_every=2,
+        start=start,
+        teacher=start,
+    )
+    for root in (tmp_path / "one", tmp_path / "two"):
+        run(start, root)
+    whole = run(cell, tmp_path / "one")
+    for epoch in (1, 3):  # before its checkpoint: the one before it is the last
+        with pytest.raises(KeyboardInterrupt):
+            run(cell, tmp_path / "two", note=interrupted_at(epoch))
+    told: list[int] = []
+    run(cell, tmp_path / "two", note=lambda line: told.append(line["epoch"]))
+    assert told == [3, 4]
+    assert kept(tmp_path / "one", cell) == kept(tmp_path / "two", cell)
+    assert [line["epoch"] for line in whole.history] == [0, 1, 2, 3, 4]
+    assert ["measures" in line for line in whole.history] == [True, False] * 2 + [True]
+
+
+def test_a_finished_cell_is_read_and_not_run_again(tmp_path: Path) -> None:
+    cell = Cell(task="blobs", epochs=1)
+    first = run(cell, tmp_path)
+    told: list[Any] = []
+    again = run(cell, tmp_path, note=told.append)
+    assert not told
+    assert again.metric == first.metric
+    assert again.cell == cell
+
+
+def test_what_is_reported_is_the_network_that_was_left(tmp_path: Path) -> None:
+    cell = Cell(
+        task="blobs", treatment="learned", settings={"num_motifs": 8}, measure_every=1
+    )
+    found = run(cell, tmp_path, recipe="tried")
+    path = found.folder / found.file
+    network = blobs().network(0)
+    momos.load_(network, path)
+    assert blobs().evaluate(network) == found.metric
+    assert found.lengths["file"] == 8 * path.stat().st_size
+    assert found.lengths["entropy"] < found.lengths["bound"] < found.lengths["dense"]
+    assert found.factor == found.lengths["dense"] / found.lengths["file"]
+    assert found.recipe == "tried"
+    row = found.measure("signs, KT")
+    assert row is None or row["init_value"] > 0
+    assert sum(found.history[-1]["usage"]) == momos.Mosaic.of(network).layout.num_blocks
+    assert found.environment["versions"]["torch"]
+    assert found.seconds > 0
+
+
+def test_seeds_give_other_networks_and_the_same_seed_the_same(tmp_path: Path) -> None:
+    one, two = (Cell(task="blobs", epochs=1, seed=seed) for seed in (0, 1))
+    weights = [run(c, tmp_path).weights.read_bytes() for c in (one, two)]
+    again = run(one, tmp_path / "again").weights.read_bytes()
+    assert weights[0] == again != weights[1]
+
+
+def test_torch_is_left_as_it_was(tmp_path: Path) -> None:
+    before = torch.random.get_rng_state()
+    run(Cell(task="blobs", epochs=1), tmp_path)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": "nothing"}, "task must be among digits, .*, got 'nothing'"),
+        ({"treatment": "magic"}, "treatment must be among dense, .*, got 'magic'"),
+        ({"settings": {"bits": 3}}, "settings of 'dense' must be its own: .*bits"),
+    ],
+)
+def test_what_there_is_not_is_refused_before_anything_is_written(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        run(replace(Cell(task="blobs"), **changes), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_fails_says_why_in_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = Cell(task="blobs", epochs=1)
+
+    def fail(*arguments: Any) -> None:
+        raise ValueError("weights must be finite, got NaN")
+
+    monkeypatch.setattr(running, "_result", fail)
+    with pytest.raises(ValueError, match="must be finite"):
+        run(cell, tmp_path)
+    with pytest.raises(NotFinished, match="it failed: ValueError: weights must be finite"):
+        read(tmp_path / cell.folder)
+    monkeypatch.undo()
+    monkeypatch.setitem(TASKS, "blobs", blobs)
+    assert run(cell, tmp_path).metric > 0
+    assert not (tmp_path / cell.folder / "failure.txt").exists()
