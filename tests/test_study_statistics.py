@@ -198,7 +198,7 @@ def test_two_seeds_worlds_apart_are_no_overflow():
     assert (found.low, found.high) == (0.0, math.inf)
 
 
-@pytest.mark.parametrize("value", [0.0, -1.0])
+@pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan])
 def test_ratios_are_of_positive_values(value):
-    with pytest.raises(ValueError, match=f"values must be above 0, got {value} for seed 1"):
+    with pytest.raises(ValueError, match=f"finite and above 0, got {value} for seed 1"):
         ratio({1: value}, {1: 1.0})

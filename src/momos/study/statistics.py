@@ -5,7 +5,7 @@ of one seed is compared, and the interval is that of the differences.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -95,7 +95,12 @@ def paired(
     Raises:
         ValueError: if they share no seed, or a value of a shared one is not finite.
     """
-    differences = [first[seed] - second[seed] for seed in _shared(first, second)]
+    shared = shared_seeds(first, second)
+    for seed in shared:
+        for value in (first[seed], second[seed]):
+            if not math.isfinite(value):
+                raise ValueError(f"values must be finite, got {value} for seed {seed}")
+    differences = [first[seed] - second[seed] for seed in shared]
     low, high = interval(differences, level=level, resamples=resamples, generator=generator)
     return Difference(_mean(differences), low, high, len(differences))
 
@@ -113,16 +118,32 @@ def ratio(
     Raises:
         ValueError: if they share no seed, or a value of a shared one is not finite and above 0.
     """
-    shared = _shared(first, second)
+    shared = shared_seeds(first, second)
     for seed in shared:
         for value in (first[seed], second[seed]):
-            if not value > 0:
-                raise ValueError(f"values must be above 0, got {value} for seed {seed}")
+            if not 0 < value < math.inf:
+                raise ValueError(
+                    f"values must be finite and above 0, got {value} for seed {seed}"
+                )
     logarithms = [
         {seed: math.log(values[seed]) for seed in shared} for values in (first, second)
     ]
     found = paired(*logarithms, level=level, resamples=resamples, generator=generator)
     return Ratio(*map(_exp, (found.mean, found.low, found.high)), found.n)
+
+
+def shared_seeds(first: Iterable[int], second: Iterable[int]) -> list[int]:
+    """The seeds that both have, in order: that of mappings does not matter.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    ours, theirs = sorted(first), sorted(second)
+    shared = [seed for seed in ours if seed in theirs]
+    if not shared:
+        found = (", ".join(map(str, seeds)) or "none" for seeds in (ours, theirs))
+        raise ValueError(f"first and second must share a seed, got {' and '.join(found)}")
+    return shared
 
 
 def _check(values: Sequence[float], level: float, resamples: int) -> None:
@@ -135,24 +156,6 @@ def _check(values: Sequence[float], level: float, resamples: int) -> None:
         raise ValueError(f"level must be above 0 and below 1, got {level}")
     if resamples < 1:
         raise ValueError(f"resamples must be at least 1, got {resamples}")
-
-
-def _shared(first: Mapping[int, float], second: Mapping[int, float]) -> list[int]:
-    """The seeds that both have, in order, so that the order of mappings does not matter."""
-    shared = sorted(first.keys() & second.keys())
-    if not shared:
-        raise ValueError(
-            f"first and second must share a seed, got {_listed(first)} and {_listed(second)}"
-        )
-    for seed in shared:
-        for value in (first[seed], second[seed]):
-            if not math.isfinite(value):
-                raise ValueError(f"values must be finite, got {value} for seed {seed}")
-    return shared
-
-
-def _listed(values: Mapping[int, float]) -> str:
-    return ", ".join(map(str, sorted(values))) or "none"
 
 
 def _mean(values: Sequence[float]) -> float:
