@@ -16,7 +16,7 @@ from momos.study.baselines import (
 from momos.study.optimization import Optimization
 from momos.study.sizes import read
 from momos.study.tasks import Task, image_task, seeded
-from momos.study.training import train
+from momos.study.training import loss_of, train
 
 
 def small() -> nn.Module:
@@ -47,6 +47,7 @@ TREATMENTS = [
     Prune(0.5),
     Prune(0.98),
     Prune(0.9, "float32"),
+    Prune(0.9, schedule="one-shot"),
 ]
 
 
@@ -120,6 +121,36 @@ def test_pruning_grows_and_stops() -> None:
     assert seen[139] == seen[-1]
 
 
+@pytest.mark.parametrize(("begin", "kept"), [(0.0, 0), (0.25, 50), (1.0, 200)])
+def test_one_shot_prunes_all_at_once(begin: float, kept: int) -> None:
+    network = small()
+    treatment = Prune(0.9, begin=begin, schedule="one-shot")
+    treatment.start(network, 200, epochs=1, seed=0)
+    seen = [int((network[4].weight_mask == 0).sum())]
+    for _ in range(200):
+        treatment.after_step()
+        seen.append(int((network[4].weight_mask == 0).sum()))
+    assert seen == [0] * kept + [seen[-1]] * (201 - kept)
+    assert seen[-1] > 0
+
+
+def test_what_is_pruned_in_one_shot_stays_zero_and_the_rest_is_trained(task: Task) -> None:
+    network = small()
+    treatment = Prune(0.5, "float32", begin=0.0, schedule="one-shot")
+    treatment.start(network, 12, epochs=2, seed=0)
+    mask, before = network[4].weight_mask.clone(), network[4].weight.detach().clone()
+    optimizer = task.optimization.optimizer_of(network)
+    for inputs, targets in task.batches(torch.Generator().manual_seed(0)):
+        optimizer.zero_grad()
+        loss_of(network, inputs, targets).backward()
+        optimizer.step()
+        treatment.after_step()
+    treatment.finish()
+    assert torch.equal(network[4].weight != 0, mask == 1)
+    moved = (network[4].weight != before) & (mask == 1)
+    assert int(moved.sum()) == int(mask.sum())
+
+
 def test_a_sampled_network_has_few_motifs(task: Task) -> None:
     network = train(task, Sampled(block_size=1, num_motifs=7), 0, epochs=2).network
     weights = torch.cat([weight.flatten() for weight in network.parameters()])
@@ -145,6 +176,15 @@ def test_treatments_share_start_and_batch_order(task: Task) -> None:
     [
         (lambda: QuantizeAware(1), "bits must be 2 to 8, got 1"),
         (lambda: Prune(1.0), "sparsity must be above 0 and below 1, got 1.0"),
+        (lambda: Prune(begin=0.8), "begin and end must be from 0 to 1 .*, got 0.8 and 0.7"),
+        (
+            lambda: Prune(begin=1.1, schedule="one-shot"),
+            "begin and end must be from 0 to 1 in this order, got 1.1",
+        ),
+        (
+            lambda: Prune(schedule="late"),
+            "schedule must be gradual or one-shot, got 'late'",
+        ),
     ],
 )
 def test_settings_are_checked(make, message: str) -> None:

@@ -14,8 +14,8 @@ from torch import nn
 from torch.nn.utils import prune
 from torch.nn.utils.parametrize import register_parametrization
 
-import momos
 from momos.study.quantization import FakeQuantizer, settle_
+from momos.study.sampling import Sampled as Sampled
 from momos.study.sizes import Levels, write
 
 Weight = tuple[nn.Module, str]
@@ -150,20 +150,30 @@ class QuantizeAware:
 
 @dataclass
 class Prune:
-    """Magnitude pruning over the whole network, on the cubic schedule of Zhu and Gupta (2017).
+    """Magnitude pruning over the whole network.
 
-    Sparsity grows in about 100 steps, between those shares of the training.
+    Gradually, on the cubic schedule of Zhu and Gupta (2017): sparsity grows in about 100 steps
+    between those shares of the training. Or in one shot at `begin`; what follows is fine-tuning.
     """
 
     sparsity: float = 0.9
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     begin: float = 0.1
     end: float = 0.7
+    schedule: Literal["gradual", "one-shot"] = "gradual"
     _network: nn.Module = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not 0 < self.sparsity < 1:
             raise ValueError(f"sparsity must be above 0 and below 1, got {self.sparsity}")
+        if self.schedule not in ("gradual", "one-shot"):
+            raise ValueError(f"schedule must be gradual or one-shot, got {self.schedule!r}")
+        last = self.begin if self.schedule == "one-shot" else self.end
+        if not 0 <= self.begin <= last <= 1:
+            raise ValueError(
+                f"begin and end must be from 0 to 1 in this order, got {self.begin} and "
+                f"{self.end}"
+            )
 
     def start(
         self, network: nn.Module, total_steps: int, *, epochs: float, seed: int
@@ -176,13 +186,11 @@ class Prune:
         self._every = max(1, (self._last - self._first) // 100)
         for module, name in self._weights:
             prune.identity(module, name)
+        self._prune_to(self._wanted())
 
     def after_step(self) -> None:
         self._step += 1
-        since = self._step - self._first
-        if since > 0 and self._step <= self._last and since % self._every == 0:
-            done = since / (self._last - self._first)
-            self._prune_to(self.sparsity * (1 - (1 - done) ** 3))
+        self._prune_to(self._wanted())
 
     def finish(self) -> None:
         self._prune_to(self.sparsity)
@@ -203,6 +211,15 @@ class Prune:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._pruned, self._step = state["pruned"], state["step"]
 
+    def _wanted(self) -> float:
+        """The sparsity that this step asks for, 0 where it is none to prune at."""
+        since = self._step - self._first
+        if self.schedule == "one-shot":
+            return self.sparsity if since >= 0 else 0.0
+        if since <= 0 or self._step > self._last or since % self._every:
+            return 0.0
+        return self.sparsity * (1 - (1 - since / (self._last - self._first)) ** 3)
+
     def _prune_to(self, sparsity: float) -> None:
         more = round(sparsity * self._num_weights) - self._pruned
         if more > 0:
@@ -210,64 +227,3 @@ class Prune:
                 self._weights, pruning_method=prune.L1Unstructured, amount=more
             )
             self._pruned += more
-
-
-@dataclass
-class Sampled:
-    """The paper's MoMos: motifs drawn from the weights and projected onto, every epoch.
-
-    Or every `every` steps.
-
-    `bits` of a motif value in the file: 32, or 16 by rounding to bfloat16 in the end.
-    """
-
-    block_size: int = 2
-    capacity: float | None = None
-    num_motifs: int | None = None
-    bits: Literal[16, 32] = 16
-    every: int | None = None
-    _network: nn.Module = field(init=False, repr=False)
-
-    def start(
-        self, network: nn.Module, total_steps: int, *, epochs: float, seed: int
-    ) -> None:
-        self._network = network
-        self._config = momos.MosaicConfig(
-            block_size=self.block_size,
-            capacity=self.capacity,
-            num_motifs=self.num_motifs,
-            seed=seed,
-        )
-        self._projector = momos.Projector(
-            network,
-            self._config,
-            every=self.every or max(1, round(total_steps / max(1, epochs))),
-        )
-
-    def after_step(self) -> None:
-        self._projector.step()
-
-    def finish(self) -> None:
-        motifs = self._projector.project().mosaic.motifs if self._left() else None
-        motifs = momos.Mosaic.of(self._network).motifs if motifs is None else motifs
-        if self.bits == 16:
-            momos.project_(self._network, self._config, motifs=motifs.bfloat16().float())
-        with torch.no_grad():
-            for buffer in self._network.buffers():
-                if buffer.is_floating_point():
-                    buffer.copy_(buffer.bfloat16())
-
-    def file_bytes(self, network: nn.Module, folder: Path) -> int:
-        return momos.save(network, folder / "sampled.momos").num_bytes
-
-    def state_dict(self) -> dict[str, Any]:
-        return self._projector.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._projector.load_state_dict(state)
-
-    def _left(self) -> bool:
-        """Whether there were steps since the last projection."""
-        return (
-            self._projector.steps % self._projector.every != 0 or not self._projector.steps
-        )
