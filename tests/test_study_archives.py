@@ -1,6 +1,9 @@
 import gzip
 import hashlib
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -11,7 +14,9 @@ from momos.study.archives import (
     CIFAR_FILES,
     PARTS,
     Images,
+    cifar10,
     cifar_images,
+    fashion_mnist,
     idx_images,
     mnist,
     read_idx,
@@ -132,17 +137,128 @@ def test_a_text_of_another_size_is_refused(
         shakespeare()
 
 
-def test_without_a_folder_the_error_names_the_variable(
-    monkeypatch: pytest.MonkeyPatch,
+class Column:
+    """A column as `datasets` gives it: no list."""
+
+    def __init__(self, values: list) -> None:
+        self.values = values
+
+    def __iter__(self):
+        return iter(self.values)
+
+
+def hub(monkeypatch: pytest.MonkeyPatch, load: Callable[..., object]) -> None:
+    """A package `datasets` that loads what it is told, and no folder."""
+    monkeypatch.delenv("MOMOS_DATA", raising=False)
+    fake = ModuleType("datasets")
+    fake.load_dataset = load  # pyright: ignore[reportAttributeAccessIssue]
+    monkeypatch.setitem(sys.modules, "datasets", fake)
+
+
+@pytest.mark.parametrize(
+    ("read", "source", "column", "shape"),
+    [
+        (mnist, "ylecun/mnist", "image", (28, 28)),
+        (fashion_mnist, "zalando-datasets/fashion_mnist", "image", (28, 28)),
+        (cifar10, "uoft-cs/cifar10", "img", (32, 32, 3)),
+    ],
+)
+def test_images_come_from_the_hub_without_a_folder(
+    read: Callable, source: str, column: str, shape: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = np.random.default_rng(0)
+    pictures = [generator.integers(0, 256, shape, dtype=np.uint8) for _ in range(5)]
+    asked = []
+
+    def load(name: str) -> dict[str, dict[str, Column]]:
+        asked.append(name)
+        parts = {"train": slice(3), "test": slice(3, 5)}
+        return {
+            part: {column: Column(pictures[rows]), "label": Column([7, 8, 9, 1, 2][rows])}
+            for part, rows in parts.items()
+        }
+
+    hub(monkeypatch, load)
+    train, test = read()
+    assert asked == [source]
+    assert train.labels.tolist() == [7, 8, 9]
+    assert test.labels.tolist() == [1, 2]
+    assert train.pixels.dtype == torch.uint8
+    pixels = torch.from_numpy(pictures[4])
+    expected = pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
+    assert torch.equal(test.pixels[1], expected)
+
+
+def test_the_text_comes_whole_from_its_author(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "To be, " * (archives.SHAKESPEARE_BYTES // 7) + "or"
+    asked = {}
+
+    def load(name: str, **settings: object) -> dict[str, dict[str, Column]]:
+        asked.update(settings, name=name)
+        return {"train": {"text": Column([text])}}
+
+    hub(monkeypatch, load)
+    text = text.ljust(archives.SHAKESPEARE_BYTES)[: archives.SHAKESPEARE_BYTES]
+    assert shakespeare() == text
+    assert (asked["name"], asked["sample_by"]) == ("text", "document")
+    text = "To be"
+    with pytest.raises(ValueError, match="must have 1115394 characters, got 5"):
+        shakespeare()
+
+
+FILES = {
+    mnist: r"mnist/\(train-images-idx3-ubyte.gz, .*\)",
+    fashion_mnist: r"fashion-mnist/\(train-images-idx3-ubyte.gz, .*\)",
+    cifar10: r"cifar-10-batches-bin/\(data_batch_1.bin, .*, test_batch.bin\)",
+    shakespeare: "text/tinyshakespeare.txt",
+}
+
+
+@pytest.mark.parametrize("read", FILES)
+def test_without_folder_and_package_the_error_names_both_ways(
+    read: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MOMOS_DATA", raising=False)
-    monkeypatch.setattr(archives, "find_spec", lambda name: None)
-    with pytest.raises(
-        ValueError, match="MOMOS_DATA must name the folder that holds mnist"
-    ):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    message = rf'name the folder that holds {FILES[read]} as .* "mosaic-of-motifs\[hub\]"'
+    with pytest.raises(ValueError, match=message):
+        read()
+
+
+@pytest.mark.parametrize("error", [ConnectionError("no route"), ValueError("no route")])
+@pytest.mark.parametrize("read", FILES)
+def test_without_folder_and_network_the_error_names_both_ways(
+    read: Callable, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(name: str, **settings: object) -> None:
+        raise error
+
+    hub(monkeypatch, load)
+    message = f"name the folder that holds {FILES[read]} as .* cannot be had: no route"
+    with pytest.raises(ValueError, match=message):
+        read()
+
+
+def test_a_folder_comes_before_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(name: str, **settings: object) -> None:
+        raise AssertionError(name)
+
+    hub(monkeypatch, load)
+    monkeypatch.setenv("MOMOS_DATA", str(tmp_path))
+    for read in FILES:
+        with pytest.raises(FileNotFoundError, match="MOMOS_DATA must hold"):
+            read()
+
+
+def test_a_package_that_datasets_lacks_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(name: str) -> None:
+        raise ModuleNotFoundError("No module named 'PIL'", name="PIL")
+
+    hub(monkeypatch, load)
+    with pytest.raises(ModuleNotFoundError, match="PIL"):
         mnist()
-    with pytest.raises(ValueError, match="MOMOS_DATA must name the folder that holds text"):
-        shakespeare()
 
 
 def test_images_and_labels_are_as_many() -> None:

@@ -109,6 +109,7 @@ def test_text_targets_are_the_next_characters_of_the_first_nine_tenths() -> None
     optimization = Optimization(learning_rate=1e-2, batch_size=3, epochs=1)
     task = text_task("text", text, lambda seed: nn.Identity(), optimization)
     assert (task.metric, task.higher_is_better) == ("bits per character", False)
+    assert (task.kind, task.inputs, task.outputs) == ("text", (CONTEXT,), 97)
     batches = list(task.batches(torch.Generator().manual_seed(0)))
     assert len(batches) == task.steps_per_epoch == 18 // 3
     for inputs, targets in batches:
@@ -154,6 +155,43 @@ def test_the_digits_need_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     task = TASKS["digits"]()
     assert task.evaluate(task.network(0)) < 0.4
     assert task.steps_per_epoch == 45
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CIFAR-10, MNIST and Fashion-MNIST of ten images each."""
+    for name, shape in (("cifar10", (3, 32, 32)), ("mnist", (1, 28, 28))):
+        pixels = torch.randint(0, 256, (10, *shape), dtype=torch.uint8)
+        data = Images(pixels, torch.arange(10))
+        monkeypatch.setattr(f"momos.study.tasks.{name}", lambda data=data: (data, data))
+    monkeypatch.setattr("momos.study.tasks.fashion_mnist", lambda: (data, data))
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion", "cifar10-mlp", "resnet20-scratch"])
+@pytest.mark.usefixtures("few")
+def test_a_task_says_what_its_networks_take_and_give(name: str) -> None:
+    task = TASKS[name]()
+    network = task.network(0)
+    (inputs, targets), *_ = task.batches(torch.Generator().manual_seed(0))
+    assert (inputs.shape[1:], task.kind) == (task.inputs, "image")
+    assert network(inputs).shape == (len(targets), task.outputs) == (10, 10)
+    assert 0 <= task.evaluate(network) <= 1
+
+
+@pytest.mark.usefixtures("few")
+def test_the_papers_cifar_tasks_share_images_and_plan() -> None:
+    pytest.importorskip("transformers")
+    perceptron, transformer = TASKS["cifar10-mlp"](), TASKS["cifar10-vit"]()
+    one, two = (
+        next(task.batches(torch.Generator().manual_seed(3)))[0]
+        for task in (perceptron, transformer)
+    )
+    assert torch.equal(one, two)
+    assert perceptron.optimization == transformer.optimization
+    assert perceptron.optimization.epochs == 200
+    with torch.device("meta"):
+        built = transformer.network(0)
+    assert sum(weight.numel() for weight in built.parameters()) == 5_526_346
 
 
 def test_loading_weights_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

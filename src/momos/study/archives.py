@@ -2,17 +2,16 @@
 
 The environment variable MOMOS_DATA names the folder that holds `mnist`, `fashion-mnist`,
 `cifar-10-batches-bin`, `text` and `weights`. Files are checked before they are used, and none
-is downloaded. Where MOMOS_DATA is not set, images come from the Hugging Face package `datasets`,
-if that is installed.
+is downloaded. Where MOMOS_DATA is not set, images and text come through the Hugging Face package
+`datasets`, if that is installed.
 """
 
 import gzip
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +37,13 @@ FASHION = {  # md5 as in the README of zalandoresearch/fashion-mnist
 CIFAR_FILES = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
 CIFAR_BYTES = 10_000 * (1 + 3 * 32 * 32)  # of each file: labels and pixels of 10 000 images
 SHAKESPEARE_BYTES = 1_115_394
-HUB = {  # repository on the Hugging Face Hub, and its column of images
+HUB = {  # what `datasets` loads, and its column of images
     "mnist": ("ylecun/mnist", "image"),
     "fashion-mnist": ("zalando-datasets/fashion_mnist", "image"),
     "cifar-10-batches-bin": ("uoft-cs/cifar10", "img"),
 }
+SHAKESPEARE = "text/tinyshakespeare.txt"
+SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,28 +66,41 @@ class Images:
 
 def mnist() -> tuple[Images, Images]:
     """60 000 handwritten digits to train on and 10 000 to test on."""
-    return _images("mnist", lambda folder: idx_images(folder, MNIST))
+    return _images("mnist", tuple(MNIST), lambda folder: idx_images(folder, MNIST))
 
 
 def fashion_mnist() -> tuple[Images, Images]:
     """60 000 pictures of clothes to train on and 10 000 to test on."""
-    return _images("fashion-mnist", lambda folder: idx_images(folder, FASHION))
+    return _images(
+        "fashion-mnist", tuple(FASHION), lambda folder: idx_images(folder, FASHION)
+    )
 
 
 def cifar10() -> tuple[Images, Images]:
     """50 000 colour images to train on and 10 000 to test on."""
-    return _images("cifar-10-batches-bin", cifar_images)
+    return _images("cifar-10-batches-bin", CIFAR_FILES, cifar_images)
 
 
 def shakespeare() -> str:
     """The text of tinyshakespeare, 1 115 394 characters.
 
     Raises:
-        ValueError: if MOMOS_DATA is not set, or the file has another size.
+        FileNotFoundError: if MOMOS_DATA is set, and its file is missing.
+        ValueError: if the text has another size, or there is none either way.
     """
-    path = file("text/tinyshakespeare.txt")
-    _check_bytes(path, SHAKESPEARE_BYTES)
-    return path.read_text("ascii")
+    if os.environ.get(VARIABLE):
+        path = file(SHAKESPEARE)
+        _check_bytes(path, SHAKESPEARE_BYTES)
+        return path.read_text("ascii")
+    found = _loaded(
+        SHAKESPEARE, "text", data_files={"train": SHAKESPEARE_URL}, sample_by="document"
+    )
+    text = "".join(found["train"]["text"])
+    if len(text) != SHAKESPEARE_BYTES:
+        raise ValueError(
+            f"{SHAKESPEARE_URL} must have {SHAKESPEARE_BYTES} characters, got {len(text)}"
+        )
+    return text
 
 
 def file(name: str) -> Path:
@@ -161,6 +175,23 @@ def cifar_images(folder: Path, *, size: int = CIFAR_BYTES) -> tuple[Images, Imag
     return train, parts[-1]
 
 
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        ImportError: if safetensors is not installed.
+    """
+    try:
+        from safetensors.torch import load_file
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "safetensors":
+            raise
+        raise ImportError(
+            f'{path.name} needs safetensors: pip install "mosaic-of-motifs[study]"'
+        ) from None
+    return load_file(path)
+
+
 def _cifar_file(path: Path, size: int) -> Images:
     _check_bytes(path, size)
     rows = torch.from_numpy(np.fromfile(path, np.uint8).reshape(-1, 1 + 3 * 32 * 32))
@@ -169,24 +200,39 @@ def _cifar_file(path: Path, size: int) -> Images:
     return Images(rows[:, 1:].reshape(-1, 3, 32, 32).clone(), rows[:, 0].long())
 
 
-def _images(name: str, read: Any) -> tuple[Images, Images]:
+def _images(
+    name: str, files: tuple[str, ...], read: Callable[[Path], tuple[Images, Images]]
+) -> tuple[Images, Images]:
     root = os.environ.get(VARIABLE)
     if root:
         return read(Path(root) / name)
-    if find_spec("datasets") is None:
-        raise ValueError(
-            f"{VARIABLE} must name the folder that holds {name}, but is not set, and the "
-            "package datasets is not installed"
-        )
     repository, column = HUB[name]
-    data = import_module("datasets").load_dataset(repository)
-    return _of_hub(data["train"], column), _of_hub(data["test"], column)
+    found = _loaded(f"{name}/({', '.join(files)})", repository)
+    return _of_hub(found["train"], column), _of_hub(found["test"], column)
 
 
 def _of_hub(rows: Any, column: str) -> Images:
     pixels = torch.from_numpy(np.stack([np.asarray(image) for image in rows[column]]))
     pixels = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
-    return Images(pixels.contiguous(), torch.tensor(rows["label"]))
+    return Images(pixels.contiguous(), torch.tensor(list(rows["label"])))
+
+
+def _loaded(files: str, source: str, **settings: Any) -> Any:
+    """What `datasets` loads, in place of those files of the folder that MOMOS_DATA names."""
+    try:
+        return import_module("datasets").load_dataset(source, **settings)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "datasets":
+            raise
+        reason = 'datasets is not installed (pip install "mosaic-of-motifs[hub]")'
+    except (OSError, ValueError) as error:  # as datasets raises without a network
+        reason = (
+            f"{settings.get('data_files', {}).get('train', source)} cannot be had: {error}"
+        )
+    raise ValueError(
+        f"{VARIABLE} must name the folder that holds {files} as their authors publish them, or "
+        f"the package datasets must load them; but {VARIABLE} is not set, and {reason}"
+    )
 
 
 def _present(path: Path) -> Path:

@@ -10,9 +10,10 @@ from itertools import pairwise
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import pad, relu, scaled_dot_product_attention
+from torch.nn.functional import interpolate, pad, relu, scaled_dot_product_attention
 
 PAPER_WIDTHS = (3072, 256, 256, 256, 256, 10)  # the paper's MLP for CIFAR-10
+VIT_SIZE = 224  # pixels on a side
 
 
 def mlp(widths: Sequence[int] = PAPER_WIDTHS) -> nn.Sequential:
@@ -51,12 +52,12 @@ class ResidualBlock(nn.Module):
 class ResNet(nn.Module):
     """The CIFAR ResNet of He et al. 2015, §4.2: depth 6n + 2 in three stages of n blocks."""
 
-    def __init__(self, depth: int, *, num_classes: int = 10) -> None:
+    def __init__(self, depth: int, *, num_classes: int = 10, channels: int = 3) -> None:
         super().__init__()
         num_blocks, rest = divmod(depth - 2, 6)
         if num_blocks < 1 or rest:
             raise ValueError(f"depth must be 6n + 2 with n at least 1, got {depth}")
-        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         self.layer1 = _stage(16, 16, num_blocks)
         self.layer2 = _stage(16, 32, num_blocks)
@@ -66,7 +67,7 @@ class ResNet(nn.Module):
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight)
 
-    def forward(self, x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n classes"]:
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
         x = relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
         return self.linear(x.mean((2, 3)))
@@ -161,12 +162,34 @@ class CharacterTransformer(nn.Module):
         return self.output(self.norm(self.blocks(x)))
 
 
-def vit_tiny(*, num_classes: int = 10) -> nn.Module:
-    """Hugging Face's ViT with the sizes of ViT-Tiny: patch 16, 224 × 224 pixels.
+class Resized(nn.Module):
+    """A network on images resized bilinearly to what it takes; None leaves them as they are.
+
+    Hugging Face's outputs, which hold more, become what they say of the classes.
+    """
+
+    def __init__(self, network: nn.Module, size: int | None) -> None:
+        super().__init__()
+        self.network = network
+        self.size = size
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
+        if self.size is not None and images.shape[2:] != (self.size, self.size):
+            images = interpolate(images, size=(self.size, self.size), mode="bilinear")
+        outputs = self.network(images)
+        return outputs if isinstance(outputs, Tensor) else outputs.logits
+
+
+def vit_tiny(
+    *, num_classes: int = 10, size: int = VIT_SIZE, patch: int = 16, channels: int = 3
+) -> nn.Module:
+    """Hugging Face's ViT with the sizes of ViT-Tiny, by default for 224 × 224 pixels.
 
     Raises:
         ImportError: if transformers is not installed.
     """
+    if size % patch:
+        raise ValueError(f"patch must divide the size of images, {size}, got {patch}")
     try:
         from transformers import ViTConfig, ViTForImageClassification
     except ModuleNotFoundError as error:
@@ -180,8 +203,9 @@ def vit_tiny(*, num_classes: int = 10) -> nn.Module:
         num_hidden_layers=12,
         num_attention_heads=3,
         intermediate_size=768,
-        image_size=224,
-        patch_size=16,
+        image_size=size,
+        patch_size=patch,
+        num_channels=channels,
     )
     config.num_labels = num_classes
     return ViTForImageClassification(config)

@@ -1,26 +1,33 @@
 """What networks are trained for: data in memory, a network per seed, a measure of success."""
 
-import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from momos.study.archives import Images, cifar10, fashion_mnist, file, mnist, shakespeare
+from momos.study.archives import load_weights as load_weights
+from momos.study.arithmetic import MODULUS, PairNetwork, Steady, additions
 from momos.study.augmentation import crop_and_flip
 from momos.study.data import digits
-from momos.study.models import CharacterTransformer, mlp, resnet20
+from momos.study.evaluation import CONTEXT as CONTEXT
+from momos.study.evaluation import accuracy
+from momos.study.evaluation import bits_per_character as bits_per_character
+from momos.study.models import (
+    VIT_SIZE,
+    CharacterTransformer,
+    Resized,
+    mlp,
+    resnet20,
+    vit_tiny,
+)
 from momos.study.optimization import Optimization
 
 Batch = tuple[Tensor, Int[Tensor, "..."]]
-CONTEXT = 128  # characters that the transformer sees
 VALIDATION = 0.1  # the last share of the text
-PIECE = 500  # samples evaluated at once
 MLP_WIDTHS = (784, 256, 256, 256, 256, 10)
 MLP_OPTIMIZATION = Optimization(
     learning_rate=1e-3, weight_decay=1e-2, batch_size=128, epochs=15, warmup=0.02
@@ -35,6 +42,11 @@ CHARACTERS = Optimization(
     warmup=0.05,
     clip=1.0,
 )
+PAPER = Optimization(  # of MLP and ViT (Bakhtiarifard et al. 2026)
+    learning_rate=3e-4, weight_decay=1e-2, batch_size=128, epochs=200
+)
+# At width 256 nearly all pairs are right after 2000 steps; complexity falls for 2500 more.
+GROKKING = Steady(learning_rate=1e-3, weight_decay=1.0, batch_size=4704, epochs=6000)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +55,8 @@ class Task:
 
     `network` gives the start that belongs to a seed. `batches` are those of one epoch, drawn by
     the generator: `steps_per_epoch` of them. `evaluate` is on samples that are never trained on.
+    `kind`, `inputs` (the shape of one sample) and `outputs` (how many classes) are what networks
+    of any name are built by; those of text have a class for every place.
     """
 
     name: str
@@ -53,6 +67,9 @@ class Task:
     optimization: Optimization
     metric: str = "accuracy"
     higher_is_better: bool = True
+    inputs: tuple[int, ...] = ()
+    outputs: int = 0
+    kind: Literal["image", "text", "pair"] = "image"
 
 
 def seeded(build: Callable[[], nn.Module]) -> Callable[[int], nn.Module]:
@@ -89,8 +106,16 @@ def image_task(
     def evaluate(network: nn.Module) -> float:
         return accuracy(network, test, prepared)
 
-    steps = -(-len(train) // optimization.batch_size)
-    return Task(name, network, batches, evaluate, steps, optimization)
+    return Task(
+        name,
+        network,
+        batches,
+        evaluate,
+        -(-len(train) // optimization.batch_size),
+        optimization,
+        inputs=tuple(train.pixels.shape[1:]),
+        outputs=int(train.labels.max()) + 1,
+    )
 
 
 def standardised(
@@ -135,6 +160,9 @@ def text_task(
         optimization,
         metric="bits per character",
         higher_is_better=False,
+        inputs=(CONTEXT,),
+        outputs=len(set(text)),
+        kind="text",
     )
 
 
@@ -142,43 +170,6 @@ def encoded(text: str) -> Int[Tensor, " n"]:
     """Characters as their places in the alphabet of the text."""
     places = {character: place for place, character in enumerate(sorted(set(text)))}
     return torch.tensor([places[character] for character in text])
-
-
-def accuracy(
-    network: nn.Module, images: Images, prepared: Callable[[Tensor], Tensor]
-) -> float:
-    """Share of images whose class gets the highest output, from 0 to 1."""
-    right = 0
-    with torch.inference_mode(), evaluating(network):
-        for start in range(0, len(images), PIECE):
-            outputs = network(prepared(images.pixels[start : start + PIECE]))
-            right += int((outputs.argmax(1) == images.labels[start : start + PIECE]).sum())
-    return right / len(images)
-
-
-def bits_per_character(network: nn.Module, characters: Int[Tensor, " n"]) -> float:
-    """Mean of −log2 of what the network gives each character, in windows that do not overlap."""
-    count = (len(characters) - 1) // CONTEXT
-    inputs = characters[: count * CONTEXT].view(count, CONTEXT)
-    targets = characters[1 : count * CONTEXT + 1].view(count, CONTEXT)
-    nats = 0.0
-    with torch.inference_mode(), evaluating(network):
-        for rows in torch.arange(count).split(PIECE // 4):
-            outputs = network(inputs[rows]).flatten(0, 1)
-            loss = cross_entropy(outputs, targets[rows].flatten(), reduction="sum")
-            nats += float(loss)
-    return nats / math.log(2) / (count * CONTEXT)
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """A network in evaluation mode for a while."""
-    training = network.training
-    network.eval()
-    try:
-        yield
-    finally:
-        network.train(training)
 
 
 def _digits() -> Task:
@@ -247,6 +238,36 @@ def _resnet20_scratch() -> Task:
     return _cifar("resnet20-scratch", seeded(resnet20), published)
 
 
+def _cifar_mlp() -> Task:
+    return _cifar("cifar10-mlp", seeded(mlp), PAPER)
+
+
+def _cifar_vit() -> Task:
+    return _cifar("cifar10-vit", seeded(lambda: Resized(vit_tiny(), VIT_SIZE)), PAPER)
+
+
+def _mod97() -> Task:
+    train, test = additions()
+
+    def batches(generator: torch.Generator) -> Iterator[Batch]:
+        yield train.pixels, train.labels
+
+    def evaluate(network: nn.Module) -> float:
+        return accuracy(network, test, lambda pairs: pairs)
+
+    return Task(
+        "mod97",
+        seeded(lambda: PairNetwork(256)),
+        batches,
+        evaluate,
+        1,
+        GROKKING,
+        inputs=(2,),
+        outputs=MODULUS,
+        kind="pair",
+    )
+
+
 def _shakespeare() -> Task:
     text = shakespeare()
     return text_task(
@@ -263,22 +284,8 @@ TASKS: dict[str, Callable[[], Task]] = {
     "fashion": _fashion,
     "resnet20": _resnet20,
     "resnet20-scratch": _resnet20_scratch,
+    "cifar10-mlp": _cifar_mlp,
+    "cifar10-vit": _cifar_vit,
     "shakespeare": _shakespeare,
+    "mod97": _mod97,
 }
-
-
-def load_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file.
-
-    Raises:
-        ImportError: if safetensors is not installed.
-    """
-    try:
-        from safetensors.torch import load_file
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "safetensors":
-            raise
-        raise ImportError(
-            f'{path.name} needs safetensors: pip install "mosaic-of-motifs[study]"'
-        ) from None
-    return load_file(path)

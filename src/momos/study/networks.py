@@ -1,0 +1,184 @@
+"""Networks by name, for the inputs and classes of a task and from a seed.
+
+Those of timm and Hugging Face are imported when they are asked for, and start untrained.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from math import prod
+from typing import Any
+
+from torch import nn
+
+from momos.study.arithmetic import PairNetwork
+from momos.study.models import (
+    PAPER_WIDTHS,
+    VIT_SIZE,
+    CharacterTransformer,
+    Resized,
+    ResNet,
+    mlp,
+    vit_tiny,
+)
+from momos.study.tasks import Task, seeded
+
+TRANSFORMER = {"depth": 4, "width": 144, "heads": 4}
+
+
+@dataclass(frozen=True)
+class Family:
+    """Networks whose names are alike.
+
+    `form` is such a name. `build` gets what is behind its colon; it has no `form` with a colon
+    where nothing may be there.
+    """
+
+    form: str
+    build: Callable[[str, Task], nn.Module]
+    kind: str = "image"
+
+
+def network(name: str, task: Task, seed: int) -> nn.Module:
+    """The network of that name for a task; without a name, the task's own.
+
+    Torch's own generator is left as it was.
+
+    Raises:
+        ImportError: if the package that it comes from is not installed.
+        ValueError: if there is no such network, or it does not take the task's inputs.
+    """
+    if not name:
+        return task.network(seed)
+    stem, colon, settings = name.partition(":")
+    family = NETWORKS.get(stem)
+    if family is None or (colon and ":" not in family.form):
+        forms = [known.form for known in NETWORKS.values()]
+        near = get_close_matches(stem, NETWORKS)
+        raise ValueError(f"network must be one of {', '.join(forms)}, {_got(name, near)}")
+    if task.kind != family.kind or not task.outputs:
+        raise ValueError(
+            f"task must have inputs of the kind {family.kind!r} for {name}, but {task.name!r} "
+            f"has {task.inputs} of the kind {task.kind!r}"
+        )
+    return seeded(lambda: family.build(settings, task))(seed)
+
+
+def _mlp(widths: str, task: Task) -> nn.Module:
+    hidden = [_number("widths of mlp", width) for width in widths.split("-")]
+    return mlp((prod(task.inputs), *hidden, task.outputs))
+
+
+def _mlp_paper(settings: str, task: Task) -> nn.Module:
+    return mlp((prod(task.inputs), *PAPER_WIDTHS[1:-1], task.outputs))
+
+
+def _resnet(depth: int) -> Family:
+    def build(settings: str, task: Task) -> nn.Module:
+        channels, _ = _image(task)
+        return ResNet(depth, num_classes=task.outputs, channels=channels)
+
+    return Family(f"resnet{depth}", build)
+
+
+def _vit_tiny(patch: str, task: Task) -> nn.Module:
+    """At 224 pixels; with a patch, at the pixels that there are."""
+    channels, side = _image(task)
+    shape = {"num_classes": task.outputs, "channels": channels}
+    if not patch:
+        return Resized(vit_tiny(**shape), VIT_SIZE)
+    pixels = _number("patch of vit-tiny", patch)
+    return Resized(vit_tiny(**shape, size=side, patch=pixels), side)
+
+
+def _transformer(settings: str, task: Task) -> nn.Module:
+    chosen = dict(TRANSFORMER)
+    for pair in filter(None, settings.split(",")):
+        key, _, value = pair.partition("=")
+        if key not in TRANSFORMER:
+            raise ValueError(
+                f"settings of transformer must be among {', '.join(TRANSFORMER)}, "
+                f"{_got(key, get_close_matches(key, TRANSFORMER))}"
+            )
+        chosen[key] = _number(f"{key} of transformer", value)
+    if chosen["width"] % chosen["heads"]:
+        raise ValueError(
+            f"width of transformer must be a multiple of its heads, {chosen['heads']}, got "
+            f"{chosen['width']}"
+        )
+    return CharacterTransformer(
+        task.outputs,
+        context=task.inputs[0],
+        width=chosen["width"],
+        depth=chosen["depth"],
+        num_heads=chosen["heads"],
+    )
+
+
+def _grokking(width: str, task: Task) -> nn.Module:
+    return PairNetwork(_number("width of grokking", width), modulus=task.outputs)
+
+
+def _timm(name: str, task: Task) -> nn.Module:
+    channels, _ = _image(task)
+    timm = _imported("timm", "timm")
+    found = timm.create_model(
+        name, pretrained=False, num_classes=task.outputs, in_chans=channels
+    )
+    about = found.pretrained_cfg
+    return Resized(
+        found, about["input_size"][-1] if about.get("fixed_input_size") else None
+    )
+
+
+def _hugging_face(name: str, task: Task) -> nn.Module:
+    channels, _ = _image(task)
+    transformers = _imported("transformers", '"mosaic-of-motifs[transformers]"')
+    config = transformers.AutoConfig.from_pretrained(name)
+    config.num_labels = task.outputs
+    config.num_channels = channels
+    size = getattr(config, "image_size", None)
+    return Resized(transformers.AutoModelForImageClassification.from_config(config), size)
+
+
+NETWORKS: dict[str, Family] = {
+    "mlp": Family("mlp:256-128", _mlp),
+    "mlp-paper": Family("mlp-paper", _mlp_paper),
+    **{f"resnet{depth}": _resnet(depth) for depth in (20, 32, 44, 56, 110)},
+    "vit-tiny": Family("vit-tiny[:PATCH]", _vit_tiny),
+    "transformer": Family("transformer:depth=4,width=144,heads=4", _transformer, "text"),
+    "grokking": Family("grokking:256", _grokking, "pair"),
+    "timm": Family("timm:NAME", _timm),
+    "hf": Family("hf:NAME", _hugging_face),
+}
+
+
+def _image(task: Task) -> tuple[int, int]:
+    """Channels and pixels on a side."""
+    if len(task.inputs) != 3 or task.inputs[1] != task.inputs[2]:
+        raise ValueError(
+            f"inputs must be square images with channels, got {task.inputs} of {task.name!r}"
+        )
+    return task.inputs[0], task.inputs[1]
+
+
+def _number(what: str, text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"{what} must be whole numbers of at least 1, got {text!r}")
+    return int(text)
+
+
+def _got(name: str, near: list[str]) -> str:
+    return f"got {name!r}" + (f" (near: {', '.join(near)})" if near else "")
+
+
+def _imported(package: str, install: str) -> Any:
+    try:
+        return import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        raise ImportError(
+            f"networks of {package} need {package}: pip install {install}"
+        ) from None
