@@ -13,6 +13,7 @@ from momos.study.quantities import (
     FILE_LENGTH,
     Quantity,
     Split,
+    factor_text,
     metric_difference,
     metric_of,
     quantities_of,
@@ -188,17 +189,17 @@ def _times(found: Ratio, name: str) -> str:
     seeds = f"n = {found.n} seed{'s' * (found.n > 1)}"
     if found.n < LEAST:
         seeds += f", undecided with fewer than {LEAST}"
-        return f"{_factor(found.mean)} times that of {name} ({seeds})"
-    ends = f"{_factor(found.low)} to {_factor(found.high)}"
-    return f"{_factor(found.mean)} times that of {name} (95 % interval {ends}, {seeds})"
+        return f"{factor_text(found.mean)} times that of {name} ({seeds})"
+    ends = f"{factor_text(found.low)} to {factor_text(found.high)}"
+    return f"{factor_text(found.mean)} times that of {name} (95 % interval {ends}, {seeds})"
 
 
 def _split(found: Split, rest: str) -> str:
     """The ratio as a product; geometric means of factors are exactly that."""
     if found.arrangement is None or found.rest is None:
         return "not split into arrangement and value distribution"
-    arrangement = _factor(found.arrangement.mean)
-    return f"arrangement × {arrangement}, {rest} × {_factor(found.rest)}"
+    arrangement = factor_text(found.arrangement.mean)
+    return f"arrangement × {arrangement}, {rest} × {factor_text(found.rest)}"
 
 
 def _sizes(cohort: Cohort, reference: Cohort, name: str) -> str:
@@ -214,10 +215,6 @@ def _left_out(total: int, used: int, why: str) -> str:
     if total == used:
         return ""
     return f"{total - used} of {total} shared seeds left out ({why})"
-
-
-def _factor(value: float) -> str:
-    return f"{value:.4f}" if 0.1 <= value < 10 else f"{value:.3g}"
 
 
 def _sentence(*parts: str) -> str:

@@ -154,6 +154,11 @@ def metric_difference(first: Runs, second: Runs) -> Difference:
     return paired(differences, dict.fromkeys(second, 0.0))
 
 
+def factor_text(value: float) -> str:
+    """A factor with four decimals, so that what is just below 1 can be seen to be."""
+    return f"{value:.4f}" if 0.1 <= value < 10 else f"{value:.3g}"
+
+
 def _positive(values: Mapping[int, float | None]) -> dict[int, float]:
     return {
         seed: value
