@@ -12,6 +12,7 @@ import momos
 from momos.cli.demo import demo
 from momos.cli.files import compress, expand, inspect, verify
 from momos.cli.measure import measure
+from momos.cli.study import study
 
 app = typer.Typer(
     help=momos.__doc__,
@@ -21,6 +22,9 @@ app = typer.Typer(
 )
 for command in (demo, compress, expand, inspect, verify, measure):
     app.command()(command)
+
+
+app.add_typer(study, name="study")
 
 
 def main() -> None:

@@ -4,7 +4,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
-from typing import Any, ClassVar, Self
+from pathlib import Path
+from types import UnionType
+from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
 
 from momos.study.cells import Cell
 
@@ -29,6 +31,10 @@ class Recipe:
         """The runs that it consists of."""
         raise NotImplementedError
 
+    def finish(self, root: Path) -> list[Path]:
+        """What is to be made of the finished runs under `root`; the files written."""
+        return []
+
     def __str__(self) -> str:
         values = (f"{f.name}={getattr(self, f.name)!r}" for f in fields(self))
         return f"{self.name}({', '.join(values)})"
@@ -39,37 +45,38 @@ class Recipe:
         Raises:
             ValueError: if a setting is unknown (names those like it) or of a wrong kind.
         """
-        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        own, hints = [f.name for f in fields(self)], get_type_hints(type(self))
         changed = {}
         for name, text in settings.items():
             if name not in own:
-                near = get_close_matches(name, own, n=3, cutoff=0.5) or list(own)
+                near = get_close_matches(name, own, n=3, cutoff=0.5) or own
                 raise ValueError(
                     f"settings of {self.name} must be its own, got {name!r} "
                     f"(near it: {', '.join(near)})"
                 )
-            changed[name] = _value(name, text, own[name])
+            changed[name] = _value(name, text, hints[name])
         return replace(self, **changed)
 
 
-def _value(name: str, text: str, own: Any) -> Any:
+def _value(name: str, text: str, hint: Any) -> Any:
     try:
         value = json.loads(text)
     except json.JSONDecodeError:
         value = text
-    if isinstance(own, tuple):
+    if get_origin(hint) is tuple:
         value = tuple(value) if isinstance(value, list) else (value,)
-        wanted = {float if isinstance(v, int | float) else type(v) for v in own}
-        right = all(any(_is(v, kind) for kind in wanted) for v in value) or not wanted
-    else:
-        kinds = (float, type(None)) if own is None else (type(own),)
-        right = any(_is(value, kind) for kind in kinds)
-    if not right:
-        raise ValueError(f"{name} must be like {own!r}, got {text!r}")
+    if not _fits(value, hint):
+        kind = getattr(hint, "__name__", str(hint)) if isinstance(hint, type) else str(hint)
+        raise ValueError(f"{name} must be of type {kind}, got {text!r}")
     return value
 
 
-def _is(value: Any, kind: type) -> bool:
-    if isinstance(value, bool) or kind is bool:
-        return isinstance(value, bool) and kind is bool
-    return isinstance(value, int | float if kind is float else kind)
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of a field's type; whole numbers are numbers, truth values are not."""
+    if get_origin(hint) is tuple:
+        return all(_fits(item, get_args(hint)[0]) for item in value)
+    if isinstance(hint, UnionType):
+        return any(_fits(value, kind) for kind in get_args(hint))
+    if isinstance(value, bool):
+        return hint is bool
+    return isinstance(value, int | float if hint is float else hint)

@@ -1,0 +1,33 @@
+"""The packages that the study needs, and what to do where they are missing."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from momos.cli.outcome import WRONG
+
+STUDY = (
+    "lightning",
+    "matplotlib",
+    "sklearn",
+    "scipy",
+    "constriction",
+    "safetensors",
+    "jinja2",
+)
+
+
+@contextmanager
+def imported() -> Iterator[None]:
+    """Names the extra where a package of the study is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in STUDY:
+            raise
+        typer.echo(
+            f'momos study needs {missing}: pip install "mosaic-of-motifs[study]"', err=True
+        )
+        raise typer.Exit(WRONG) from None

@@ -1,0 +1,123 @@
+"""Running cells from the shell: what they will take, how far they are, what became of them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from momos.cli.outcome import WRONG
+
+if TYPE_CHECKING:
+    from momos.study.cells import Cell
+    from momos.study.runner import Event
+
+
+@dataclass(frozen=True)
+class Options:
+    recipe: str
+    runs: Path
+    processes: int | None
+    retry: bool
+
+
+def run_cells(
+    cells: Sequence["Cell"],
+    options: Options,
+    finish: Callable[[Path], list[Path]] = lambda root: [],
+) -> None:
+    """Runs what is not finished; exits with 1 if a run failed."""
+    from momos.study.cells import ordered
+    from momos.study.estimate import estimate
+    from momos.study.processes import cores
+    from momos.study.runner import run_all
+    from momos.study.store import finished
+
+    console, processes = Console(), options.processes or cores()
+    everything = ordered(cells)
+    left = [cell for cell in everything if not finished(options.runs / cell.folder)]
+    console.print(f"{len(everything)} runs, {len(everything) - len(left)} finished before")
+    if left:
+        with console.status("Trying a few steps"):
+            expected = estimate(left, processes=processes)
+        console.print(
+            f"about {duration(expected.seconds)} in {processes} processes, "
+            f"{expected.memory / 2**30:.1f} GiB of memory, {expected.disk / 2**20:.0f} MiB of disk",
+            highlight=False,
+        )
+        for warning in expected.warnings(options.runs):
+            console.print(f"Warning: {warning}", style="yellow")
+    try:
+        with _shown(console, len(left)) as tell:
+            done = run_all(
+                cells,
+                options.runs,
+                recipe=options.recipe,
+                processes=processes,
+                retry=options.retry,
+                tell=tell,
+            )
+    except KeyboardInterrupt:
+        console.print(
+            f"Stopped. Finished runs are whole in {options.runs}; the same command goes on."
+        )
+        raise
+    for written in finish(options.runs):
+        console.print(str(written), soft_wrap=True)
+    for folder, reason in done.failed.items():
+        typer.echo(f"momos: {folder} failed: {reason}", err=True)
+    console.print(
+        f"{len(done.ran)} runs finished now, {len(done.failed)} failed; in {options.runs}"
+    )
+    if done.failed:
+        raise typer.Exit(WRONG)
+
+
+def duration(seconds: float) -> str:
+    """In words, as coarse as an estimate is."""
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds / 3600:.1f} hours"
+
+
+class _shown:
+    """A bar over runs, and the last line of each."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        self.progress = Progress(*columns, console=console, transient=True)
+        self.total = total
+
+    def __enter__(self) -> Callable[["Event"], None]:
+        self.progress.start()
+        self.bar = self.progress.add_task("runs", total=self.total)
+        return self.tell
+
+    def tell(self, event: "Event") -> None:
+        name = f"{event.cell.task} {event.cell.label}, seed {event.cell.seed}"
+        if event.line is not None:
+            about = f"{name}: epoch {event.line['epoch']}, {event.line['metric']:.4g}"
+            self.progress.update(self.bar, description=about[:70])
+        else:
+            self.progress.advance(self.bar)
+            if event.failure:
+                self.progress.console.print(f"{name} failed: {event.failure}", style="red")
+
+    def __exit__(self, *error: object) -> None:
+        self.progress.stop()

@@ -1,0 +1,152 @@
+"""What cells will take, before they are run: time, memory and disk, from a few steps of each kind."""
+
+import os
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import momos
+from momos.study.baselines import Treatment
+from momos.study.cells import Cell
+from momos.study.guest import as_a_guest
+from momos.study.networks import network as network_of
+from momos.study.run import CONTROLS, epochs_of, optimization_of, prepared, steps_of
+from momos.study.tasks import Task
+from momos.study.training import loss_of
+
+STEPS = 3  # that are timed, after one that is not
+COPIES = (
+    6  # of the weights on disk at most: weights, file, and a checkpoint with its moments
+)
+STARTING = 5.0  # seconds until a process has imported everything
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """For all cells together; memory is of all processes."""
+
+    cells: int
+    seconds: float
+    memory: int
+    disk: int
+
+    def warnings(self, root: Path) -> list[str]:
+        """What this machine seems too small for."""
+        found = []
+        free_memory, free_disk = _free_memory(), shutil.disk_usage(_existing(root)).free
+        if self.memory > free_memory:
+            found.append(
+                f"about {self.memory / 2**30:.1f} GiB of memory are wanted, and "
+                f"{free_memory / 2**30:.1f} are free: run fewer processes"
+            )
+        if self.disk > free_disk:
+            found.append(
+                f"about {self.disk / 2**30:.1f} GiB of disk are wanted, and "
+                f"{free_disk / 2**30:.1f} are free in {root}"
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class _Rates:
+    """Seconds of one step, one evaluation and one measuring; bytes of the weights."""
+
+    step: float
+    evaluation: float
+    measuring: float
+    weights: int
+
+
+def estimate(cells: Sequence[Cell], *, processes: int, threads: int = 1) -> Estimate:
+    """Tries a few steps for every kind of cell; kinds differ by task, network and treatment.
+
+    Raises:
+        ValueError: if a task, network, treatment or setting is wrong.
+    """
+    rates: dict[tuple[str, ...], _Rates] = {}
+    seconds, disk = 0.0, 0
+    for cell in cells:
+        kind = (cell.task, cell.network, cell.treatment, str(cell.settings))
+        task, treatment = prepared(cell)
+        if kind not in rates:
+            with as_a_guest(threads), torch.random.fork_rng(devices=[]):
+                rates[kind] = _tried(cell, task, treatment)
+        own, epochs = rates[kind], epochs_of(cell, task)
+        lines = epochs / cell.record_every + 1
+        measured = epochs / cell.measure_every + 1 if cell.measure_every else 0
+        seconds += steps_of(cell, task) * own.step + lines * own.evaluation
+        seconds += own.measuring * (CONTROLS + 2 + 3 * measured)
+        disk += COPIES * own.weights
+    team = max(1, min(processes, len(cells)))
+    memory = team * _peak_memory()
+    return Estimate(len(cells), seconds / team + STARTING, memory, disk)
+
+
+def _tried(cell: Cell, task: Task, treatment: Treatment) -> _Rates:
+    network = network_of(cell.network, task, cell.seed)
+    weights = sum(tensor.nbytes for tensor in network.state_dict().values())
+    measuring = _timed(lambda: momos.measure(network, controls=0))
+    evaluation = _timed(lambda: task.evaluate(network))
+    treatment.start(network, steps_of(cell, task), epochs=epochs_of(cell, task), seed=0)
+    teacher = None if cell.teacher is None else network_of("", task, cell.seed).eval()
+    step = _step(cell, task, treatment, network, teacher)
+    return _Rates(step, evaluation, measuring, weights)
+
+
+def _step(
+    cell: Cell,
+    task: Task,
+    treatment: Treatment,
+    network: nn.Module,
+    teacher: nn.Module | None,
+) -> float:
+    optimizer = optimization_of(cell, task).optimizer_of(network)
+    batches = task.batches(torch.Generator().manual_seed(0))
+    begun = time.perf_counter()
+    for number, (inputs, targets) in enumerate(islice(batches, STEPS + 1)):
+        if number == 1:
+            begun = time.perf_counter()
+        optimizer.zero_grad()
+        loss_of(network, inputs, targets, teacher).backward()
+        optimizer.step()
+        treatment.after_step()
+    return (time.perf_counter() - begun) / STEPS
+
+
+def _timed(work) -> float:
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+def _peak_memory() -> int:
+    """Of this process, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _free_memory() -> int:
+    """What the system would give, in bytes."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _existing(path: Path) -> Path:
+    """`path`, or the nearest folder above it that is there."""
+    path = path.resolve()
+    while not path.exists():
+        path = path.parent
+    return path

@@ -1,0 +1,102 @@
+"""Run folders: finished ones are read as they were written, others are named with a reason."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from momos.study.cells import Cell
+from momos.study.store import (
+    NotFinished,
+    begin,
+    finished,
+    read,
+    read_all,
+    write_json,
+    write_lines,
+)
+
+CELL = Cell(task="digits", treatment="prune", settings={"sparsity": 0.5})
+RESULT: dict[str, Any] = {
+    "metric_name": "accuracy",
+    "metric": 0.9,
+    "higher_is_better": True,
+    "num_weights": 10,
+    "file": "pruned.bin",
+    "lengths": {"dense": 320, "file": 80},
+    "measures": [{"name": "signs", "tensor": "", "value": 5.0}],
+    "seconds": 1.5,
+}
+
+
+def made(root: Path, cell: Cell = CELL, result: dict[str, Any] | None = RESULT) -> Path:
+    folder = root / cell.folder
+    begin(folder, cell, recipe="simplify()", environment={"commit": "abc"})
+    write_lines(folder / "history.jsonl", [{"epoch": 0, "metric": 0.1}])
+    if result is not None:
+        write_json(folder / "result.json", result)
+    return folder
+
+
+def test_a_finished_run_is_read_as_it_was_written(tmp_path: Path) -> None:
+    folder = made(tmp_path)
+    found = read(folder)
+    assert finished(folder)
+    assert found.cell == CELL
+    assert (found.recipe, found.metric, found.factor) == ("simplify()", 0.9, 4.0)
+    assert found.history == ({"epoch": 0, "metric": 0.1},)
+    row = found.measure("signs")
+    assert row is not None
+    assert row["value"] == 5.0
+    assert found.measure("nothing") is None
+    assert found.environment == {"commit": "abc"}
+    assert not list(folder.glob("*.part"))
+
+
+def test_a_run_without_a_result_is_not_finished(tmp_path: Path) -> None:
+    folder = made(tmp_path, result=None)
+    assert not finished(folder)
+    with pytest.raises(NotFinished, match="it has not finished"):
+        read(folder)
+    (folder / "failure.txt").write_text("Traceback\nValueError: weights must be finite\n")
+    with pytest.raises(NotFinished, match="it failed: ValueError: weights must be finite"):
+        read(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("result.json", "{", "result.json is no JSON"),
+        ("result.json", "[]", "result.json must hold an object, got list"),
+        ("result.json", "{}", "is damaged"),
+        ("cell.json", "{}", "it lacks 'format'"),
+        ("cell.json", '{"format": 2}', "its format must be 1, got 2"),
+        ("history.jsonl", "nonsense", "is damaged"),
+        ("history.jsonl", None, "is damaged"),
+    ],
+)
+def test_damage_is_told_with_the_folder(
+    name: str, content: str | None, message: str, tmp_path: Path
+) -> None:
+    folder = made(tmp_path)
+    if content is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_text(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        read(folder)
+    assert str(folder) in str(caught.value)
+
+
+def test_all_runs_in_folders_are_found_once_and_broken_ones_named(tmp_path: Path) -> None:
+    good = made(tmp_path / "one")
+    made(tmp_path / "two" / "deeper", Cell(task="digits", seed=1))
+    left = made(tmp_path / "two", Cell(task="digits", seed=2), result=None)
+    found, broken = read_all([tmp_path, good, tmp_path / "one"])
+    assert [run.cell.seed for run in found] == [0, 1]
+    assert [(b.folder, "not finished" in b.reason) for b in broken] == [(left, True)]
+
+
+def test_a_place_that_is_no_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="runs must be in a folder"):
+        read_all([tmp_path / "nothing"])
