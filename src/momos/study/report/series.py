@@ -3,10 +3,26 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log
+from typing import Protocol, TypeVar
 
 import numpy as np
 
+from momos.study.report.metric import Metric
 from momos.study.report.points import Point
+
+
+class Placed(Protocol):
+    """What has a place in the picture of a metric against size."""
+
+    @property
+    def factor(self) -> float: ...
+    @property
+    def mean(self) -> float: ...
+    @property
+    def metric(self) -> Metric: ...
+
+
+P = TypeVar("P", bound=Placed)
 
 
 @dataclass(frozen=True)
@@ -64,9 +80,9 @@ def series_of(points: Sequence[Point]) -> list[Series]:
     return [_series(group) for group in groups.values()]
 
 
-def envelope(points: Sequence[Point]) -> list[Point]:
+def envelope(points: Sequence[P]) -> list[P]:
     """The points that no other is as good as and smaller, or as small as and better."""
-    kept: list[Point] = []
+    kept: list[P] = []
     for point in sorted(points, key=lambda point: (-point.factor, -_goodness(point))):
         if not kept or _goodness(point) > _goodness(kept[-1]):
             kept.append(point)
@@ -89,5 +105,5 @@ def _series(group: Sequence[Point]) -> Series:
     return Series(tuple(points), tuple(line))
 
 
-def _goodness(point: Point) -> float:
+def _goodness(point: Placed) -> float:
     return point.mean if point.metric.higher_is_better else -point.mean
