@@ -3,12 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test slow check format bench clean
+.PHONY: demo test slow check format bench browser clean
 
 demo: .venv/.study
 	$(BIN)/momos demo
 
-test: .venv/.test
+test: .venv/.test browser
 	$(BIN)/python -m pytest
 
 slow: .venv/.test
@@ -26,6 +26,15 @@ format: .venv/.test
 
 bench: .venv/.bench
 	$(BIN)/python bench/run.py
+
+# The report is tested in Debian's Chromium, installed where that may be done.
+APT := $(if $(filter 0,$(shell id -u)),,sudo -n) env DEBIAN_FRONTEND=noninteractive apt-get -qq
+BROWSER := chromium chromium-driver fonts-dejavu-core
+
+browser:
+	@{ command -v chromium && command -v chromedriver; } >/dev/null || \
+	{ $(APT) update && $(APT) install --yes --no-install-recommends $(BROWSER); } >/dev/null || \
+	echo 'no chromium here, and none can be installed: tests in a browser will be skipped'
 
 NATIVE := setup.py $(wildcard src/momos/native/* src/momos/*/native/*)
 

@@ -1,0 +1,238 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import momos
+from momos.study.cells import Cell
+from momos.study.report.page.groups import subjects_of
+from momos.study.report.page.tables import table_of_runs
+from momos.study.report.page.tiles import colours_of, tiles_of
+from momos.study.report.page.usages import chosen
+from momos.study.store import (
+    FAILURE,
+    HISTORY,
+    RESULT,
+    begin,
+    read_all,
+    write_json,
+    write_lines,
+)
+from networks import projected
+
+HOSTILE = '<script>alert("settings")</script>'
+EPOCHS = (0, 1, 2, 4, 8, 16)
+NUM_WEIGHTS = 2410
+MEASURES = {
+    "signs, order 4": ("code", 1.0),
+    "4-bit codes": ("code", 4.1),
+    "BDM": ("score", 6.4),
+}
+ENVIRONMENT = {
+    "versions": {"momos": "0.1.0", "torch": "2.13.0"},
+    "commit": "abc1234",
+    "machine": {"processor": "made up", "cores": 2},
+    "when": "2026-11-26T00:00:00+00:00",
+}
+
+
+def build() -> nn.Module:
+    return nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+
+
+def row(name: str, share: float, *, seed: int) -> dict[str, Any]:
+    """A row of a measure, as `momos.measure` gives it, `share` of it at initialization."""
+    kind, level = MEASURES[name]
+    initial = level * NUM_WEIGHTS * (1 + 0.002 * seed)
+    value = share * initial
+    ordered = name != "4-bit codes"
+    return {
+        "name": name,
+        "kind": kind,
+        "view": "{−, 0, +}",
+        "unit": "bits" if kind == "code" else "score",
+        "about": "made up",
+        "num_weights": NUM_WEIGHTS,
+        "raw_bits": 32 * NUM_WEIGHTS,
+        "value": value,
+        "unavailable": "",
+        "ordered": ordered,
+        "init_value": initial,
+        "tensor": "",
+        "bits_per_weight": value / NUM_WEIGHTS if kind == "code" else None,
+        "shuffled_mean": 1.04 * value if ordered else None,
+        "shuffled_deviation": 0.01 * value if ordered else None,
+        "shuffled_z": -4.0 if ordered else None,
+        "shuffled_repeats": 10 if ordered else None,
+        "arrangement": share**0.25,
+        "value_distribution": share**0.75,
+        "ratio": share,
+    }
+
+
+def history(cell: Cell, metric: float, share: float, usage: list[int]) -> list[dict]:
+    lines = []
+    for epoch in EPOCHS:
+        progress = 1 - 0.7**epoch
+        line = {"epoch": epoch, "train_loss": 2.3 * 0.8**epoch if epoch else None}
+        line["metric"] = 0.1 + (metric - 0.1) * progress
+        if cell.measure_every:
+            rows = [row(n, 1 - (1 - share) * progress, seed=cell.seed) for n in MEASURES]
+            kept = ("value", "bits_per_weight", "shuffled_mean", "shuffled_deviation")
+            line["measures"] = {r["name"]: {k: r[k] for k in kept} for r in rows}
+            if usage:
+                line["usage"] = [round(count ** (0.8 + epoch / 40)) for count in usage]
+        lines.append(line)
+    return lines
+
+
+def write_run(
+    place: Path,
+    cell: Cell,
+    *,
+    metric: float,
+    bits: float,
+    share: float,
+    mosaic: bool = False,
+) -> Path:
+    """A finished run, with a real mosaic file if wanted."""
+    folder = place / cell.folder
+    begin(folder, cell, recipe="made-up", environment=ENVIRONMENT)
+    usage: list[int] = []
+    length = bits * NUM_WEIGHTS
+    if mosaic:
+        network = projected(build, seed=cell.seed, num_motifs=40)
+        saved = momos.save(network, folder / "network.momos")
+        usage = sorted(momos.Mosaic.of(network).usage().tolist(), reverse=True)
+        length = 8 * saved.num_bytes
+    write_lines(folder / HISTORY, history(cell, metric, share, usage))
+    sampled = cell.treatment in ("sampled", "learned")
+    bound = {"bound": 1.1 * length, "entropy": 1.05 * length} if sampled else {}
+    result = {
+        "metric_name": "accuracy",
+        "metric": metric,
+        "higher_is_better": True,
+        "num_weights": NUM_WEIGHTS,
+        "file": "network.momos" if mosaic else "network.zst",
+        "lengths": {"dense": 32 * NUM_WEIGHTS, "file": length} | bound,
+        "measures": [row(name, share, seed=cell.seed) for name in MEASURES],
+        "seconds": 12.5 + cell.seed,
+    }
+    write_json(folder / RESULT, result)
+    return folder
+
+
+def write_runs(place: Path, *, seeds: int = 3) -> Path:
+    """A study of every treatment; also one run that failed, and a damaged one."""
+    for seed in range(seeds):
+        lift = 0.004 * seed * (-1) ** seed
+        dense = Cell(task="digits", seed=seed, measure_every=1)
+        write_run(place, dense, metric=0.975 + lift, bits=29.5, share=0.93)
+        for sparsity, bits, metric in (
+            (0.8, 6.1, 0.972),
+            (0.95, 2.2, 0.964),
+            (0.98, 1.1, 0.93),
+        ):
+            cell = Cell(
+                task="digits", treatment="prune", seed=seed, settings={"to": sparsity}
+            )
+            write_run(place, cell, metric=metric + lift, bits=bits, share=0.6)
+        for size in (2, 4, 8):
+            for capacity in (0.01, 0.02, 0.05, 0.1):
+                settings = {"block_size": size, "capacity": capacity}
+                cell = Cell(
+                    task="digits", treatment="sampled", seed=seed, settings=settings
+                )
+                metric = 0.978 - 0.002 * size - 0.0004 * size / capacity + lift / size
+                bits = 20 / size + 30 * capacity
+                write_run(place, cell, metric=metric, bits=bits, share=0.5)
+        settings = {"block_size": 4, "rate_weight": 0.5}
+        cell = Cell(
+            task="digits",
+            treatment="learned",
+            seed=seed,
+            settings=settings,
+            measure_every=1,
+        )
+        write_run(place, cell, metric=0.976 + lift, bits=0, share=0.35, mosaic=True)
+    return place
+
+
+def write_broken(place: Path) -> None:
+    """A run that failed, one that goes on, a damaged one, and one with a hostile setting."""
+    failed = Cell(task="digits", seed=90)
+    begin(place / failed.folder, failed, recipe="made-up", environment=ENVIRONMENT)
+    (place / failed.folder / FAILURE).write_text("Traceback\nMemoryError: <b>no memory</b>")
+    goes_on = Cell(task="digits", seed=91)
+    begin(place / goes_on.folder, goes_on, recipe="made-up", environment=ENVIRONMENT)
+    damaged = Cell(task="digits", seed=92)
+    folder = write_run(place, damaged, metric=0.9, bits=8, share=0.9)
+    (folder / RESULT).write_text('{"metric": ')
+    hostile = Cell(task="digits", treatment="prune", settings={"to": HOSTILE})
+    write_run(place, hostile, metric=0.5, bits=9, share=0.9)
+
+
+def write_plane(place: Path) -> None:
+    ends = [-1.0, -0.5, 0.0, 0.5, 1.0, 1.5]
+    plane = {
+        "title": "Loss through dense and mosaic networks, digits, seed 0",
+        "x": ends,
+        "y": ends[1:],
+        "loss": [[0.05 + x * x * (x - 1) ** 2 + y * y for x in ends] for y in ends[1:]],
+        "points": {"dense": [0.0, 0.0], "mosaic": [1.0, 0.0], "start": [0.4, 1.2]},
+        "unit": "nats",
+    }
+    (place / "plane").mkdir()
+    write_json(place / "plane" / "plane.json", plane)
+
+
+def test_runs_that_differ_in_seeds_or_measuring_are_one_group(tmp_path: Path) -> None:
+    first = Cell(task="digits", treatment="prune", settings={"to": 0.5})
+    cells = [
+        first,
+        replace(first, seed=1, start=Cell(task="digits", seed=1)),
+        replace(first, seed=2, start=Cell(task="digits", seed=2)),
+        replace(first, measure_every=1),
+    ]
+    for cell in cells:
+        write_run(tmp_path, cell, metric=0.9, bits=8, share=0.9)
+    subject, *others = subjects_of(read_all([tmp_path])[0])
+    assert not others
+    by_label = {group.label: group for group in subject.groups}
+    assert set(by_label) == {
+        "prune to=0.5 (from scratch)",
+        "prune to=0.5 (trained further)",
+    }
+    scratch, further = by_label.values()
+    assert [run.cell.measure_every for run in scratch.runs] == [1]
+    assert [run.cell.seed for run in further.runs] == [1, 2]
+
+
+def test_links_of_runs_are_relative_and_lead_there(tmp_path: Path) -> None:
+    cell = Cell(task="digits")
+    folder = write_run(tmp_path / "some runs", cell, metric=0.9, bits=8, share=0.9)
+    runs, _ = read_all([tmp_path])
+    link = table_of_runs(runs, tmp_path / "report").rows[0][-1].link
+    assert link == f"../some%20runs/{folder.name}/"
+
+
+@pytest.mark.parametrize("size", [1, 3, 4])
+def test_tiles_have_the_colours_of_their_motifs(size: int) -> None:
+    mosaic = momos.Mosaic.of(projected(build, block_size=size, num_motifs=12))
+    place = mosaic.layout.placements[0]
+    tiles, motifs = tiles_of(mosaic, place)
+    assert tiles.shape == (32, 64, 3)
+    assert torch.equal(tiles, colours_of(mosaic)[motifs])
+    flat = mosaic.indices[place.start : place.stop].repeat_interleave(size)[: 32 * 64]
+    assert torch.equal(motifs.flatten(), flat.long())
+    torch.testing.assert_close(colours_of(mosaic)[0], torch.ones(3), atol=1e-3, rtol=0)
+
+
+def test_epochs_are_chosen_from_first_to_last() -> None:
+    assert chosen([7.0]) == [7.0]
+    assert chosen([0.0, 1.0, 2.0]) == [0.0, 1.0, 2.0]
+    found = chosen([float(epoch) for epoch in range(101)])
+    assert found == [0.0, 25.0, 50.0, 75.0, 100.0]
