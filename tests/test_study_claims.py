@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up import finished, row
 
@@ -52,6 +52,7 @@ def test_training_simplifies_where_the_interval_says_so(value, verdict):
 
 
 @given(st.lists(st.floats(1.0, 100.0), min_size=3, max_size=6))
+@settings(max_examples=25)
 def test_a_verdict_is_that_of_the_interval_it_tells(values):
     runs = [finished(seed=seed, measures={"signs": v}) for seed, v in enumerate(values)]
     claim = of(claims(runs), 1)

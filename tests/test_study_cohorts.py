@@ -1,13 +1,13 @@
 """Runs are one cohort when seeds alone tell them apart, and each has its dense counterpart."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up import finished
 
 from momos.study.cells import Cell
 from momos.study.cohorts import Cohort, cohorts, reference_of
 
-settings = st.dictionaries(st.sampled_from(["bits", "capacity"]), st.integers(1, 3))
+treatments = st.dictionaries(st.sampled_from(["bits", "capacity"]), st.integers(1, 3))
 
 
 def only(*runs) -> Cohort:
@@ -20,11 +20,12 @@ def starting(seed: int) -> dict[str, Cell]:
     return dict.fromkeys(("start", "teacher"), Cell(task="digits", seed=seed))
 
 
-@given(st.lists(st.tuples(st.integers(0, 9), settings), max_size=20))
+@given(st.lists(st.tuples(st.integers(0, 9), treatments), max_size=20))
+@settings(max_examples=25)
 def test_every_cell_is_in_one_cohort_once(cells):
-    runs = [finished("prune", seed, settings=settings) for seed, settings in cells]
+    runs = [finished("prune", seed, settings=values) for seed, values in cells]
     found = cohorts(runs)
-    assert len(found) == len({str(sorted(settings.items())) for _, settings in cells})
+    assert len(found) == len({str(sorted(values.items())) for _, values in cells})
     inside = [run.cell.key for cohort in found for run in cohort.runs.values()]
     assert sorted(inside) == sorted({run.cell.key for run in runs})
     for cohort in found:

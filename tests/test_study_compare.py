@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up import finished, row
 from rich.console import Console
@@ -36,6 +36,7 @@ def five(treatment: str = "dense", **others) -> list[Finished]:
 
 
 @given(values, values)
+@settings(max_examples=25)
 def test_it_is_inverted_with_its_order(first, second):
     if not first.keys() & second.keys():
         return
@@ -50,6 +51,7 @@ def test_it_is_inverted_with_its_order(first, second):
 
 
 @given(values)
+@settings(max_examples=25)
 def test_nothing_differs_from_itself(values):
     comparison = compare(runs_of(values), runs_of(values))
     n = len(values)

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up import finished, row
 
@@ -41,6 +41,7 @@ def test_reasons_are_told_each_once():
 
 
 @given(st.lists(st.tuples(factor, factor), min_size=1, max_size=6))
+@settings(max_examples=25)
 def test_arrangement_and_the_rest_make_up_the_ratio(parts):
     runs = {
         seed: finished(measures=(row("signs", a * v, arrangement=a, init_value=1.0),))

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.special import stdtrit
 
@@ -29,6 +29,7 @@ def close(a: float, b: float, scale: float) -> bool:
 
 
 @given(several)
+@settings(max_examples=25)
 def test_it_holds_the_mean(values):
     low, high = interval(values, resamples=FEW)
     assert low <= math.fsum(values) / len(values) + 1e-9 * max(map(abs, values))
@@ -36,6 +37,7 @@ def test_it_holds_the_mean(values):
 
 
 @given(several, st.floats(-100, 100), finite)
+@settings(max_examples=25)
 def test_it_moves_and_grows_with_the_values(values, factor, shift):
     low, high = interval(values, resamples=FEW)
     moved = interval([factor * value + shift for value in values], resamples=FEW)
@@ -51,6 +53,7 @@ def test_equal_values_are_both_ends_exactly(value, count):
 
 
 @given(several)
+@settings(max_examples=25)
 def test_a_higher_level_is_no_narrower(values):
     low, high = interval(values, level=0.8, resamples=FEW)
     lower, higher = interval(values, level=0.95, resamples=FEW)
@@ -111,6 +114,7 @@ def test_what_no_interval_has(values, options, words):
 
 
 @given(by_seed, by_seed)
+@settings(max_examples=25)
 def test_differences_turn_their_sign_with_their_order(first, second):
     assume(first.keys() & second.keys())
     one = paired(first, second, resamples=FEW)
@@ -123,6 +127,7 @@ def test_differences_turn_their_sign_with_their_order(first, second):
 
 
 @given(by_seed)
+@settings(max_examples=25)
 def test_the_order_of_seeds_does_not_matter(values):
     second = dict.fromkeys(values, 0.0)
     turned = dict(reversed(values.items()))
@@ -173,6 +178,7 @@ def test_a_value_that_is_no_number_names_its_seed():
     st.dictionaries(st.integers(0, 9), positive, min_size=1),
     st.dictionaries(st.integers(0, 9), positive, min_size=1),
 )
+@settings(max_examples=25)
 def test_a_ratio_is_inverted_with_its_order(first, second):
     assume(first.keys() & second.keys())
     one = ratio(first, second, resamples=FEW)

@@ -150,10 +150,9 @@ def _verdict(found: Ratio) -> Verdict:
 
 def _both(one: Verdict, other: Verdict) -> Verdict:
     """That of two conditions, both of which must hold."""
-    for verdict in ("not supported", "undecided"):
-        if verdict in (one, other):
-            return verdict
-    return "supported"
+    if "not supported" in (one, other):
+        return "not supported"
+    return "undecided" if "undecided" in (one, other) else "supported"
 
 
 def _metric(cohort: Cohort, reference: Cohort) -> tuple[str, Verdict, str]:

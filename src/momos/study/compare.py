@@ -86,8 +86,8 @@ def compare(first: Sequence[Finished], second: Sequence[Finished]) -> Comparison
                 f"{_listed(other)}"
             )
         lone[task] = tuple(sorted(one.keys() ^ other.keys()))
-        both = [{seed: runs[seed] for seed in shared} for runs in (one, other)]
-        rows += _rows(task, *both)
+        one, other = ({seed: runs[seed] for seed in shared} for runs in (one, other))
+        rows += _rows(task, one, other)
     return Comparison(
         (_label(first, "first"), _label(second, "second")),
         tuple(rows),
@@ -177,9 +177,9 @@ def _quantity(
     if not shared:
         why = f"no seed has it in both ({quantity.why_not(first, second)})"
         return Compared(task, str(quantity), quantity.unit, None, None, None, why)
-    means = (fmean(each[seed] for seed in shared) for each in (values, others))
+    ours, theirs = (fmean(each[seed] for seed in shared) for each in (values, others))
     found = quantity.against(first, second).ratio
-    return Compared(task, str(quantity), quantity.unit, *means, found)
+    return Compared(task, str(quantity), quantity.unit, ours, theirs, found)
 
 
 def _cells(row: Compared) -> tuple[str, ...]:

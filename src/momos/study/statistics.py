@@ -125,11 +125,11 @@ def ratio(
                 raise ValueError(
                     f"values must be finite and above 0, got {value} for seed {seed}"
                 )
-    logarithms = [
+    ours, theirs = (
         {seed: math.log(values[seed]) for seed in shared} for values in (first, second)
-    ]
-    found = paired(*logarithms, level=level, resamples=resamples, generator=generator)
-    return Ratio(*map(_exp, (found.mean, found.low, found.high)), found.n)
+    )
+    found = paired(ours, theirs, level=level, resamples=resamples, generator=generator)
+    return Ratio(_exp(found.mean), _exp(found.low), _exp(found.high), found.n)
 
 
 def shared_seeds(first: Iterable[int], second: Iterable[int]) -> list[int]:

@@ -1,0 +1,264 @@
+"""The plane goes through its three networks, and keeps distances."""
+
+import json
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from momos.study.landscape import Plane, Span, plane
+
+seeds = st.integers(0, 1000)
+NAMES = ("start", "dense", "mosaic")
+
+
+def network(seed: int = 0, dtype: torch.dtype = torch.float32) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)).to(dtype)
+
+
+def normalized(seed: int) -> nn.Module:
+    """With BatchNorm, whose statistics differ from seed to seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        found = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4))
+        for _ in range(seed + 1):
+            found(torch.randn(8, 5))
+    return found
+
+
+def three(seed: int, build=network) -> dict[str, nn.Module]:
+    return {name: build(3 * seed + i) for i, name in enumerate(NAMES)}
+
+
+def flat(state: dict[str, Tensor]) -> Tensor:
+    return torch.cat([tensor.double().flatten() for tensor in state.values()])
+
+
+def vector(*values: float) -> nn.Module:
+    """A network of as many weights and no others."""
+    found = nn.Linear(len(values), 1, bias=False)
+    found.weight.data = torch.tensor([values], dtype=torch.float32)
+    return found
+
+
+# The plane
+
+
+@given(seeds, st.sampled_from([torch.float32, torch.float64, torch.bfloat16]))
+@settings(max_examples=25)
+def test_it_goes_through_its_networks_exactly(seed, dtype):
+    networks = three(seed, lambda number: network(number, dtype))
+    span = Span.of(network(0, dtype), networks)
+    for name, (x, y) in span.points.items():
+        state = span.state_at(x, y)
+        for tensor, value in networks[name].state_dict().items():
+            assert torch.equal(state[tensor], value)
+
+
+@given(seeds, st.tuples(*[st.floats(-2, 2)] * 4))
+@settings(max_examples=25)
+def test_distances_in_it_are_those_of_parameters(seed, places):
+    build = three(seed, lambda number: network(number, torch.float64))
+    span = Span.of(network(0, torch.float64), build)
+    (a, b), (c, d) = places[:2], places[2:]
+    apart = flat(span.state_at(a, b)) - flat(span.state_at(c, d))
+    assert float(apart.norm()) == pytest.approx(math.hypot(a - c, b - d), abs=1e-9)
+
+
+def test_the_first_is_the_origin_and_the_second_on_the_x_axis():
+    networks = {"a": vector(1, 1, 0), "b": vector(4, 1, 0), "c": vector(2, 5, 0)}
+    span = Span.of(vector(0, 0, 0), networks)
+    assert span.points == {"a": (0.0, 0.0), "b": (3.0, 0.0), "c": (1.0, 4.0)}
+    assert flat(span.state_at(-1.0, 2.0)).tolist() == [0.0, 3.0, 0.0]
+
+
+def test_state_dicts_serve_as_networks_do():
+    networks = three(1)
+    states = {name: each.state_dict() for name, each in networks.items()}
+    assert Span.of(network(), states).points == Span.of(network(), networks).points
+
+
+def test_tied_parameters_count_once():
+    def tied(seed: int) -> nn.Module:
+        found = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False))
+        torch.nn.init.normal_(
+            found[0].weight, generator=torch.Generator().manual_seed(seed)
+        )
+        found[1].weight = found[0].weight
+        return found
+
+    networks = three(0, tied)
+    start, dense = (networks[name][0].weight.detach() for name in ("start", "dense"))
+    length = (dense - start).norm()
+    assert Span.of(tied(9), networks).points["dense"][0] == pytest.approx(float(length))
+
+
+# Buffers
+
+
+def test_buffers_go_along_and_never_beyond_the_three():
+    networks = three(0, normalized)
+    span = Span.of(normalized(0), networks)
+    (x, _), (far, up) = span.points["dense"], span.points["mosaic"]
+    middle = span.state_at(x / 2, 0.0)["1.running_var"]
+    ends = [networks[name].state_dict()["1.running_var"] for name in NAMES]
+    assert torch.allclose(middle, (ends[0] + ends[1]) / 2)
+    beyond = span.state_at(-50 * x + far, 60 * up)["1.running_var"]
+    least, most = torch.stack(ends).amin(0), torch.stack(ends).amax(0)
+    assert bool(((least <= beyond) & (beyond <= most)).all())
+    assert bool((beyond > 0).all())
+
+
+def test_counts_are_those_of_the_first():
+    span = Span.of(normalized(0), three(0, normalized))
+    assert int(span.state_at(1.0, 1.0)["1.num_batches_tracked"]) == 1
+
+
+def test_buffers_do_not_move_the_networks():
+    networks = three(0, normalized)
+    points = Span.of(normalized(0), networks).points
+    for each in networks.values():
+        each[1].running_mean.add_(torch.rand(4))
+    assert Span.of(normalized(0), networks).points == points
+
+
+def test_refreshed_buffers_are_those_of_the_loss():
+    data = torch.randn(64, 5, generator=torch.Generator().manual_seed(0))
+
+    def refresh(found: nn.Module) -> None:
+        norm = found[1]
+        norm.reset_running_stats()
+        norm.momentum = None
+        found.train()(data)
+
+    def off_centre(found: nn.Module) -> float:
+        assert not found.training
+        with torch.no_grad():
+            outputs = (found(data) - found[1].bias) / found[1].weight
+        return float(outputs.mean(0).abs().max())
+
+    networks = three(0, normalized)
+    refreshed = plane(off_centre, normalized(0), networks, size=3, refresh=refresh)
+    stale = plane(off_centre, normalized(0), networks, size=3)
+    assert max(map(max, refreshed.loss)) < 1e-5
+    assert min(map(min, stale.loss)) > 1e-2
+
+
+# Losses
+
+
+def test_losses_are_rows_of_y_and_the_network_stays_as_it_is():
+    networks = {"a": vector(0, 0), "b": vector(2, 0), "c": vector(0, 1)}
+    own = vector(7, 7)
+    steps = []
+    found = plane(
+        lambda one: float(one.weight.detach() @ torch.tensor([1.0, 10.0])),
+        own,
+        networks,
+        size=3,
+        margin=0.5,
+        progress=lambda *done: steps.append(done),
+    )
+    assert found.x == (-1.0, 1.0, 3.0)
+    assert found.y == (-0.5, 0.5, 1.5)
+    for y, row in zip(found.y, found.loss, strict=True):
+        assert row == pytest.approx([x + 10 * y for x in found.x])
+    assert own.weight.tolist() == [[7.0, 7.0]]
+    assert own.training
+    assert steps == [(done, 9) for done in range(1, 10)]
+
+
+@given(st.integers(2, 6), st.floats(0, 2))
+@settings(max_examples=25)
+def test_the_grid_holds_all_three(size, margin):
+    networks = {"a": vector(0, 0), "b": vector(2, 0), "c": vector(-3, 1)}
+    found = plane(lambda one: 0.0, vector(0, 0), networks, size=size, margin=margin)
+    assert len(found.x) == len(found.y) == len(found.loss) == size
+    for x, y in found.points.values():
+        assert found.x[0] <= x <= found.x[-1]
+        assert found.y[0] <= y <= found.y[-1]
+
+
+def test_it_is_written_as_json_with_null_for_what_is_not_finite(tmp_path):
+    points = {"a": (0.0, 0.0), "b": (1.0, 0.0), "c": (0.0, 1.0)}
+    losses = ((0.5, math.nan), (math.inf, 2.0))
+    path = tmp_path / "plane.json"
+    Plane("Digits", (0.0, 1.0), (0.0, 2.0), losses, points, "nats").to_json(path)
+
+    def refused(constant: str) -> None:
+        raise AssertionError(constant)
+
+    assert json.loads(path.read_text(), parse_constant=refused) == {
+        "title": "Digits",
+        "x": [0.0, 1.0],
+        "y": [0.0, 2.0],
+        "loss": [[0.5, None], [None, 2.0]],
+        "points": {"a": [0.0, 0.0], "b": [1.0, 0.0], "c": [0.0, 1.0]},
+        "unit": "nats",
+    }
+
+
+# What spans no plane
+
+
+@given(seeds, st.floats(-3, 3))
+@settings(max_examples=25)
+def test_networks_on_a_line_are_refused(seed, share):
+    first, second = network(2 * seed), network(2 * seed + 1)
+    third = network()
+    for own, a, b in zip(
+        third.parameters(), first.parameters(), second.parameters(), strict=True
+    ):
+        own.data = a.data + share * (b.data - a.data)
+    with pytest.raises(ValueError, match="must span a plane, but a, b, c are on one line"):
+        Span.of(network(), {"a": first, "b": second, "c": third})
+
+
+@pytest.mark.parametrize(
+    ("networks", "words"),
+    [
+        ({"a": vector(1, 1), "b": vector(1, 2)}, "networks must be three, got a, b"),
+        ({}, "networks must be three, got none"),
+        (
+            {"a": vector(1, 1), "b": vector(1, 1), "c": vector(1, 2)},
+            "networks must differ, but a and b are equal",
+        ),
+        (
+            {"a": vector(1, 1), "b": vector(1, 2), "c": vector(1, 1)},
+            "are on one line",
+        ),
+        (
+            {"a": vector(1, 1), "b": vector(1, 2, 3), "c": vector(2, 1)},
+            r"b must have the shapes of the network, got \(1, 3\) and \(1, 2\) for tensor "
+            "'weight'",
+        ),
+        (
+            {"a": vector(1, 1), "b": vector(1, 2), "c": nn.Linear(2, 1)},
+            "c must have the tensors of the network, got others or lacks some: bias",
+        ),
+        (
+            {"a": vector(1, 1), "b": vector(1, math.nan), "c": vector(2, 1)},
+            "b must be finite, but tensor 'weight' is not",
+        ),
+    ],
+)
+def test_what_spans_no_plane(networks, words):
+    with pytest.raises(ValueError, match=words):
+        Span.of(vector(0, 0), networks)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"size": 1}, "size must be at least 2, got 1"),
+        ({"margin": -0.1}, "margin must be at least 0, got -0.1"),
+    ],
+)
+def test_what_is_no_grid(options, words):
+    with pytest.raises(ValueError, match=words):
+        plane(lambda one: 0.0, network(), three(0), **options)
