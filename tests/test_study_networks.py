@@ -1,5 +1,6 @@
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -236,6 +237,20 @@ def test_networks_of_hugging_face_start_untrained(monkeypatch: pytest.MonkeyPatc
     images = torch.rand(2, 1, 32, 32)
     assert one(images).shape == (2, 6)
     assert torch.equal(one(images), two(images))
+
+
+def test_a_real_network_of_hugging_face(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    transformers.ViTConfig(
+        hidden_size=12,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=8,
+        image_size=24,
+        patch_size=8,
+    ).save_pretrained(tmp_path)
+    built = network(f"hf:{tmp_path}", pictures((1, 16, 16), 6), 0)
+    assert built(torch.zeros(2, 1, 16, 16)).shape == (2, 6)
 
 
 def test_a_teacher_may_be_another_network() -> None:

@@ -29,10 +29,10 @@ TRANSFORMER = {"depth": 4, "width": 144, "heads": 4}
 
 @dataclass(frozen=True)
 class Family:
-    """Networks whose names are alike.
+    """Networks whose names begin alike, as `form` does.
 
-    `form` is such a name. `build` gets what is behind its colon; it has no `form` with a colon
-    where nothing may be there.
+    `build` gets what a name has behind its colon; where `form` has none, no name has. `kind` is
+    that of the tasks they are for.
     """
 
     form: str
@@ -139,7 +139,8 @@ def _hugging_face(name: str, task: Task) -> nn.Module:
     config.num_labels = task.outputs
     config.num_channels = channels
     size = getattr(config, "image_size", None)
-    return Resized(transformers.AutoModelForImageClassification.from_config(config), size)
+    found = transformers.AutoModelForImageClassification.from_config(config)
+    return Resized(found, size if isinstance(size, int) else None)
 
 
 NETWORKS: dict[str, Family] = {
