@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from matplotlib.axes import Axes
+
 from momos.study.report.page.estimate import Estimate
 from momos.study.report.page.files import Opened
 from momos.study.report.page.groups import Subject, seeds_of
@@ -25,23 +27,7 @@ def lengths_of_layers(subject: Subject, opened: Opened) -> Picture:
     every = _bars(opened)
     bars = _fewer(every)
     figure, axes = canvas(height=1.3 + 0.28 * len(bars))
-    rows = range(len(bars))
-    values = [bar.length.mean for bar in bars]
-    errors = [[bar.length.bars[side][0] for bar in bars] for side in (0, 1)]
-    axes.barh(rows, values, xerr=errors, color=SERIES[1], error_kw={"lw": 1}, height=0.7)
-    for row, bar in zip(rows, bars, strict=True):
-        axes.annotate(
-            _said(bar),
-            (bar.length.high, row),
-            xytext=(4, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=9,
-        )
-    axes.set_yticks(rows, labels=[_short(bar.name) for bar in bars], fontsize=9)
-    axes.invert_yaxis()
-    axes.margins(x=0.3)
-    axes.grid(visible=False, axis="y")
+    _draw(axes, bars)
     axes.set_xlabel("bytes")
     longest = max(every, key=lambda bar: bar.length.mean)
     total = sum(bar.length.mean for bar in every)
@@ -64,6 +50,26 @@ def lengths_of_layers(subject: Subject, opened: Opened) -> Picture:
             for bar in every
         ],
     )
+
+
+def _draw(axes: Axes, bars: Sequence[Bar]) -> None:
+    rows = range(len(bars))
+    values = [bar.length.mean for bar in bars]
+    errors = [[bar.length.bars[side][0] for bar in bars] for side in (0, 1)]
+    axes.barh(rows, values, xerr=errors, color=SERIES[1], error_kw={"lw": 1}, height=0.7)
+    for row, bar in zip(rows, bars, strict=True):
+        axes.annotate(
+            _said(bar),
+            (bar.length.high, row),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+        )
+    axes.set_yticks(rows, labels=[_short(bar.name) for bar in bars], fontsize=9)
+    axes.invert_yaxis()
+    axes.margins(x=0.3)
+    axes.grid(visible=False, axis="y")
 
 
 def _bars(opened: Opened) -> list[Bar]:
