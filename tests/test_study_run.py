@@ -76,7 +76,7 @@ def interrupted_at(epoch: int):
 def kept(root: Path, cell: Cell) -> dict[str, Any]:
     """All that a run leaves, but for time and place."""
     folder = root / cell.folder
-    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     result = json.loads(files.pop("result.json")) | {"seconds": 0}
     files.pop("cell.json")
     return files | {"result": result}
@@ -166,6 +166,30 @@ def test_what_there_is_not_is_refused_before_anything_is_written(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         run(replace(Cell(task="blobs"), **changes), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_metrics_are_logged_by_lightning_too(tmp_path: Path) -> None:
+    found = run(Cell(task="blobs", epochs=2), tmp_path)
+    (log,) = found.folder.glob("log/version_0/metrics.csv")
+    head, *lines = log.read_text().splitlines()
+    assert {"epoch", "metric", "train_loss"} <= set(head.split(","))
+    assert len(lines) >= 2
+
+
+@pytest.mark.parametrize(
+    ("logger", "error", "message"),
+    [
+        ("paper", ValueError, "logger must be among csv, .*, got 'paper'"),
+        ("wandb", ImportError, "logger wandb needs wandb: pip install wandb"),
+    ],
+)
+def test_loggers_that_there_are_not_are_refused_before_a_run(
+    logger: str, error: type[Exception], message: str, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr("momos.study.loggers.find_spec", lambda name: None)
+    with pytest.raises(error, match=message):
+        run(Cell(task="blobs", epochs=1), tmp_path, logger=logger)
     assert not list(tmp_path.iterdir())
 
 

@@ -25,6 +25,9 @@ Processes = Annotated[
     int | None, typer.Option(min=1, help="Runs at a time, if not one for each core.")
 ]
 Retry = Annotated[bool, typer.Option("--retry", help="Run again what failed earlier.")]
+LoggerName = Annotated[
+    str, typer.Option("--logger", help="csv, tensorboard, wandb or mlflow, in run folders.")
+]
 RUNS = Path("runs/study")
 
 
@@ -59,6 +62,7 @@ def run(
     runs: Root = RUNS,
     processes: Processes = None,
     retry: Retry = False,
+    logger: LoggerName = "csv",
 ) -> None:
     """Run a recipe: every run that is not finished yet."""
     with told(), imported():
@@ -71,7 +75,9 @@ def run(
         chosen = recipe_named(recipe)().with_settings(given)
         Console().print(str(chosen), style="dim", highlight=False)
         run_cells(
-            chosen.cells(), Options(str(chosen), runs, processes, retry), chosen.finish
+            chosen.cells(),
+            Options(str(chosen), runs, processes, retry, logger),
+            chosen.finish,
         )
 
 
@@ -83,13 +89,16 @@ def sweep(
     runs: Root = RUNS,
     processes: Processes = None,
     retry: Retry = False,
+    logger: LoggerName = "csv",
 ) -> None:
     """Run every cell of a grid that is not finished yet."""
     with told(), imported():
         from momos.study.sweeps import Sweep
 
         found = Sweep.read(grid)
-        run_cells(found.cells, Options(f"sweep {found.name}", runs, processes, retry))
+        run_cells(
+            found.cells, Options(f"sweep {found.name}", runs, processes, retry, logger)
+        )
 
 
 @study.command()

@@ -28,6 +28,7 @@ class Options:
     runs: Path
     processes: int | None
     retry: bool
+    logger: str = "csv"
 
 
 def run_cells(
@@ -38,10 +39,12 @@ def run_cells(
     """Runs what is not finished; exits with 1 if a run failed."""
     from momos.study.cells import ordered
     from momos.study.estimate import estimate
+    from momos.study.loggers import check_logger
     from momos.study.processes import cores
     from momos.study.runner import run_all
     from momos.study.store import finished
 
+    check_logger(options.logger)
     console, processes = Console(), options.processes or cores()
     everything = ordered(cells)
     left = [cell for cell in everything if not finished(options.runs / cell.folder)]
@@ -62,6 +65,7 @@ def run_cells(
                 cells,
                 options.runs,
                 recipe=options.recipe,
+                logger=options.logger,
                 processes=processes,
                 retry=options.retry,
                 tell=tell,

@@ -24,6 +24,7 @@ def as_a_guest(threads: int) -> Iterator[None]:
         with warnings.catch_warnings():
             for message in (
                 "GPU available but not used",
+                "Experiment logs directory .* exists and is not empty",
                 "Checkpoint directory .* exists and is not empty",
                 r"`isinstance\(treespec, LeafSpec\)`",
             ):

@@ -26,6 +26,7 @@ from momos.study.guest import as_a_guest
 from momos.study.history import History
 from momos.study.learned import Learned
 from momos.study.learner import Learner, Treated
+from momos.study.loggers import check_logger, logger_named
 from momos.study.networks import network as network_of
 from momos.study.optimization import Optimization
 from momos.study.store import (
@@ -51,12 +52,13 @@ def run(
     *,
     recipe: str = "",
     threads: int = 1,
+    logger: str = "csv",
     note: Note = lambda line: None,
 ) -> Finished:
     """Runs a cell in its folder under `root`, from its last checkpoint if there is one.
 
-    The cells that it needs must be finished. A finished one is read, not run again. `note` gets
-    every line of the history.
+    The cells that it needs must be finished. A finished one is read, not run again. `logger` is
+    one of `loggers.NEEDS`; `note` gets every line of the history.
 
     Raises:
         ValueError: if task, network, treatment or their settings are wrong.
@@ -67,10 +69,11 @@ def run(
         return read(folder)
     begun = time.perf_counter()
     task, treatment = prepared(cell)
+    check_logger(logger)
     begin(folder, cell, recipe=recipe, environment=environment(threads))
     try:
         with as_a_guest(threads):
-            network = _trained(cell, task, treatment, root, note)
+            network = _trained(cell, task, treatment, root, logger, note)
             with torch.random.fork_rng(devices=[]):
                 start = _started(cell, task, root)
                 result = _result(cell, task, treatment, network, start, folder)
@@ -134,7 +137,7 @@ def _load_(network: nn.Module, folder: Path) -> None:
 
 
 def _trained(
-    cell: Cell, task: Task, treatment: Treatment, root: Path, note: Note
+    cell: Cell, task: Task, treatment: Treatment, root: Path, logger: str, note: Note
 ) -> nn.Module:
     folder, epochs, steps = (
         root / cell.folder,
@@ -163,9 +166,14 @@ def _trained(
         gradient_clip_val=optimization.clip,
         reload_dataloaders_every_n_epochs=1,
         deterministic=True,
-        callbacks=[Treated(treatment, epochs=epochs), history, _checkpoints(folder, cell.record_every)],
+        callbacks=[
+            Treated(treatment, epochs=epochs),
+            history,
+            _checkpoints(folder, cell.record_every),
+        ],
         plugins=[_Whole()],
-        logger=False,
+        logger=logger_named(logger, folder, cell.folder),
+        log_every_n_steps=1,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,

@@ -46,6 +46,7 @@ class _Job:
     cell: Cell
     root: Path
     recipe: str
+    logger: str
 
 
 def run_all(
@@ -53,6 +54,7 @@ def run_all(
     root: Path,
     *,
     recipe: str = "",
+    logger: str = "csv",
     processes: int = 1,
     retry: bool = False,
     tell: Tell = lambda event: None,
@@ -67,7 +69,7 @@ def run_all(
     report = Report()
     for level in levels(ordered(cells)):
         left = [cell for cell in level if _left(cell, root, report, retry)]
-        jobs = [_Job(cell, root, recipe) for cell in left]
+        jobs = [_Job(cell, root, recipe, logger) for cell in left]
         deaths: Counter[str] = Counter()
         while jobs:
             jobs = _attempt(jobs, processes, report, deaths, tell)
@@ -153,6 +155,7 @@ def _work(job: _Job, note: Callable[[Any], None]) -> str:
             job.cell,
             job.root,
             recipe=job.recipe,
+            logger=job.logger,
             note=lambda line: note(Event(job.cell, line)),
         )
     except Exception as error:

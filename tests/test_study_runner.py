@@ -1,0 +1,125 @@
+"""Cells in processes: each once, what fails is told, what dies is tried again."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from momos.study import runner
+from momos.study.cells import Cell
+from momos.study.runner import ATTEMPTS, Event, run_all
+from momos.study.store import begin, finished, read, write_json, write_lines
+
+DENSE = Cell(task="digits", network="mlp:8", epochs=1)
+PRUNED = replace(DENSE, treatment="prune", start=DENSE, teacher=DENSE)
+OTHERS = [replace(DENSE, seed=seed) for seed in (1, 2, 3)]
+Run = Callable[..., None]
+
+
+def recorded(calls: list[str], failing: set[str] = frozenset()) -> Run:  # type: ignore[assignment]
+    """A run that only writes its folder, and what it was called with."""
+
+    def run(
+        cell: Cell, root: Path, *, recipe: str, logger: str, note: Callable[[Any], None]
+    ) -> None:
+        calls.append(cell.folder)
+        folder = root / cell.folder
+        assert all(finished(root / other.folder) for other in cell.needs)
+        begin(folder, cell, recipe=recipe, environment={})
+        note({"epoch": 1, "metric": 0.5})
+        if cell.folder in failing:
+            (folder / "failure.txt").write_text("ValueError: it must fail\n")
+            raise ValueError("it must fail")
+        write_lines(folder / "history.jsonl", [])
+        write_json(folder / "result.json", {})
+
+    return run
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    found: list[str] = []
+    monkeypatch.setattr(runner, "run", recorded(found))
+    return found
+
+
+def test_what_is_needed_is_run_first_and_everything_once(
+    calls: list[str], tmp_path: Path
+) -> None:
+    told: list[Event] = []
+    report = run_all([PRUNED, PRUNED, *OTHERS], tmp_path, recipe="mine", tell=told.append)
+    assert calls[-1] == PRUNED.folder
+    assert sorted(calls) == sorted(c.folder for c in (DENSE, PRUNED, *OTHERS))
+    assert len(report.ran) == 5
+    assert not report.failed
+    assert sum(event.line is None for event in told) == 5
+    again = run_all([PRUNED, *OTHERS], tmp_path)
+    assert len(calls) == 5
+    assert (len(again.ran), len(again.skipped)) == (0, 5)
+
+
+def test_a_failure_is_told_and_what_needs_it_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(runner, "run", recorded(calls, {DENSE.folder}))
+    report = run_all([PRUNED, OTHERS[0]], tmp_path)
+    assert report.failed == {
+        DENSE.folder: "ValueError: it must fail",
+        PRUNED.folder: f"it needs {DENSE.folder}, which failed",
+    }
+    assert [cell.seed for cell in report.ran] == [1]
+    monkeypatch.setattr(runner, "run", recorded(calls))
+    again = run_all([PRUNED], tmp_path)
+    assert "in an earlier run; --retry runs it again" in again.failed[DENSE.folder]
+    assert len(calls) == 2
+    assert len(run_all([PRUNED], tmp_path, retry=True).ran) == 2
+
+
+def test_cells_of_a_process_that_died_are_tried_again_and_then_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[list[str]] = []
+
+    def each(work: Any, jobs: Sequence[Any], **options: Any) -> Iterator[str]:
+        """The first job is done, the second kills its process."""
+        tried.append([job.cell.folder for job in jobs])
+        for job in jobs:
+            begin(tmp_path / job.cell.folder, job.cell, recipe="", environment={})
+            if job.cell == OTHERS[1]:
+                raise BrokenProcessPool
+            write_json(tmp_path / job.cell.folder / "result.json", {})
+            yield ""
+
+    monkeypatch.setattr(runner, "each", each)
+    report = run_all(OTHERS, tmp_path)
+    one, two, three = (cell.folder for cell in OTHERS)
+    assert tried == [[one, two, three], [two, three], [three]]
+    assert [cell.folder for cell in report.ran] == [one, three]
+    assert f"died {ATTEMPTS} times" in report.failed[two]
+
+
+def test_ctrl_c_ends_everything(calls: list[str], tmp_path: Path) -> None:
+    def tell(event: Event) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_all(OTHERS, tmp_path, tell=tell)
+    assert len(calls) == 1
+
+
+@pytest.mark.slow
+def test_results_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> None:
+    cells = [PRUNED, *OTHERS]
+    for processes in (1, 2):
+        report = run_all(cells, tmp_path / str(processes), processes=processes)
+        assert len(report.ran) == 5
+    for cell in report.ran:
+        one, two = (read(tmp_path / n / cell.folder) for n in ("1", "2"))
+        assert one.metric == two.metric
+        assert one.weights.read_bytes() == two.weights.read_bytes()
