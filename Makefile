@@ -9,7 +9,7 @@ demo: .venv/.study
 	$(BIN)/momos demo
 
 test: .venv/.test browser
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 slow: .venv/.test
 	$(BIN)/python -m pytest -m slow
