@@ -12,15 +12,18 @@ class Compressors(Recipe):
     """Do pruning, quantization, distillation and MoMos simplify? All from one dense start.
 
     Every treatment starts from the dense network of its seed and has it as a teacher, for
-    `tuning` epochs; so has the dense network that they are compared with. The student, of the
-    hidden widths `student`, starts afresh and is trained as long as dense and tuning together.
+    `tuning` epochs; so has the dense network that they are compared with. Pruning is gradual to
+    `sparsities` and at once to `one_shot`; `levels` are those of MoMos + QAT. The student, of the
+    hidden widths `student`, starts afresh.
     """
 
     name: ClassVar[str] = "compressors"
     tuning: float | None = None
     sparsities: tuple[float, ...] = (0.5, 0.9)
+    one_shot: tuple[float, ...] = (0.5,)
     bits: tuple[int, ...] = (2, 4, 8)
     capacities: tuple[float, ...] = (0.05,)
+    levels: tuple[int, ...] = (15,)
     rate_weights: tuple[float, ...] = (0.3, 1.2, 3.0)
     student: str = "mlp:64-64"
 
@@ -41,10 +44,19 @@ class Compressors(Recipe):
         learned = {"sensitive": True}
         return [
             *(("prune", {"sparsity": sparsity}) for sparsity in self.sparsities),
+            *(
+                ("prune", {"sparsity": sparsity, "schedule": "one-shot"})
+                for sparsity in self.one_shot
+            ),
             *(("quantize_aware", {"bits": bits}) for bits in self.bits),
             *(
                 ("sampled", {"block_size": 2, "capacity": capacity})
                 for capacity in self.capacities
+            ),
+            *(
+                ("sampled", {"block_size": 2, "capacity": capacity, "levels": levels})
+                for capacity in self.capacities
+                for levels in self.levels
             ),
             *(
                 ("learned", {"rate_weight": rate_weight} | learned)
