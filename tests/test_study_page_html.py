@@ -1,5 +1,6 @@
 import csv
 import re
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -90,7 +91,7 @@ def test_drawings_take_the_colours_of_the_page(page: Path) -> None:
     assert len(drawings) == 10
     for drawing in drawings:
         assert "currentColor" in drawing
-        assert "#1c2126" not in drawing
+        assert not re.findall(r"(?:#1c2126|#000000|black)\b", drawing)
         assert "<style" not in drawing
 
 
@@ -140,3 +141,15 @@ def test_a_run_that_diverged_and_an_unknown_metric_are_shown(tmp_path: Path) -> 
     assert "perplexity against file length: text".capitalize() in text
     assert text.count('data-value="1.5"') == 1
     assert 'data-value="nan"' not in text
+
+
+def test_settings_that_are_no_text_do_no_harm(tmp_path: Path) -> None:
+    for seed, value in enumerate(("\u202e\t", "\x00\n]]>--><b>", "$x_{$", "_hidden")):
+        cell = Cell(task=f"task {seed}", treatment="learned", settings={"a": value})
+        cell = replace(cell, measure_every=1)
+        write_run(tmp_path, cell, metric=0.9, bits=0, share=0.9, mosaic=True)
+    page = report([tmp_path], tmp_path / "report")
+    assert "4 finished runs" in opened(page)
+    assert "<b>" not in opened(page)
+    for svg in (tmp_path / "report" / "figures").glob("*.svg"):
+        ElementTree.parse(svg)

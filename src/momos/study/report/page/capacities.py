@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from math import ceil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 
@@ -76,7 +76,7 @@ def _places(subject: Subject) -> Iterator[Place]:
                 yield Place(size, float(capacity), group, group.score)
 
 
-def _draw(axes: Axes, places: list[Place], style: dict[str, str]) -> None:
+def _draw(axes: Axes, places: list[Place], style: dict[str, Any]) -> None:
     across = [100 * place.capacity for place in places]
     scores = [place.score for place in places]
     label = f"s = {places[0].block_size} ({seeds_of(place.group for place in places)})"
@@ -86,7 +86,10 @@ def _draw(axes: Axes, places: list[Place], style: dict[str, str]) -> None:
 
 
 def _rows(places: list[Place], dense: Group | None) -> list[tuple]:
-    found = [(p.block_size, p.capacity, len(p.group.runs), p.score) for p in places]
+    found: list[tuple[int | str, float | None, int, Estimate]] = [
+        (place.block_size, place.capacity, len(place.group.runs), place.score)
+        for place in places
+    ]
     if dense and dense.score:
         found.append(("dense", None, len(dense.runs), dense.score))
     return [(*row, score.mean, score.low, score.high) for *row, score in found]

@@ -5,6 +5,7 @@ from statistics import fmean
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from momos.study.report.page.estimate import Estimate
 from momos.study.report.page.groups import Group, Subject, seeds_of
@@ -55,6 +56,7 @@ def _picture(
         _draw(axes, group, course, look(number))
     in_sight(axes, list(_seen(courses)))
     axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel(f"{name}, {unit}")
     legend(figure, axes)
     kind = "a code, in bits per weight" if code else "a score, which is not in bits"
@@ -64,7 +66,7 @@ def _picture(
         title=f"{sentence(name)} through training: {subject.title}",
         caption=(
             f"{sentence(name)} ({kind}) over epochs; 0 is before training. Means over seeds, "
-            f"{seeds_of(shown)} a line; bands: bootstrap 95 % intervals of the mean; thin and "
+            f"{seeds_of(shown)} a line; bands: bootstrap 95 % intervals of the mean, cut off where wider than the picture; thin and "
             "dotted: the same weights shuffled, where order matters to the measure."
         ),
         alt=_alt(name, unit, courses),
@@ -102,7 +104,7 @@ def _pair(row: dict[str, Any], code: bool) -> tuple[float | None, float | None]:
     return own, control * own / row["value"]
 
 
-def _draw(axes: Axes, group: Group, course: Sequence[Point], style: dict[str, str]) -> None:
+def _draw(axes: Axes, group: Group, course: Sequence[Point], style: dict[str, Any]) -> None:
     epochs = [epoch for epoch, _, _ in course]
     label = f"{group.label} ({seeds_of([group])})"
     axes.plot(epochs, [v.mean for _, v, _ in course], label=label, ms=5, **style)

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from momos.study.report.page.estimate import Estimate
 from momos.study.report.page.files import Opened
 from momos.study.report.page.groups import Subject, seeds_of
-from momos.study.report.page.looks import SERIES, canvas, plain
+from momos.study.report.page.looks import INK, SERIES, canvas, plain
 from momos.study.report.page.picture import Picture, file_name
 
 BARS = 24  # at most; the shortest tensors are one bar
@@ -56,7 +56,14 @@ def _draw(axes: Axes, bars: Sequence[Bar]) -> None:
     rows = range(len(bars))
     values = [bar.length.mean for bar in bars]
     errors = [[bar.length.bars[side][0] for bar in bars] for side in (0, 1)]
-    axes.barh(rows, values, xerr=errors, color=SERIES[1], error_kw={"lw": 1}, height=0.7)
+    axes.barh(
+        rows,
+        values,
+        xerr=errors,
+        color=SERIES[1],
+        error_kw={"lw": 1, "ecolor": INK},
+        height=0.7,
+    )
     for row, bar in zip(rows, bars, strict=True):
         axes.annotate(
             _said(bar),

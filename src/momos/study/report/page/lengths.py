@@ -1,6 +1,7 @@
 """Accuracy against file length: a point for each group, and each treatment's best."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 
@@ -11,6 +12,7 @@ from momos.study.report.page.looks import (
     legend,
     logarithmic,
     look,
+    plain,
     sentence,
 )
 from momos.study.report.page.picture import Picture, file_name
@@ -70,7 +72,7 @@ def accuracy_against_length(subject: Subject) -> Picture | None:
 
 
 def _draw(
-    axes: Axes, groups: Sequence[Group], front: Sequence[Group], style: dict[str, str]
+    axes: Axes, groups: Sequence[Group], front: Sequence[Group], style: dict[str, Any]
 ) -> None:
     points = {"color": style["color"], "marker": style["marker"], "ms": 7}
     for group in groups:
@@ -83,7 +85,7 @@ def _draw(
             [group.bits_per_weight for group in front],
             [group.mean for group in front],
             ls=style["ls"],
-            label=f"{front[0].treatment} ({seeds_of(groups)})",
+            label=f"{plain(front[0].treatment)} ({seeds_of(groups)})",
             **points,
         )
 

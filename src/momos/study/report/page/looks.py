@@ -23,13 +23,13 @@ SERIES = (
     "#0f7f86",
     "#b04a92",
 )
-STEPS = ("#8bb4d9", "#5a95c8", "#3077b0", "#15568d", "#07345e")  # one after another
+STEPS = ("#6797c4", "#4a86bd", "#2f73ac", "#15568d", "#07345e")  # one after another
 MARKERS = ("*", "o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", ":", "-.")
 WIDTH, HEIGHT = 5.6, 4.0  # inches: so small that words can be read on a phone
 FEW = 300  # as many times its start an axis ends for 2 and 5 to be written beside 1
 SANS = "var(--sans)"
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "momos",
     "text.parse_math": False,  # words are those of users
@@ -95,7 +95,7 @@ def colour(number: int) -> str:
     return SERIES[number % len(SERIES)]
 
 
-def look(number: int) -> dict[str, str]:
+def look(number: int) -> dict[str, Any]:
     """Colour, marker and dashes of one of many lines: no two of the first 32 are the same."""
     return {
         "color": colour(number),

@@ -88,7 +88,7 @@ def _row(group: Group, name: str, found: list[dict[str, Any]]) -> tuple[Entry, .
         Entry(str(len(found)), len(found)),
         _mean(column("init_value")),
         _mean(now) if now else Entry(NONE, note=str(first.get("unavailable") or "")),
-        Entry(f"{_digits(now.low)} to {_digits(now.high)}" if now else NONE),
+        Entry(_ends(now) if now and now.n > 1 else NONE),
         *(amount(factor(key), 3) for key in ("ratio", "arrangement", "value_distribution")),
         _mean(column("shuffled_mean")),
         amount(z.mean if (z := column("shuffled_z", bits=False)) else None, 1),
@@ -112,6 +112,10 @@ def _mean(estimate: Estimate | None) -> Entry:
     return Entry(_digits(estimate.mean), estimate.mean) if estimate else Entry(NONE)
 
 
+def _ends(estimate: Estimate) -> str:
+    return f"{_digits(estimate.low)} to {_digits(estimate.high)}"
+
+
 def _digits(value: float) -> str:
     """Four digits, however large."""
-    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
+    return f"{value:#.4g}".rstrip(".") if abs(value) < 1e4 else f"{value:.0f}"

@@ -83,8 +83,8 @@ def loss_plane(plane: Plane) -> Picture:
         )
     axes.grid(visible=False)
     axes.margins(0.05)
-    axes.set_xlabel("along x (coordinates of the plane)")
-    axes.set_ylabel("along y (coordinates of the plane)")
+    axes.set_xlabel("x, in units of the weights")
+    axes.set_ylabel("y, in units of the weights")
     least = np.unravel_index(np.nanargmin(plane.loss), plane.loss.shape)
     return Picture(
         name=file_name("plane", plane.title),
@@ -125,5 +125,6 @@ def _contours(axes: Axes, plane: Plane) -> None:
     figure = axes.get_figure()
     assert figure is not None
     bar = figure.colorbar(filled, ax=axes, label=f"loss, {plain(plane.unit)}")
-    bar.set_ticks(levels[::2], labels=[f"{level:.3g}" for level in levels[::2]])
+    ticks = levels[::2].tolist()
+    bar.set_ticks(ticks, labels=[f"{level:.3g}" for level in ticks])
     bar.minorticks_off()
