@@ -8,6 +8,7 @@ from torch import nn
 
 import momos
 from momos.study.cells import Cell
+from momos.study.report.page.capacities import accuracy_against_capacity
 from momos.study.report.page.groups import subjects_of
 from momos.study.report.page.tables import table_of_runs
 from momos.study.report.page.tiles import colours_of, tiles_of
@@ -236,3 +237,23 @@ def test_epochs_are_chosen_from_first_to_last() -> None:
     assert chosen([0.0, 1.0, 2.0]) == [0.0, 1.0, 2.0]
     found = chosen([float(epoch) for epoch in range(101)])
     assert found == [0.0, 25.0, 50.0, 75.0, 100.0]
+
+
+def test_what_was_trained_for_longer_has_a_capacity_picture_of_its_own(
+    tmp_path: Path,
+) -> None:
+    for epochs in (3, 9):
+        write_run(tmp_path, Cell(task="digits", epochs=epochs), metric=0.9, bits=8, share=1)
+        for capacity in (0.01, 0.1):
+            settings = {"block_size": 2, "capacity": capacity}
+            cell = Cell(
+                task="digits", treatment="sampled", settings=settings, epochs=epochs
+            )
+            write_run(tmp_path, cell, metric=0.01 * epochs, bits=8, share=0.9)
+    (subject,) = subjects_of(read_all([tmp_path])[0])
+    pictures = accuracy_against_capacity(subject)
+    assert sorted(picture.rows[0][3] for picture in pictures) == pytest.approx([3, 9])
+    for picture in pictures:
+        *sampled, dense = picture.rows
+        assert [row[:3] for row in sampled] == [(2, 0.01, 1), (2, 0.1, 1)]
+        assert dense[:3] == ("dense", None, 1)

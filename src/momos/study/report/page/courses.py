@@ -52,7 +52,8 @@ def _picture(
         return None
     unit = "bits per weight" if code else "score"
     figure, axes = canvas(height=3.8 + 0.16 * len(courses))
-    for number, (group, course) in enumerate(courses):
+    first = 0 if groups[0].treatment == "dense" else 1  # grey is for dense
+    for number, (group, course) in enumerate(courses, start=first):
         _draw(axes, group, course, look(number))
     in_sight(axes, list(_seen(courses)))
     axes.set_xlabel("epoch")

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import inf
 from statistics import fmean
 from typing import Any
 
@@ -106,6 +107,11 @@ def metric_of(run: Finished) -> Metric:
         run.metric_name, "", 3, run.metric_name, higher_is_better=run.higher_is_better
     )
     return METRICS.get(run.metric_name, plainly)
+
+
+def most_of(metric: Metric) -> float:
+    """The best that can be: of shares, all."""
+    return 100.0 if metric.unit == " %" else inf
 
 
 def seeds_of(groups: Iterable[Group]) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from momos.study.report.page.groups import Group, Subject, seeds_of
+from momos.study.report.page.groups import Group, Subject, most_of, seeds_of
 from momos.study.report.page.looks import (
     canvas,
     in_sight,
@@ -48,7 +48,8 @@ def accuracy_against_length(subject: Subject) -> Picture | None:
     axes.set_xlabel("whole file, bits per weight (logarithmic)")
     axes.set_ylabel(label)
     axes.margins(x=0.12)
-    in_sight(axes, [group.score for group in groups if group.score])
+    scores = [group.score for group in groups if group.score]
+    in_sight(axes, scores, most=most_of(subject.metric))
     logarithmic(axes, "x", TICKS)
     above = axes.secondary_xaxis("top", functions=(_other, _other))
     above.set_xlabel("times smaller than 32 bits a weight")
@@ -61,7 +62,7 @@ def accuracy_against_length(subject: Subject) -> Picture | None:
         caption=(
             f"{sentence(label)}, of data never trained on, against bits per weight of the "
             f"whole file (all parameters at 32 bits are 32). Means over seeds, {seeds_of(groups)} "
-            "a point; bars: bootstrap 95 % intervals of the mean. Lines join the points of a "
+            "a point; bars: bootstrap 95 % intervals of the mean, cut off where wider than the picture. Lines join the points of a "
             "treatment that no other of it beats in both; those that are beaten are faint."
         ),
         alt=_alt(subject, groups),

@@ -4,6 +4,8 @@ Every colour here is a variable of the page's style sheet, by the same name: `th
 """
 
 from collections.abc import Sequence
+from math import inf
+from textwrap import wrap
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -28,6 +30,7 @@ MARKERS = ("*", "o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", ":", "-.")
 WIDTH, HEIGHT = 5.6, 4.0  # inches: so small that words can be read on a phone
 FEW = 300  # as many times its start an axis ends for 2 and 5 to be written beside 1
+LETTERS = 52  # of a line of a legend
 SANS = "var(--sans)"
 STYLE: Any = {
     "svg.fonttype": "none",
@@ -66,6 +69,7 @@ def legend(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         columns = 2 if max(map(len, labels)) < 32 else 1
+        labels = ["\n".join(wrap(label, LETTERS)) for label in labels]
         figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
@@ -82,12 +86,16 @@ def logarithmic(axes: Axes, direction: str, ticks: Sequence[float] = ()) -> None
     axis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
 
 
-def in_sight(axes: Axes, estimates: Sequence[Estimate]) -> None:
-    """Bounds the upright axis: wide intervals of few seeds may leave it, means do not."""
+def in_sight(axes: Axes, estimates: Sequence[Estimate], *, most: float = inf) -> None:
+    """Bounds the upright axis: wide intervals of few seeds may leave it, means do not.
+
+    It ends a little above `most`, which no value exceeds.
+    """
     means = [estimate.mean for estimate in estimates]
     span = max(means) - min(means) or 0.1 * abs(means[0]) or 1.0
     low = max(min(estimate.low for estimate in estimates), min(means) - 0.6 * span)
-    high = min(max(estimate.high for estimate in estimates), max(means) + 0.6 * span)
+    high = max(estimate.high for estimate in estimates)
+    high = min(high, max(means) + 0.6 * span, most)
     axes.set_ylim(low - 0.06 * span, high + 0.06 * span)
 
 

@@ -50,7 +50,7 @@ def sections_of(
     sections = [
         Section("claims", "The claims", tables=tables_of_claims(runs)),
         Section("length", "Length", _there(map(accuracy_against_length, subjects))),
-        Section("capacity", "Capacity", _there(map(accuracy_against_capacity, subjects))),
+        Section("capacity", "Capacity", _all(accuracy_against_capacity, subjects)),
         Section("measures", "Initialization, trained, compressed", tables=_there(measures)),
         Section(
             "training", "Through training", _all(complexity_through_training, subjects)

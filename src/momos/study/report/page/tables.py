@@ -119,7 +119,8 @@ def _run(run: Finished, folder: Path) -> tuple[Entry, ...]:
     cell, metric = run.cell, metric_of(run)
     size = run.lengths["file"] / 8
     return (
-        *words(run.recipe, cell.task, cell.network, cell.treatment, settings_of(run)),
+        Entry(run.recipe.split("(")[0], run.recipe, note=run.recipe),
+        *words(cell.task, cell.network, cell.treatment, settings_of(run)),
         Entry(str(cell.seed), cell.seed),
         amount(metric.scale * run.metric, metric.decimals),
         Entry(metric.label),
