@@ -14,19 +14,15 @@ from measure import table
 from torch import nn
 
 import momos
-from momos.study.data import digits
-from momos.study.models import mlp, resnet20, resnet56
-from momos.study.recipes.demo import DEMO, Recipe
-from momos.study.train import train
-from networks import resnets
+from momos.study.models import resnet20, resnet56
+from momos.study.tasks import TASKS
+from networks import resnets, trained_demo
 
 
 def networks() -> Iterator[tuple[str, nn.Module, nn.Module]]:
     """Name, trained network, start."""
-    for treatment in DEMO:
-        run = train(Recipe(), treatment, seed=0, data=digits())
-        torch.manual_seed(0)
-        yield f"demo, {treatment.name}", run.network, mlp(Recipe().widths)
+    for name, network in trained_demo():
+        yield f"demo, {name}", network, TASKS["digits"]().network(0)
     for (name, model), make in zip(resnets(), (resnet20, resnet56), strict=True):
         torch.manual_seed(0)
         yield name, model, make()

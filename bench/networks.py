@@ -7,16 +7,18 @@ they do not, seeded initializations take their place and are named so.
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
 import momos
-from momos.study.data import digits
 from momos.study.models import resnet20, resnet56, vit_tiny
-from momos.study.recipes.demo import DEMO, Recipe
-from momos.study.train import train
+from momos.study.recipes.demo import Demo
+from momos.study.report.names import titled
+from momos.study.run import run
+from momos.study.tasks import TASKS
 
 SETTINGS = (
     momos.MosaicConfig(block_size=2, capacity=0.05),
@@ -27,10 +29,20 @@ SETTINGS = (
 
 def demo_networks() -> Iterator[tuple[str, nn.Module]]:
     """The mosaics that `momos demo` trains, from its first seed."""
-    for treatment in DEMO:
-        if treatment.mosaic is not None:
-            run = train(Recipe(), treatment, seed=0, data=digits())
-            yield f"demo, {treatment.name}", run.network
+    yield from ((f"demo, {name}", net) for name, net in trained_demo() if name != "dense")
+
+
+def trained_demo() -> Iterator[tuple[str, nn.Module]]:
+    """All networks of the demo, from its first seed."""
+    with TemporaryDirectory() as folder:
+        for cell in Demo(seeds=1).cells():
+            found = run(cell, Path(folder))
+            network = TASKS[cell.task]().network(cell.seed)
+            if found.file.endswith(".momos"):
+                momos.load_(network, found.folder / found.file)
+            else:
+                network.load_state_dict(load_file(found.weights))
+            yield titled(cell), network
 
 
 def resnets() -> Iterator[tuple[str, nn.Module]]:

@@ -10,8 +10,8 @@ from typer.testing import CliRunner, Result
 import momos
 import momos.study.demo as study
 from momos.cli import app
-from momos.study.recipes.demo import Recipe
-from momos.study.results import read
+from momos.study.recipes.demo import Demo
+from momos.study.store import RESULT
 
 START = "from momos.cli import main; main()"
 
@@ -73,30 +73,34 @@ def test_a_missing_extra_is_named(missing: str) -> None:
 def test_options_reach_the_demo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     calls = []
     monkeypatch.setattr(
-        study, "demo", lambda folder, **options: calls.append((folder, options))
+        study, "demo", lambda folder, recipe, **options: calls.append((folder, recipe))
     )
     assert invoke("demo").exit_code == 0
     assert (
         invoke("demo", "--output", str(tmp_path), "--seeds", "2", "--epochs", "5").exit_code
         == 0
     )
-    (folder, options), (other, more) = calls
-    assert (folder, options["seeds"], options["recipe"]) == (Path("runs/demo"), 3, Recipe())
-    assert (other, more["seeds"], more["recipe"]) == (tmp_path, 2, Recipe(epochs=5))
+    assert calls == [
+        (Path("runs/demo"), Demo()),
+        (tmp_path, Demo(seeds=2, epochs=5)),
+    ]
 
 
 def test_ctrl_c_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(folder: Path, **options: object) -> None:
+    def interrupted(folder: Path, recipe: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(study, "demo", interrupted)
     assert invoke("demo").exit_code == 130
 
 
+def finished(folder: Path) -> list[Path]:
+    return list(folder.glob(f"*/{RESULT}"))
+
+
 def test_an_interrupted_demo_leaves_finished_runs(tmp_path: Path) -> None:
     """A real signal, while Lightning trains; a shell's background job would ignore SIGINT."""
     script = f"import signal; signal.signal(2, signal.default_int_handler); {START}"
-    results = tmp_path / "results.jsonl"
     command = [
         sys.executable,
         "-c",
@@ -105,14 +109,14 @@ def test_an_interrupted_demo_leaves_finished_runs(tmp_path: Path) -> None:
         "--output",
         str(tmp_path),
         "--epochs",
-        "20",
+        "2",
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        while process.poll() is None and not results.exists():
+        while process.poll() is None and not finished(tmp_path):
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         printed, _ = process.communicate()
     assert process.returncode == 130
-    finished = read(results)
-    assert 1 <= len(finished) < 12
-    assert f"Stopped. {len(finished)} of 12 runs had finished" in printed
+    count = len(finished(tmp_path))
+    assert 1 <= count < 12
+    assert f"Stopped. {count} of 12 runs had finished" in printed

@@ -1,24 +1,25 @@
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from matplotlib.image import imread
 from rich.console import Console
 
-import momos.study.demo
-from momos.study.demo import FILES, NETWORK, demo
-from momos.study.recipes.demo import DEMO, Recipe
-from momos.study.results import read
-from momos.study.runs import Run
+from momos.study import runner
+from momos.study.demo import PICTURES, demo
+from momos.study.recipes.demo import Demo
+from momos.study.report.names import titled
+from momos.study.store import read_all
 
-RECIPE = Recipe(epochs=1)
-NAMES = [treatment.name for treatment in DEMO]
+NAMES = ["dense", "MoMos s=2, c=5 %", "MoMos s=4, k=256", "learned s=2, k=64"]
 
 
 def run(folder: Path, *, seeds: int = 1, processes: int = 1) -> str:
     console = Console(file=StringIO(), width=80)
     try:
-        demo(folder, seeds=seeds, recipe=RECIPE, console=console, processes=processes)
+        recipe = Demo(seeds=seeds, epochs=1)
+        demo(folder, recipe, console=console, processes=processes)
     finally:
         assert isinstance(console.file, StringIO)
         printed = console.file.getvalue()
@@ -26,96 +27,90 @@ def run(folder: Path, *, seeds: int = 1, processes: int = 1) -> str:
     return printed
 
 
-def test_the_demo_leaves_numbers_and_pictures_and_names_them(tmp_path: Path) -> None:
+def test_the_demo_leaves_runs_and_pictures_and_names_them(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "demo"
     printed = run(folder, seeds=2)
-    results = read(folder / "results.jsonl")
-    assert [(r["treatment"], r["seed"]) for r in results] == [
-        (name, seed) for seed in (0, 1) for name in NAMES
-    ]
-    assert len(read(folder / "history.jsonl")) == 8
-    dense, pairs, fours, learned = results[:4]
-    assert (dense["num_weights"], dense["factor"]) == (216_586, 1)
-    assert pairs["factor"] == pytest.approx(3.9507, abs=1e-4)
-    assert fours["factor"] == pytest.approx(14.8746, abs=1e-4)
-    assert pairs["entropy"] < pairs["bound"]
-    assert learned["num_weights"] == 216_586
-    assert learned["learning"] == {"every": 2, "dense": 0.5}
-    assert all(result["accuracy"] > 0.5 for result in results)
-    saved = {path.name for path in folder.glob("*.momos")}
-    assert len(saved) == 6
-    assert {path.name for path in folder.iterdir()} == {*FILES, *saved} - {
-        NETWORK.format("*", "*")
-    }
-    for name in FILES:
+    runs, broken = read_all([folder])
+    assert not broken
+    found = {(titled(run.cell), run.cell.seed): run for run in runs}
+    assert found.keys() == {(name, seed) for name in NAMES for seed in (0, 1)}
+    dense, pairs, fours, learned = (found[name, 0] for name in NAMES)
+    assert dense.num_weights == learned.num_weights == 216_586
+    bounds = [run.lengths["dense"] / run.lengths["bound"] for run in (pairs, fours)]
+    assert bounds == pytest.approx([3.9507, 14.8746], abs=1e-4)
+    assert learned.cell.settings == {"rate_weight": 0.8, "every": 2, "dense": 0.5}
+    assert all(run.metric > 0.5 for run in runs)
+    for made in (pairs, fours, learned):
+        size = (made.folder / made.file).stat().st_size
+        assert made.factor == 4 * 216_586 / size
+        assert size < made.lengths["entropy"] / 8 * 1.01 + 4096
+        assert made.motifs_used
+    for name in PICTURES:
         assert str(folder / name) in printed
-    assert dense["file_bytes"] is dense["file_factor"] is None
-    for result in (pairs, fours, learned):
-        assert result["file_factor"] == 4 * 216_586 / result["file_bytes"]
-        assert result["file_bytes"] < result["entropy"] / 8 * 1.01 + 4096
-        assert result["file_bytes"] in {
-            path.stat().st_size for path in folder.glob("*.momos")
-        }
-    for name in ("accuracy_against_length.png", "mosaic.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
         assert min(imread(folder / name).shape[:2]) > 700
     assert all(name in printed for name in NAMES)
 
 
 def test_results_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> None:
-    def kept(folder: Path) -> list[dict]:
-        return [{**line, "seconds": 0} for line in read(folder / "results.jsonl")]
-
     for processes in (1, 2):
         run(tmp_path / str(processes), processes=processes)
-    one, two = tmp_path / "1", tmp_path / "2"
-    assert kept(one) == kept(two)
-    files = sorted(path.name for path in one.glob("*.momos"))
-    assert [(one / f).read_bytes() for f in files] == [
-        (two / f).read_bytes() for f in files
-    ]
+    (ones, _), (twos, _) = (read_all([tmp_path / name]) for name in ("1", "2"))
+    assert len(ones) == len(twos) == 4
+    for one, two in zip(ones, twos, strict=True):
+        assert (one.metric, one.lengths, one.history) == (
+            two.metric,
+            two.lengths,
+            two.history,
+        )
+        assert one.weights.read_bytes() == two.weights.read_bytes()
 
 
 def test_ctrl_c_leaves_finished_runs_readable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train = momos.study.demo.train
+    whole = runner.run
 
-    def interrupted(recipe: Recipe, treatment, *, seed: int, data, on_epoch) -> Run:
-        def ctrl_c(epoch) -> None:
+    def interrupted(cell: Any, *arguments: Any, **options: Any) -> Any:
+        if titled(cell) == NAMES[2]:
             raise KeyboardInterrupt
+        return whole(cell, *arguments, **options)
 
-        last = treatment.name == NAMES[2]
-        return train(
-            recipe, treatment, seed=seed, data=data, on_epoch=ctrl_c if last else on_epoch
-        )
-
-    monkeypatch.setattr(momos.study.demo, "train", interrupted)
+    monkeypatch.setattr(runner, "run", interrupted)
     folder = tmp_path / "demo"
     with pytest.raises(KeyboardInterrupt):
         run(folder)
-    assert [r["treatment"] for r in read(folder / "results.jsonl")] == NAMES[:2]
-    assert [r["treatment"] for r in read(folder / "history.jsonl")] == NAMES[:2]
+    assert sorted(titled(run.cell) for run in read_all([folder])[0]) == sorted(NAMES[:2])
     printed = (tmp_path / "printed").read_text()
     assert "Stopped. 2 of 4 runs had finished" in printed
-    assert str(folder / "results.jsonl") in printed
+    assert str(folder) in printed
 
 
 def test_results_of_an_earlier_demo_are_replaced_and_other_files_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def nothing(*arguments, **options) -> Run:
+    def nothing(*arguments: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(momos.study.demo, "train", nothing)
+    monkeypatch.setattr(runner, "run", nothing)
     folder = tmp_path / "demo"
-    folder.mkdir()
-    (folder / "results.jsonl").write_text("old")
+    (folder / "old").mkdir(parents=True)
+    (folder / "old" / "cell.json").write_text("old")
+    (folder / "mine").mkdir()
     (folder / "mosaic.png").write_text("old")
     (folder / "notes.txt").write_text("mine")
     with pytest.raises(KeyboardInterrupt):
         run(folder)
-    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+    assert sorted(path.name for path in folder.iterdir()) == ["mine", "notes.txt"]
     printed = (tmp_path / "printed").read_text()
     assert "Replacing the results of an earlier demo" in printed
-    assert "Stopped. 0 of 4 runs had finished; nothing was written" in printed
+    assert "Stopped. 0 of 4 runs had finished; nothing was finished" in printed
+
+
+def test_a_run_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(runner, "run", fail)
+    with pytest.raises(ValueError, match=r"every run must finish, but .* no space left"):
+        run(tmp_path / "demo")

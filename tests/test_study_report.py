@@ -6,31 +6,61 @@ import pytest
 import torch
 from matplotlib.image import imread
 from rich.console import Console
+from safetensors.torch import save_file
 
-from momos.study.models import mlp
-from momos.study.recipes.demo import DEMO, Recipe
+from momos.study.cells import Cell
+from momos.study.recipes.demo import Demo
 from momos.study.report.accuracy import accuracy_against_length
 from momos.study.report.mosaic import layer_by_motif, paint, place
-from momos.study.report.table import grouped, mean_and_deviation, table
-from momos.study.runs import Epoch, Lengths, Run
+from momos.study.report.names import by_treatment, grouped, mean_and_deviation, titled
+from momos.study.report.table import table
+from momos.study.store import WEIGHTS, Finished
+
+CELLS = Demo(seeds=1).cells()
 
 
-def run(number: int, seed: int, accuracy: float) -> Run:
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Finished]:
+    """Three seeds of the demo, made up."""
+    folder = tmp_path_factory.mktemp("runs")
+    return [
+        run(folder, number, seed, 0.98 - 0.01 * seed)
+        for seed in range(3)
+        for number in range(len(CELLS))
+    ]
+
+
+def run(root: Path, number: int, seed: int, accuracy: float) -> Finished:
+    cell = replace(CELLS[number], seed=seed)
+    folder = root / cell.folder
+    folder.mkdir()
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.randn(256, 64, generator=generator)
+    save_file({"1.weight": weights, "1.bias": torch.zeros(256)}, folder / WEIGHTS)
     dense = 32 * 16640
-    lengths = Lengths(16640, dense, dense // 4**number, dense / 4.5**number)
+    lengths = {"dense": dense, "file": dense if not number else 8 * 13_520}
     if number:
-        lengths = replace(lengths, num_motifs=2000, motifs_used=1500 + seed)
-    torch.manual_seed(seed)
-    epochs = (Epoch(1, 1.0, accuracy / 2, lengths), Epoch(2, 0.5, accuracy, lengths))
-    network = mlp((64, 256, 10))
-    size = 13_520 if number else None  # bytes: 6.50 bits a weight
-    return Run(Recipe(), DEMO[number], "digits", seed, 1.0, epochs, network, size)
+        lengths |= {"bound": dense // 4**number, "entropy": dense / 4.5**number}
+    history = [{"epoch": n, "metric": n * accuracy / 2} for n in range(3)]
+    return Finished(
+        folder=folder,
+        cell=cell,
+        recipe="demo()",
+        metric_name="accuracy",
+        metric=accuracy,
+        higher_is_better=True,
+        num_weights=16640,
+        file="x.momos",
+        lengths=lengths,
+        measures=(),
+        history=tuple(history),
+        seconds=1.0,
+        environment={},
+        motifs_used=1500 + seed if number else None,
+    )
 
 
-RUNS = [run(n, seed, 0.98 - 0.01 * seed) for seed in range(3) for n in range(len(DEMO))]
-
-
-def printed(runs: list[Run]) -> list[list[str]]:
+def printed(runs: list[Finished]) -> list[list[str]]:
     """The cells of the table as an 80-column terminal shows them."""
     console = Console(width=80)
     with console.capture() as capture:
@@ -39,8 +69,8 @@ def printed(runs: list[Run]) -> list[list[str]]:
     return [line.split("  ") for line in lines]
 
 
-def test_the_table_fits_80_columns_and_says_it_all() -> None:
-    rows = [[cell.strip() for cell in row if cell.strip()] for row in printed(RUNS)]
+def test_the_table_fits_80_columns_and_says_it_all(runs: list[Finished]) -> None:
+    rows = [[cell.strip() for cell in row if cell.strip()] for row in printed(runs)]
     assert rows[0] == ["network of", "test", "bits/", "weight:", "factor:", "motifs"]
     assert rows[1] == [
         "16 640 weights",
@@ -52,7 +82,16 @@ def test_the_table_fits_80_columns_and_says_it_all() -> None:
         "file",
         "used",
     ]
-    assert rows[2] == ["dense", "97.0 ± 1.0", "32.00", "32.00", "–", "1.00", "–", "–"]
+    assert rows[2] == [
+        "dense",
+        "97.0 ± 1.0",
+        "32.00",
+        "32.00",
+        "32.00",
+        "1.00",
+        "1.00",
+        "–",
+    ]
     assert rows[3] == [
         "MoMos s=2, c=5 %",
         "97.0 ± 1.0",
@@ -63,30 +102,36 @@ def test_the_table_fits_80_columns_and_says_it_all() -> None:
         "4.92",
         "1 501",
     ]
-    assert len(rows) == 2 + len(DEMO)
+    assert len(rows) == 2 + len(CELLS)
 
 
-def test_one_seed_has_no_deviation() -> None:
+def test_one_seed_has_no_deviation(runs: list[Finished]) -> None:
     assert mean_and_deviation([3.0]) == (3.0, None)
     assert mean_and_deviation([1.0, 3.0]) == (2.0, pytest.approx(sqrt(2)))
-    assert "±" not in str(printed(RUNS[: len(DEMO)]))
+    assert "±" not in str(printed(runs[: len(CELLS)]))
 
 
 def test_thousands_are_set_apart() -> None:
     assert [grouped(n) for n in (7, 1234.4, 5526346)] == ["7", "1 234", "5 526 346"]
 
 
-@pytest.mark.parametrize(
-    "runs", [RUNS, RUNS[: len(DEMO)], RUNS[:1]], ids=["all", "one seed", "one run"]
-)
-def test_pictures_are_drawn(runs: list[Run], tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [12, 4, 1], ids=["all", "one seed", "one run"])
+def test_pictures_are_drawn(count: int, runs: list[Finished], tmp_path: Path) -> None:
+    runs = runs[:count]
     accuracy_against_length(runs, title="a title").savefig(tmp_path / "accuracy.png")
     layer_by_motif(runs).savefig(tmp_path / "mosaic.png")
     assert imread(tmp_path / "accuracy.png").shape[:2] == (726, 1408)
-    columns = len({r.treatment.name for r in runs})
+    columns = len(by_treatment(runs))
     mosaic = imread(tmp_path / "mosaic.png")
     assert mosaic.shape[1] == 30 + columns * (80 + 432)
     assert mosaic[..., :3].std() > 0.05
+
+
+def test_treatments_have_names_that_tell_them_apart() -> None:
+    names = [titled(cell) for cell in CELLS]
+    assert names == ["dense", "MoMos s=2, c=5 %", "MoMos s=4, k=256", "learned s=2, k=64"]
+    pruned = Cell(task="digits", treatment="prune", settings={"sparsity": 0.5})
+    assert titled(pruned) == "prune sparsity=0.5"
 
 
 def test_zero_is_white_and_equal_blocks_have_equal_colours() -> None:

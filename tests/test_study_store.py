@@ -24,6 +24,7 @@ RESULT: dict[str, Any] = {
     "num_weights": 10,
     "file": "pruned.bin",
     "lengths": {"dense": 320, "file": 80},
+    "motifs_used": None,
     "measures": [{"name": "signs", "tensor": "", "value": 5.0}],
     "seconds": 1.5,
 }

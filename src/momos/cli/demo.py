@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-STUDY = ("lightning", "matplotlib", "sklearn")  # what the extra "study" brings
+from momos.cli.outcome import told
+from momos.cli.study_imports import imported
 
 
 def demo(
@@ -14,12 +15,12 @@ def demo(
         Path,
         typer.Option(
             file_okay=False,
-            help="Folder for results and pictures; those of an earlier demo are replaced.",
+            help="Folder for runs and pictures; those of an earlier demo are replaced.",
         ),
     ] = Path("runs/demo"),
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each network.")] = 3,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Epochs of each run, if not the recipe's.")
+        int | None, typer.Option(min=1, help="Epochs of each run, if not the task's own.")
     ] = None,
     processes: Annotated[
         int | None, typer.Option(min=1, help="Runs at a time, if not one for each core.")
@@ -27,22 +28,11 @@ def demo(
 ) -> None:
     """Train one MLP on handwritten digits: dense, as two mosaics, with learned motifs."""
     console = Console()
-    try:
+    with told(), imported("demo"):
         with console.status("Loading Lightning"):
             from momos.study.demo import demo as run
             from momos.study.processes import cores
-            from momos.study.recipes.demo import Recipe
+            from momos.study.recipes.demo import Demo
 
-        recipe = Recipe() if epochs is None else Recipe(epochs=epochs)
-        processes = processes or cores()
-        run(output, seeds=seeds, recipe=recipe, console=console, processes=processes)
-    except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing not in STUDY:
-            raise
-        typer.echo(
-            f'momos demo needs {missing}: pip install "mosaic-of-motifs[study]"', err=True
-        )
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+        recipe = Demo(seeds=seeds, epochs=epochs)
+        run(output, recipe, console=console, processes=processes or cores())

@@ -19,7 +19,7 @@ STUDY = (
 
 
 @contextmanager
-def imported() -> Iterator[None]:
+def imported(command: str = "study") -> Iterator[None]:
     """Names the extra where a package of the study is not installed."""
     try:
         yield
@@ -28,6 +28,7 @@ def imported() -> Iterator[None]:
         if missing not in STUDY:
             raise
         typer.echo(
-            f'momos study needs {missing}: pip install "mosaic-of-motifs[study]"', err=True
+            f'momos {command} needs {missing}: pip install "mosaic-of-motifs[study]"',
+            err=True,
         )
         raise typer.Exit(WRONG) from None

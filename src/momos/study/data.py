@@ -1,6 +1,5 @@
 """scikit-learn's handwritten digits in one fixed split, and batches taken from memory."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -53,26 +52,3 @@ def digits() -> Split:
     return Split(
         "scikit-learn's digits", samples(train, train_labels), samples(test, test_labels)
     )
-
-
-class Batches:
-    """Samples in batches; with a generator, in a new order at each pass."""
-
-    def __init__(
-        self, samples: Samples, batch_size: int, *, generator: torch.Generator | None = None
-    ) -> None:
-        self.samples = samples
-        self.batch_size = batch_size
-        self.generator = generator
-
-    def __len__(self) -> int:
-        return -(-len(self.samples) // self.batch_size)
-
-    def __iter__(self) -> Iterator[tuple[Float[Tensor, "b pixels"], Int[Tensor, " b"]]]:
-        total = len(self.samples)
-        if self.generator is None:
-            order = torch.arange(total)
-        else:
-            order = torch.randperm(total, generator=self.generator)
-        for rows in order.split(self.batch_size):
-            yield self.samples.images[rows], self.samples.labels[rows]

@@ -216,6 +216,7 @@ def _result(
     before = {path.name for path in folder.iterdir()}
     num_bytes = treatment.file_bytes(network, folder)
     (file,) = {path.name for path in folder.iterdir()} - before or {""}
+    mosaic = _mosaic(network)
     measured = momos.measure(network, init=start, controls=CONTROLS)
     return {
         "metric_name": task.metric,
@@ -223,15 +224,26 @@ def _result(
         "higher_is_better": task.higher_is_better,
         "num_weights": num_weights,
         "file": file,
-        "lengths": {"dense": 32 * num_weights, "file": 8 * num_bytes} | _lengths(network),
+        "lengths": {"dense": 32 * num_weights, "file": 8 * num_bytes}
+        | _lengths(mosaic, num_weights),
+        "motifs_used": None if mosaic is None else int((mosaic.usage() > 0).sum()),
         "measures": measured.to_dict()["rows"],
     }
 
 
-def _lengths(network: nn.Module) -> dict[str, float]:
-    """Those of a mosaic, without what stays dense."""
-    try:
-        length = momos.description_length(momos.Mosaic.of(network))
-    except ValueError:
+def _lengths(mosaic: momos.Mosaic | None, num_weights: int) -> dict[str, float]:
+    """Those of a mosaic, and with them the parameters that are no blocks, as they are stored."""
+    if mosaic is None:
         return {}
-    return {"bound": length.bound, "entropy": length.entropy}
+    length = momos.description_length(mosaic)
+    dtype = mosaic.config.dense_dtype if mosaic.config else "float32"
+    others = torch.finfo(getattr(torch, dtype)).bits * (num_weights - length.num_weights)
+    return {"bound": length.bound + others, "entropy": length.entropy + others}
+
+
+def _mosaic(network: nn.Module) -> momos.Mosaic | None:
+    """What the network is, if it is a mosaic."""
+    try:
+        return momos.Mosaic.of(network)
+    except ValueError:
+        return None

@@ -26,7 +26,7 @@ FORMAT = 1  # of the files; others are refused
 class Finished:
     """One finished cell.
 
-    `lengths` are in bits: dense, file, and for a mosaic bound and entropy. `measures` are rows
+    `lengths` are in bits: dense, file, and for a mosaic bound and entropy, with what stays dense. `measures` are rows
     of `momos.measure` on the trained network, against its own initialization; `history` has a
     line for every epoch (0 is before training): epoch, train_loss, metric, and where they were
     asked for `measures` (by name: value, bits_per_weight, shuffled_mean, shuffled_deviation) and
@@ -47,6 +47,7 @@ class Finished:
     history: tuple[dict[str, Any], ...]
     seconds: float
     environment: dict[str, Any]
+    motifs_used: int | None = None  # of a mosaic
 
     @property
     def factor(self) -> float:

@@ -4,6 +4,7 @@ from difflib import get_close_matches
 
 from momos.study.recipes.capacity import Capacity
 from momos.study.recipes.compressors import Compressors
+from momos.study.recipes.demo import Demo
 from momos.study.recipes.grokking import Grokking
 from momos.study.recipes.plane import Plane
 from momos.study.recipes.recipe import Recipe as Recipe
@@ -12,7 +13,7 @@ from momos.study.recipes.usage import Usage
 
 RECIPES: dict[str, type[Recipe]] = {
     recipe.name: recipe
-    for recipe in (Simplify, Compressors, Capacity, Usage, Plane, Grokking)
+    for recipe in (Demo, Simplify, Compressors, Capacity, Usage, Plane, Grokking)
 }
 
 

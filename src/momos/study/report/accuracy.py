@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from momos.study.report.table import by_treatment, mean_and_deviation
-from momos.study.runs import Run
+from momos.study.report.names import by_treatment, mean_and_deviation
+from momos.study.store import Finished
 
 COLOURS = ("#4d4d4d", "#0b6fb8", "#d1495b", "#3a8f5c", "#8a5fb0", "#b7791f")
 BOUND = {"marker": "o", "ms": 10}
@@ -16,7 +16,7 @@ ENTROPY = {"marker": "o", "ms": 10, "mfc": "white", "mew": 2}
 FILE = {"marker": "s", "ms": 5, "zorder": 3}
 
 
-def accuracy_against_length(runs: Sequence[Run], *, title: str) -> Figure:
+def accuracy_against_length(runs: Sequence[Finished], *, title: str) -> Figure:
     """Test accuracy of every run over its bits per weight, and over its epochs."""
     figure = Figure(figsize=(12.8, 6.6), dpi=110, layout="constrained")
     lengths, epochs = figure.subplots(1, 2, width_ratios=(3, 2))
@@ -25,7 +25,7 @@ def accuracy_against_length(runs: Sequence[Run], *, title: str) -> Figure:
         _draw_lengths(lengths, name, group, colour)
         _draw_epochs(epochs, name, group, colour)
     _finish_lengths(lengths)
-    worst = min(mean(100 * run.accuracy for run in group) for _, (_, group) in groups)
+    worst = min(mean(100 * run.metric for run in group) for _, (_, group) in groups)
     epochs.set_ylim(100 - 3 * (100 - worst) - 1, 100)  # the first epochs may lie below
     epochs.set_title("the way there: mean and range over seeds")
     epochs.set_xlabel("epoch")
@@ -37,24 +37,20 @@ def accuracy_against_length(runs: Sequence[Run], *, title: str) -> Figure:
     return figure
 
 
-def _draw_lengths(axes: Axes, name: str, group: Sequence[Run], colour: str) -> None:
-    accuracies = [100 * run.accuracy for run in group]
+def _draw_lengths(axes: Axes, name: str, group: Sequence[Finished], colour: str) -> None:
+    accuracies = [100 * run.metric for run in group]
     middle, deviation = mean_and_deviation(accuracies)
-    weights = group[0].lengths.num_weights
-    bound = mean(run.lengths.bound for run in group) / weights
-    entropy = mean(run.lengths.entropy for run in group) / weights
-    factors = [run.file_factor for run in group if run.file_factor is not None]
-    shortest, said = entropy, ""
-    if factors:
-        shortest = mean(32 / factor for factor in factors)
-        said = f", file {mean(factors):.1f} × smaller"
-        axes.plot(shortest, middle, color=colour, **FILE)
-    axes.plot([shortest, entropy, bound], [middle] * 3, color=colour)
+    bound, entropy, file = (
+        mean(run.lengths.get(name, run.lengths["dense"]) / run.num_weights for run in group)
+        for name in ("bound", "entropy", "file")
+    )
+    axes.plot(file, middle, color=colour, **FILE)
+    axes.plot([file, entropy, bound], [middle] * 3, color=colour)
     axes.plot(entropy, middle, color=colour, **ENTROPY)
     axes.errorbar(bound, middle, deviation, color=colour, capsize=6, **BOUND)
     axes.plot([1.13 * bound] * len(group), accuracies, ".", color=colour, ms=9, alpha=0.6)
     axes.annotate(
-        f"{name}\n{middle:.1f} %{said}",
+        f"{name}\n{middle:.1f} %, file {32 / file:.1f} × smaller",
         (bound, max(*accuracies, middle + (deviation or 0))),
         xytext=(0, 10),
         textcoords="offset points",
@@ -86,8 +82,8 @@ def _finish_lengths(axes: Axes) -> None:
     )
 
 
-def _draw_epochs(axes: Axes, name: str, group: Sequence[Run], colour: str) -> None:
-    curves = [[100 * epoch.accuracy for epoch in run.epochs] for run in group]
+def _draw_epochs(axes: Axes, name: str, group: Sequence[Finished], colour: str) -> None:
+    curves = [[100 * line["metric"] for line in run.history[1:]] for run in group]
     seeds = list(zip(*curves, strict=True))
     numbers = range(1, len(seeds) + 1)
     low, high = list(map(min, seeds)), list(map(max, seeds))

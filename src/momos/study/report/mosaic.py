@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from safetensors.torch import load_file
 from torch import Tensor
 
-from momos.study.report.table import by_treatment, grouped
-from momos.study.runs import Run
+from momos.study.report.names import by_treatment, grouped, titled
+from momos.study.store import Finished
 
 DPI = 100
 UNITS = 5  # units painted in each direction
@@ -42,7 +43,7 @@ def paint(blocks: Float[Tensor, "m s"], *, reach: float) -> Float[Tensor, "m 3"]
     return _rgb(1 - 0.4 * strength, chroma * angle.cos(), chroma * angle.sin())
 
 
-def layer_by_motif(runs: Sequence[Run]) -> Figure:
+def layer_by_motif(runs: Sequence[Finished]) -> Figure:
     """The first run of each treatment: some units of its first layer, and all its blocks."""
     firsts = [group[0] for group in by_treatment(runs).values()]
     layers = [_first_layer(run) for run in firsts]
@@ -57,8 +58,10 @@ def layer_by_motif(runs: Sequence[Run]) -> Figure:
         x = (LEFT + number * (PANEL + GAP)) / width
         size = (PANEL / width, PANEL / height)
         upper = figure.add_axes((x, (BOTTOM + PANEL + BETWEEN) / height, *size))
-        seen = f", seen in blocks of {DENSE_BLOCK}" if run.treatment.mosaic is None else ""
-        upper.set_title(run.treatment.name + seen)
+        mosaic = "block_size" in run.cell.settings or run.cell.treatment == "learned"
+        upper.set_title(
+            titled(run.cell) + ("" if mosaic else f", seen in blocks of {DENSE_BLOCK}")
+        )
         upper.imshow(_tiles(_blocks(run, layers[number][units]), reach).numpy())
         upper.set_axis_off()
         lower = figure.add_axes((x, BOTTOM / height, *size))
@@ -67,12 +70,12 @@ def layer_by_motif(runs: Sequence[Run]) -> Figure:
     return figure
 
 
-def _write_title(figure: Figure, run: Run, layer: Tensor, height: int) -> None:
+def _write_title(figure: Figure, run: Finished, layer: Tensor, height: int) -> None:
     title = f"The first layer ({layer.shape[1]} to {layer.shape[0]}), painted by motif"
     figure.text(0.5, 1 - 40 / height, title, ha="center", fontsize=16)
     note = (
         f"above: {UNITS * UNITS} units, the smoothest of the dense network, each {SIDE} × {SIDE} "
-        f"weights; below: every block of the layer, as large as it is frequent; seed {run.seed}"
+        f"weights; below: every block of the layer, as large as it is frequent; seed {run.cell.seed}"
     )
     figure.text(0.5, 1 - 68 / height, note, ha="center", fontsize=11, color="#444")
 
@@ -110,14 +113,13 @@ def _tiles(blocks: Float[Tensor, "m s"], reach: float) -> Float[Tensor, "h w 3"]
     return picture.view(UNITS * step, UNITS * step, 3)[:PANEL, :PANEL]
 
 
-def _first_layer(run: Run) -> Float[Tensor, "units p"]:
-    weights = [w.detach() for w in run.network.parameters() if w.ndim == 2]
-    return weights[0]
+def _first_layer(run: Finished) -> Float[Tensor, "units p"]:
+    tensors = load_file(run.weights)
+    return next(tensors[name] for name in sorted(tensors) if tensors[name].ndim == 2)
 
 
-def _blocks(run: Run, layer: Float[Tensor, "u p"]) -> Float[Tensor, "m s"]:
-    mosaic = run.treatment.mosaic
-    return layer.reshape(-1, DENSE_BLOCK if mosaic is None else mosaic.block_size)
+def _blocks(run: Finished, layer: Float[Tensor, "u p"]) -> Float[Tensor, "m s"]:
+    return layer.reshape(-1, run.cell.settings.get("block_size", DENSE_BLOCK))
 
 
 def _size(blocks: Float[Tensor, "m s"]) -> Float[Tensor, " m"]:

@@ -1,11 +1,12 @@
 """The table of a comparison: one row per treatment, means over its seeds."""
 
 from collections.abc import Sequence
-from statistics import mean, stdev
+from statistics import mean
 
 from rich.table import Table
 
-from momos.study.runs import Run
+from momos.study.report.names import by_treatment, grouped, mean_and_deviation
+from momos.study.store import Finished
 
 COLUMNS = (
     "test\naccuracy, %",
@@ -18,18 +19,10 @@ COLUMNS = (
 )
 
 
-def by_treatment(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs grouped by the name of their treatment, in the order in which they came."""
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(run.treatment.name, []).append(run)
-    return groups
-
-
-def table(runs: Sequence[Run]) -> Table:
+def table(runs: Sequence[Finished]) -> Table:
     """Accuracy ± its deviation over seeds (with two or more), lengths, factors, motifs used."""
     result = Table(header_style="bold", pad_edge=False, box=None, padding=(0, 2, 0, 0))
-    weights = grouped(runs[0].lengths.num_weights)
+    weights = grouped(runs[0].num_weights)
     result.add_column(f"network of\n{weights} weights", no_wrap=True)
     for name in COLUMNS:
         result.add_column(name, justify="right", no_wrap=True)
@@ -38,29 +31,17 @@ def table(runs: Sequence[Run]) -> Table:
     return result
 
 
-def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and sample standard deviation, which one value alone does not have."""
-    return mean(values), stdev(values) if len(values) > 1 else None
-
-
-def grouped(count: int | float) -> str:
-    """A whole number, its thousands set apart."""
-    return f"{count:,.0f}".replace(",", " ")
-
-
-def _cells(group: Sequence[Run]) -> list[str]:
-    accuracy, deviation = mean_and_deviation([100 * run.accuracy for run in group])
-    lengths = [run.lengths for run in group]
-    weights = lengths[0].num_weights
-    files = [run.file_bytes for run in group if run.file_bytes is not None]
-    factors = [run.file_factor for run in group if run.file_factor is not None]
-    used = [length.motifs_used for length in lengths if length.motifs_used is not None]
+def _cells(group: Sequence[Finished]) -> list[str]:
+    accuracy, deviation = mean_and_deviation([100 * run.metric for run in group])
+    used = [run.motifs_used for run in group if run.motifs_used is not None]
+    bound, entropy, file = (
+        mean(run.lengths.get(name, run.lengths["dense"]) for run in group)
+        for name in ("bound", "entropy", "file")
+    )
+    weights, dense = group[0].num_weights, group[0].lengths["dense"]
     return [
         f"{accuracy:.1f}" + (f" ± {deviation:.1f}" if deviation is not None else ""),
-        f"{mean(length.bound for length in lengths) / weights:.2f}",
-        f"{mean(length.entropy for length in lengths) / weights:.2f}",
-        f"{8 * mean(files) / weights:.2f}" if files else "–",
-        f"{mean(length.factor for length in lengths):.2f}",
-        f"{mean(factors):.2f}" if factors else "–",
+        *(f"{length / weights:.2f}" for length in (bound, entropy, file)),
+        *(f"{dense / length:.2f}" for length in (bound, file)),
         grouped(mean(used)) if used else "–",
     ]

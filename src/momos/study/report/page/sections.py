@@ -49,8 +49,7 @@ def sections_of(
     measures = map(table_of_measures, subjects)
     sections = [
         Section("claims", "The claims", tables=tables_of_claims(runs)),
-        Section("length", "Length", _there(map(accuracy_against_length, subjects))),
-        Section("capacity", "Capacity", _all(accuracy_against_capacity, subjects)),
+        Section("accuracy", "Length and capacity", _all(_accuracy, subjects)),
         Section("measures", "Initialization, trained, compressed", tables=_there(measures)),
         Section(
             "training", "Through training", _all(complexity_through_training, subjects)
@@ -66,6 +65,11 @@ def sections_of(
         Section("runs", "Runs", tables=[table_of_runs(runs, folder)] if runs else ()),
     ]
     return _named([s for s in sections if s.pictures or s.tables]), broken
+
+
+def _accuracy(subject: Subject) -> list[Picture]:
+    length = accuracy_against_length(subject)
+    return _there([length]) + accuracy_against_capacity(subject)
 
 
 def _there(found: Iterable[T | None]) -> list[T]:

@@ -1,0 +1,50 @@
+"""Lightning leaves the process as it was, and a Ctrl-C what it is."""
+
+import signal
+import warnings
+
+import pytest
+import torch
+
+from momos.study.guest import as_a_guest
+
+
+def interrupted() -> None:
+    """As Lightning ends a fit that a Ctrl-C interrupted."""
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        exit(1)
+
+
+def test_the_process_is_left_as_it_was() -> None:
+    def state() -> tuple[object, ...]:
+        return (
+            torch.get_num_threads(),
+            torch.get_deterministic_debug_mode(),
+            signal.getsignal(signal.SIGINT),
+        )
+
+    before = state()
+    with as_a_guest(3):
+        assert torch.get_num_threads() == 3
+        torch.use_deterministic_algorithms(True)
+    assert state() == before
+
+
+def test_ctrl_c_stays_a_keyboard_interrupt() -> None:
+    with pytest.raises(KeyboardInterrupt), as_a_guest(1):
+        interrupted()
+
+
+def test_another_exit_stays_an_exit() -> None:
+    with pytest.raises(SystemExit, match="3"), as_a_guest(1):
+        raise SystemExit(3)
+
+
+def test_only_what_lightning_says_of_the_machine_is_left_out() -> None:
+    with warnings.catch_warnings(record=True) as found, as_a_guest(1):
+        warnings.simplefilter("always", append=True)
+        warnings.warn("GPU available but not used", stacklevel=1)
+        warnings.warn("something", stacklevel=1)
+    assert [str(warning.message) for warning in found] == ["something"]
