@@ -56,11 +56,11 @@ class Cell:
             TypeError: if a field is unknown or missing.
             ValueError: if a value is out of range.
         """
-        others = {
-            name: None if values.get(name) is None else cls.of(values[name])
-            for name in ("start", "teacher")
-        }
-        return cls(**(values | others))
+        found = dict(values)
+        for name in ("start", "teacher"):
+            if found.get(name) is not None:
+                found[name] = cls.of(found[name])
+        return cls(**found)
 
     @property
     def key(self) -> str:

@@ -159,11 +159,11 @@ def _metric(
         found = metric_difference(first, second)
     except ValueError as error:
         return Compared(task, name, metric.difference_unit, None, None, None, str(error))
-    means = (
+    ours, theirs = (
         metric.scale * fmean(run.metric for run in runs.values())
         for runs in (first, second)
     )
-    return Compared(task, name, metric.difference_unit, *means, found)
+    return Compared(task, name, metric.difference_unit, ours, theirs, found)
 
 
 def _quantity(

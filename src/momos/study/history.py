@@ -34,11 +34,11 @@ class History(L.Callback):
         self.note = note
         self.lines: list[dict[str, Any]] = []
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: Learner) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not self.lines:
             self._add(0, pl_module, None)
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Learner) -> None:
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         epoch = trainer.current_epoch + 1
         if epoch % self.record_every == 0 or epoch == self.epochs:
             loss = float(trainer.callback_metrics["train_loss"])
@@ -51,7 +51,10 @@ class History(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.lines = state_dict["lines"]
 
-    def _add(self, epoch: int, module: Learner, loss: float | None) -> dict[str, Any]:
+    def _add(
+        self, epoch: int, module: L.LightningModule, loss: float | None
+    ) -> dict[str, Any]:
+        assert isinstance(module, Learner)
         line: dict[str, Any] = {"epoch": epoch, "train_loss": loss}
         line["metric"] = module.task.evaluate(module.network)
         if self.measure_every and (epoch % self.measure_every == 0 or epoch == self.epochs):

@@ -2,9 +2,14 @@
 
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.types import (
+    LRSchedulerConfigType,
+    OptimizerLRSchedulerConfig,
+)
 from torch import Tensor, nn
 
 from momos.study.baselines import Treatment
@@ -72,12 +77,13 @@ class Learner(L.LightningModule):
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(inputs))
         return loss
 
-    def configure_optimizers(self):
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = self.optimization.optimizer_of(self.network)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: self.optimization.rate_at(step, self.total_steps)
         )
-        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+        config: LRSchedulerConfigType = {"scheduler": schedule, "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": config}
 
 
 class Treated(L.Callback):
@@ -93,7 +99,8 @@ class Treated(L.Callback):
         self._step = 0
         self._state: dict | None = None
 
-    def setup(self, trainer: L.Trainer, pl_module: Learner, stage: str) -> None:
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        assert isinstance(pl_module, Learner)
         self.treatment.start(
             pl_module.network,
             pl_module.total_steps,
@@ -106,7 +113,14 @@ class Treated(L.Callback):
             self.treatment.load_state_dict(self._state)
         self._step = trainer.global_step
 
-    def on_train_batch_end(self, trainer: L.Trainer, *arguments: object) -> None:
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
         if trainer.global_step > self._step:
             self._step = trainer.global_step
             self.treatment.after_step()

@@ -99,13 +99,16 @@ def read(folder: Path) -> Finished:
         if described["format"] != FORMAT:
             raise ValueError(f"its format must be {FORMAT}, got {described['format']!r}")
         cell = Cell.of(described["cell"])
+        result["measures"] = tuple(result["measures"])
+        if not {"dense", "file"} <= result["lengths"].keys():
+            raise ValueError("lengths must have dense and file")
         return Finished(
             folder=folder,
             cell=cell,
             recipe=described["recipe"],
             environment=described["environment"],
             history=history,
-            **(result | {"measures": tuple(result["measures"])}),
+            **result,
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"run folder {folder} is damaged: {_told(error)}") from error
