@@ -77,14 +77,23 @@ def test_a_missing_file_says_where_it_belongs(folder: Path) -> None:
     [
         (idx(np.zeros((2, 3), np.uint8))[:-9], "must be a whole gzip file, got"),
         (b"no gzip", "must be a whole gzip file, got"),
-        (gzip.compress(b"\0\0\x08\x01\0\0\0\x05abcd"), "must hold 5 values, got 4"),
-        (gzip.compress(b"\0\0\x08\x01\0\0\0\x05abcdef"), "must hold 5 values, got 6"),
         (
-            gzip.compress(b"\0\0\x0d\x01\0\0\0\0"),
+            gzip.compress(b"\0\0\x08\x01\0\0\0\x05abcd", mtime=0),
+            "must hold 5 values, got 4",
+        ),
+        (
+            gzip.compress(b"\0\0\x08\x01\0\0\0\x05abcdef", mtime=0),
+            "must hold 5 values, got 6",
+        ),
+        (
+            gzip.compress(b"\0\0\x0d\x01\0\0\0\0", mtime=0),
             "must be an IDX file of bytes, got 00000d01",
         ),
-        (gzip.compress(b"\0\0\x08\x03\0\0"), "must be an IDX file of bytes, got 00000803"),
-        (gzip.compress(b""), "must be an IDX file of bytes, got"),
+        (
+            gzip.compress(b"\0\0\x08\x03\0\0", mtime=0),
+            "must be an IDX file of bytes, got 00000803",
+        ),
+        (gzip.compress(b"", mtime=0), "must be an IDX file of bytes, got"),
     ],
 )
 def test_what_is_no_idx_file_is_refused(content: bytes, message: str, path: Path) -> None:

@@ -53,8 +53,9 @@ def accuracy_against_length(subject: Subject) -> Picture | None:
     logarithmic(axes, "x", TICKS)
     above = axes.secondary_xaxis("top", functions=(_other, _other))
     above.set_xlabel("times smaller than 32 bits a weight")
-    ticks = [tick for tick in TICKS if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]]
+    ticks = axes.get_xticks()
     above.set_ticks([32 / tick for tick in ticks], labels=[f"{32 / t:.3g}×" for t in ticks])
+    above.minorticks_off()
     legend(figure, axes)
     return Picture(
         name=file_name("length", subject.task, subject.network, label),

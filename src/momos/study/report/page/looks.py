@@ -80,7 +80,9 @@ def logarithmic(axes: Axes, direction: str, ticks: Sequence[float] = ()) -> None
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     low, high = axes.get_xlim() if direction == "x" else axes.get_ylim()
     if ticks:
-        axis.set_ticks([tick for tick in ticks if low <= tick <= high])
+        found = [tick for tick in ticks if low <= tick <= high]
+        within = [float(f"{low + part * (high - low):.2g}") for part in (0.1, 0.9)]
+        axis.set_ticks(found if len(found) > 1 else sorted({*found, *within}))
     elif high / low < FEW:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
