@@ -41,11 +41,12 @@ shakespeare)
         "${curves[@]}" --epochs 1.25 --treatment dense --seeds $seeds --keep "$dense"
         learned 0.75 rate_weight=0.06 every=4 power=0.5 --learning-rate 0.0015
     done
-    seeds=0 # the same further training without motifs; both for longer; and a smaller file
+    seeds=0 # the same further training without motifs, and both for longer
     cells 0.75 --seeds $seeds --treatment dense
-    learned 2 rate_weight=0.06 power=0.5 --learning-rate 0.0025
     cells 2 --seeds $seeds --treatment dense --learning-rate 0.0025
-    learned 2 rate_weight=0.2 power=0.5 --learning-rate 0.0025
+    for learning_rate in 0.0025 0.005; do
+        learned 2 rate_weight=0.06 power=0.5 --learning-rate $learning_rate
+    done
     ;;
 resnet20)
     seeds=0

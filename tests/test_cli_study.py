@@ -33,7 +33,7 @@ def test_recipes_are_listed_and_shown() -> None:
         (["run", "simplify", "--set", "seed=3"], "near it: seeds"),
         (["run", "simplify", "--set", "seeds"], "--set must be KEY=VALUE, got 'seeds'"),
         (["run", "simplify", "--task", "digit"], "task must be among digits"),
-        (["list", "nothing"], "a recipe must be among simplify"),
+        (["list", "nothing"], "a recipe must be among demo, simplify, "),
     ],
 )
 def test_what_there_is_not_is_refused_in_one_line(

@@ -429,7 +429,7 @@ def test_an_interrupted_step_leaves_a_mosaic(number, after, monkeypatch) -> None
     tile = type(bank.tiles[0])
     with monkeypatch.context() as patch:
         interruption = Interruption(tile.update_, number, after)
-        patch.setattr(tile, "update_", lambda self: interruption(self))
+        patch.setattr(tile, "update_", lambda *arguments: interruption(*arguments))
         with pytest.raises(KeyboardInterrupt):
             schedule.step()
     assert schedule.steps == 0

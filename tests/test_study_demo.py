@@ -52,6 +52,7 @@ def test_the_demo_leaves_runs_and_pictures_and_names_them(tmp_path: Path) -> Non
     assert all(name in printed for name in NAMES)
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> None:
     for processes in (1, 2):
         run(tmp_path / str(processes), processes=processes)

@@ -43,8 +43,9 @@ def test_another_exit_stays_an_exit() -> None:
 
 
 def test_only_what_lightning_says_of_the_machine_is_left_out() -> None:
-    with warnings.catch_warnings(record=True) as found, as_a_guest(1):
-        warnings.simplefilter("always", append=True)
-        warnings.warn("GPU available but not used", stacklevel=1)
-        warnings.warn("something", stacklevel=1)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        with as_a_guest(1):
+            warnings.warn("GPU available but not used", stacklevel=1)
+            warnings.warn("something", stacklevel=1)
     assert [str(warning.message) for warning in found] == ["something"]

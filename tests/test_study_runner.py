@@ -104,6 +104,15 @@ def test_cells_of_a_process_that_died_are_tried_again_and_then_given_up(
     assert f"died {ATTEMPTS} times" in report.failed[two]
 
 
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """A Ctrl-C is one, also where tests are run by processes that do not hear it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_ctrl_c_ends_everything(calls: list[str], tmp_path: Path) -> None:
     def tell(event: Event) -> None:
         os.kill(os.getpid(), signal.SIGINT)
