@@ -111,6 +111,23 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(
     assert ["measures" in line for line in whole.history] == [True, *[False] * 3, True]
 
 
+@pytest.mark.parametrize(("treatment", "settings"), TREATMENTS, ids=IDS)
+def test_a_run_that_was_killed_after_its_last_step_ends_with_the_same_bits(
+    treatment: str, settings: dict[str, Any], tmp_path: Path, monkeypatch
+) -> None:
+    cell = Cell(task="blobs", treatment=treatment, settings=settings, epochs=2)
+    run(cell, tmp_path / "one")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(
+            running, "_result", lambda *arguments: interrupted_at(0)({"epoch": 0})
+        )
+        run(cell, tmp_path / "two")
+    told: list[Any] = []
+    run(cell, tmp_path / "two", note=told.append)
+    assert not told
+    assert kept(tmp_path / "one", cell) == kept(tmp_path / "two", cell)
+
+
 def test_a_finished_cell_is_read_and_not_run_again(tmp_path: Path) -> None:
     cell = Cell(task="blobs", epochs=1)
     first = run(cell, tmp_path)

@@ -38,7 +38,6 @@ def run_cells(
 ) -> None:
     """Runs what is not finished; exits with 1 if a run failed."""
     from momos.study.cells import ordered
-    from momos.study.estimate import estimate
     from momos.study.loggers import check_logger
     from momos.study.processes import cores
     from momos.study.runner import run_all
@@ -50,15 +49,7 @@ def run_cells(
     left = [cell for cell in everything if not finished(options.runs / cell.folder)]
     console.print(f"{len(everything)} runs, {len(everything) - len(left)} finished before")
     if left:
-        with console.status("Trying a few steps"):
-            expected = estimate(left, processes=processes)
-        console.print(
-            f"about {duration(expected.seconds)} in {processes} processes, "
-            f"{expected.memory / 2**30:.1f} GiB of memory, {expected.disk / 2**20:.0f} MiB of disk",
-            highlight=False,
-        )
-        for warning in expected.warnings(options.runs):
-            console.print(f"Warning: {warning}", style="yellow")
+        _tell_estimate(console, left, processes, options.runs)
     try:
         with _shown(console, len(left)) as tell:
             done = run_all(
@@ -75,7 +66,7 @@ def run_cells(
             f"Stopped. Finished runs are whole in {options.runs}; the same command goes on."
         )
         raise
-    for written in finish(options.runs):
+    for written in [] if done.failed else finish(options.runs):
         console.print(str(written), soft_wrap=True)
     for folder, reason in done.failed.items():
         typer.echo(f"momos: {folder} failed: {reason}", err=True)
@@ -84,6 +75,23 @@ def run_cells(
     )
     if done.failed:
         raise typer.Exit(WRONG)
+
+
+def _tell_estimate(
+    console: Console, cells: Sequence["Cell"], processes: int, root: Path
+) -> None:
+    """What the cells will take, and what this machine seems too small for."""
+    from momos.study.estimate import estimate
+
+    with console.status("Trying a few steps"):
+        expected = estimate(cells, processes=processes)
+    console.print(
+        f"about {duration(expected.seconds)} in {processes} processes, "
+        f"{expected.memory / 2**30:.1f} GiB of memory, {expected.disk / 2**20:.0f} MiB of disk",
+        highlight=False,
+    )
+    for warning in expected.warnings(root):
+        console.print(f"Warning: {warning}", style="yellow")
 
 
 def duration(seconds: float) -> str:

@@ -8,7 +8,7 @@ import json
 import os
 import platform
 from argparse import ArgumentParser, ArgumentTypeError
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,12 @@ import torch
 from torch import nn
 
 import momos
-from momos.study.baselines import Dense, Prune, QuantizeAware, Sampled, Treatment
+from momos.study.baselines import Treatment
 from momos.study.learned import Learned
 from momos.study.tasks import TASKS, Task
 from momos.study.training import Outcome, train
+from momos.study.treatments import TREATMENTS
 
-TREATMENTS: dict[str, Callable[..., Treatment]] = {
-    "dense": Dense,
-    "quantize_aware": QuantizeAware,
-    "prune": Prune,
-    "sampled": Sampled,
-    "learned": Learned,
-}
 KEY = (
     "task",
     "treatment",

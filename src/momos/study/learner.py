@@ -97,7 +97,6 @@ class Treated(L.Callback):
         self.treatment = treatment
         self.epochs = epochs
         self._step = 0
-        self._state: dict | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         assert isinstance(pl_module, Learner)
@@ -109,8 +108,6 @@ class Treated(L.Callback):
         )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self._state is not None:
-            self.treatment.load_state_dict(self._state)
         self._step = trainer.global_step
 
     def on_train_batch_end(
@@ -129,4 +126,4 @@ class Treated(L.Callback):
         return self.treatment.state_dict()
 
     def load_state_dict(self, state_dict: dict) -> None:
-        self._state = state_dict
+        self.treatment.load_state_dict(state_dict)  # the network's is loaded before

@@ -14,6 +14,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -139,11 +140,7 @@ def _load_(network: nn.Module, folder: Path) -> None:
 def _trained(
     cell: Cell, task: Task, treatment: Treatment, root: Path, logger: str, note: Note
 ) -> nn.Module:
-    folder, epochs, steps = (
-        root / cell.folder,
-        epochs_of(cell, task),
-        steps_of(cell, task),
-    )
+    folder, steps = root / cell.folder, steps_of(cell, task)
     network, teacher = _started(cell, task, root), None
     if cell.teacher is not None:
         teacher = network_of(cell.teacher.network, task, cell.teacher.seed)
@@ -158,29 +155,40 @@ def _trained(
         measure_every=cell.measure_every,
         note=note,
     )
-    checkpoint = folder / CHECKPOINT
-    trainer = L.Trainer(
-        accelerator="cpu",
-        devices=1,
-        max_epochs=passes,
-        gradient_clip_val=optimization.clip,
-        reload_dataloaders_every_n_epochs=1,
-        deterministic=True,
-        callbacks=[
-            Treated(treatment, epochs=epochs),
+    trainer = _trainer(
+        passes,
+        optimization.clip,
+        [
+            Treated(treatment, epochs=epochs_of(cell, task)),
             history,
             _checkpoints(folder, cell.record_every),
         ],
+        logger_named(logger, folder, cell.folder),
+    )
+    checkpoint = folder / CHECKPOINT
+    trainer.fit(learner, ckpt_path=checkpoint if checkpoint.exists() else None)
+    treatment.finish()
+    return network
+
+
+def _trainer(
+    epochs: int, clip: float | None, callbacks: list[L.Callback], logger: Logger
+) -> L.Trainer:
+    return L.Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_epochs=epochs,
+        gradient_clip_val=clip,
+        reload_dataloaders_every_n_epochs=1,
+        deterministic=True,
+        callbacks=callbacks,
         plugins=[_Whole()],
-        logger=logger_named(logger, folder, cell.folder),
+        logger=logger,
         log_every_n_steps=1,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
-    trainer.fit(learner, ckpt_path=checkpoint if checkpoint.exists() else None)
-    treatment.finish()
-    return network
 
 
 def _checkpoints(folder: Path, every: int) -> ModelCheckpoint:
