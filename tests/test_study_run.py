@@ -74,6 +74,10 @@ def interrupted_at(epoch: int):
     return note
 
 
+def interrupt(*arguments: Any) -> None:
+    raise KeyboardInterrupt
+
+
 def kept(root: Path, cell: Cell) -> dict[str, Any]:
     """All that a run leaves, but for time and place."""
     folder = root / cell.folder
@@ -117,11 +121,10 @@ def test_a_run_that_was_killed_after_its_last_step_ends_with_the_same_bits(
 ) -> None:
     cell = Cell(task="blobs", treatment=treatment, settings=settings, epochs=2)
     run(cell, tmp_path / "one")
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(
-            running, "_result", lambda *arguments: interrupted_at(0)({"epoch": 0})
-        )
-        run(cell, tmp_path / "two")
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "_result", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(cell, tmp_path / "two")
     told: list[Any] = []
     run(cell, tmp_path / "two", note=told.append)
     assert not told
