@@ -41,9 +41,10 @@ class History(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         epoch = trainer.current_epoch + 1
         if epoch % self.record_every == 0 or epoch == self.epochs:
-            loss = float(trainer.callback_metrics["train_loss"])
-            line = self._add(epoch, pl_module, loss)
-            pl_module.log("metric", line["metric"], batch_size=1)
+            assert isinstance(pl_module, Learner)
+            line = self._add(epoch, pl_module, pl_module.train_loss())
+            values = {"train_loss": line["train_loss"], "metric": line["metric"]}
+            pl_module.log_dict(values, batch_size=1)
 
     def state_dict(self) -> dict[str, Any]:
         return {"lines": self.lines}

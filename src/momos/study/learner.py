@@ -57,10 +57,13 @@ class Learner(L.LightningModule):
         super().__init__()
         self.network, self.task, self.optimization = network, task, optimization
         self.total_steps, self.seed = total_steps, seed
+        self._losses: list[Tensor] = []  # of the epoch, times the samples of their batch
+        self._samples = 0
         # Not a child: its weights belong into no optimizer and no checkpoint.
         self.__dict__["teacher"] = None if teacher is None else teacher.eval()
 
     def on_train_epoch_start(self) -> None:
+        self._losses, self._samples = [], 0
         torch.manual_seed(
             drawn_seed(self.seed, self.current_epoch)
         )  # dropout, if there is any
@@ -74,8 +77,14 @@ class Learner(L.LightningModule):
     def training_step(self, batch: Batch) -> Tensor:
         inputs, targets = batch
         loss = loss_of(self.network, inputs, targets, self.__dict__["teacher"])
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(inputs))
+        # Not self.log, which takes a fifth of the time of a small network's step.
+        self._losses.append(loss.detach() * len(inputs))
+        self._samples += len(inputs)
         return loss
+
+    def train_loss(self) -> float:
+        """Mean over the samples of the epoch so far."""
+        return float(torch.stack(self._losses).sum()) / self._samples
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         optimizer = self.optimization.optimizer_of(self.network)
