@@ -64,6 +64,7 @@ def test_what_a_cell_needs_comes_before_it_and_once() -> None:
         ({"epochs": float("nan")}, "epochs must be above 0, got nan"),
         ({"learning_rate": -1}, "learning_rate must be above 0"),
         ({"record_every": 0}, "record_every must be at least 1, got 0"),
+        ({"controls": 1}, "controls must be 0, or at least 2, got 1"),
         ({"measure_every": -1}, "measure_every must be at least 0, got -1"),
     ],
 )

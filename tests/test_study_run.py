@@ -63,7 +63,6 @@ def blobs() -> Task:
 @pytest.fixture(autouse=True)
 def _blobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TASKS, "blobs", blobs)
-    monkeypatch.setattr(running, "CONTROLS", 2)
 
 
 def interrupted_at(epoch: int):
@@ -91,7 +90,7 @@ def kept(root: Path, cell: Cell) -> dict[str, Any]:
 def test_a_run_that_was_killed_ends_with_the_same_bits(
     treatment: str, settings: dict[str, Any], tmp_path: Path
 ) -> None:
-    start = Cell(task="blobs", epochs=2)
+    start = Cell(task="blobs", epochs=2, controls=2)
     cell = replace(
         start,
         treatment=treatment,

@@ -19,7 +19,7 @@ def demo(
         ),
     ] = Path("runs/demo"),
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each network.")] = 3,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs of each run.")] = 30,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of each run.")] = 25,
     processes: Annotated[
         int | None, typer.Option(min=1, help="Runs at a time, if not one for each core.")
     ] = None,

@@ -19,7 +19,7 @@ class Cell:
     of the treatment. `epochs`, `learning_rate` and `weight_decay` are the task's own where None.
     Every `record_every` epochs the history gets a line and the run a checkpoint.
     With `measure_every`, complexity is measured at every so many epochs, and usage of motifs
-    kept. `start` and `teacher` are the cells whose trained networks those are.
+    kept; `controls` are the shuffles that the finished network is compared with (0, or 2 and more). `start` and `teacher` are the cells whose trained networks those are.
     """
 
     task: str
@@ -32,6 +32,7 @@ class Cell:
     weight_decay: float | None = None
     record_every: int = 1
     measure_every: int = 0
+    controls: int = 10
     start: "Cell | None" = None
     teacher: "Cell | None" = None
 
@@ -43,6 +44,8 @@ class Cell:
             value = getattr(self, name)
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
+        if self.controls < 0 or self.controls == 1:
+            raise ValueError(f"controls must be 0, or at least 2, got {self.controls}")
         for name in ("epochs", "learning_rate"):
             value = getattr(self, name)
             if value is not None and not value > 0:

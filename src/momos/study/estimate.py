@@ -18,7 +18,7 @@ from momos.study.baselines import Treatment
 from momos.study.cells import Cell
 from momos.study.guest import as_a_guest
 from momos.study.networks import network as network_of
-from momos.study.run import CONTROLS, epochs_of, optimization_of, prepared, steps_of
+from momos.study.run import epochs_of, optimization_of, prepared, steps_of
 from momos.study.tasks import Task
 from momos.study.training import loss_of
 
@@ -83,7 +83,7 @@ def estimate(cells: Sequence[Cell], *, processes: int, threads: int = 1) -> Esti
         lines = epochs / cell.record_every + 1
         measured = epochs / cell.measure_every + 1 if cell.measure_every else 0
         seconds += steps_of(cell, task) * own.step + lines * own.evaluation
-        seconds += own.measuring * (CONTROLS + 2 + 3 * measured)
+        seconds += own.measuring * (cell.controls + 2 + 3 * measured)
         disk += COPIES * own.weights
     team = max(1, min(processes, len(cells)))
     memory = team * _peak_memory()

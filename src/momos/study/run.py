@@ -43,7 +43,6 @@ from momos.study.tasks import TASKS, Task
 from momos.study.treatments import TREATMENTS
 
 CHECKPOINT = "last.ckpt"
-CONTROLS = 10  # shuffles that a finished network is compared with
 Note = Callable[[dict[str, Any]], None]
 
 
@@ -225,7 +224,7 @@ def _result(
     num_bytes = treatment.file_bytes(network, folder)
     (file,) = {path.name for path in folder.iterdir()} - before or {""}
     mosaic = _mosaic(network)
-    measured = momos.measure(network, init=start, controls=CONTROLS)
+    measured = momos.measure(network, init=start, controls=cell.controls)
     return {
         "metric_name": task.metric,
         "metric": task.evaluate(network),

@@ -20,7 +20,7 @@ from momos.study.recipes.recipe import Recipe
 # Learned motifs, on 287 of the training digits, 3 seeds, dense 98.1 %: rate weight 0.8, dense for
 # the first quarter, 97.9 % and a file 41 times smaller; dense for the first half 97.9 % and 47
 # times, the same at every other step, in less time; rate weight 0.7 98.0 % and 38 times, 97.4 %
-# and 43 times. All that with 40 epochs; the demo has 30, to be quick.
+# and 43 times. All that with 40 epochs; the demo has 25, to be quick.
 TREATMENTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("dense", {}),
     ("sampled", {"block_size": 2, "capacity": 0.05, "bits": 32}),
@@ -35,7 +35,7 @@ class Demo(Recipe):
 
     name: ClassVar[str] = "demo"
     seeds: int = 3
-    epochs: float | None = 30
+    epochs: float | None = 25
 
     def cells(self) -> list[Cell]:
         """Seeds outside, so that early results compare all treatments."""
@@ -46,6 +46,7 @@ class Demo(Recipe):
                 settings=settings,
                 seed=seed,
                 epochs=self.epochs,
+                controls=2,
             )
             for seed in range(self.seeds)
             for treatment, settings in TREATMENTS
