@@ -51,7 +51,7 @@ def _draw_lengths(axes: Axes, name: str, group: Sequence[Finished], colour: str)
     axes.plot([1.13 * bound] * len(group), accuracies, ".", color=colour, ms=9, alpha=0.6)
     axes.annotate(
         f"{name}\n{middle:.1f} %, file {32 / file:.1f} × smaller",
-        (bound, max(*accuracies, middle + (deviation or 0))),
+        (file, max(*accuracies, middle + (deviation or 0))),
         xytext=(0, 10),
         textcoords="offset points",
         ha="center",
@@ -62,7 +62,7 @@ def _draw_lengths(axes: Axes, name: str, group: Sequence[Finished], colour: str)
 
 def _finish_lengths(axes: Axes) -> None:
     axes.set_xscale("log", base=2)
-    axes.set_xlim(0.5, 80)
+    axes.set_xlim(0.3, 80)
     ticks = [0.5, 1, 2, 4, 8, 16, 32, 64]
     axes.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
     axes.margins(y=0.25)
