@@ -72,6 +72,12 @@ def test_runs_are_run_once_reported_and_compared(tmp_path: Path) -> None:
     compared = call("compare", "digits weight_decay=0", "digits weight_decay=0.1", *runs)
     assert compared.exit_code == 0, compared.output
     assert "accuracy" in compared.output
+    folder = tmp_path / "runs" / "broken"
+    folder.mkdir()
+    (folder / "cell.json").write_text("{}")
+    left = call("compare", "digits weight_decay=0", "digits weight_decay=0.1", *runs)
+    assert left.exit_code == 0
+    assert left.output.count("left out: a run must be finished, but broken is not") == 1
     missing = call("compare", "learned", "dense", *runs)
     assert missing.exit_code == 1
     assert "digits dense weight_decay=0.1" in missing.output

@@ -114,19 +114,23 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(
     assert ["measures" in line for line in whole.history] == [True, *[False] * 3, True]
 
 
+@pytest.mark.parametrize("late", ["_result", "_lengths"], ids=["step", "file"])
 @pytest.mark.parametrize(("treatment", "settings"), TREATMENTS, ids=IDS)
-def test_a_run_that_was_killed_after_its_last_step_ends_with_the_same_bits(
-    treatment: str, settings: dict[str, Any], tmp_path: Path, monkeypatch
+def test_a_run_that_was_killed_after_its_last_step_or_file_ends_with_the_same_bits(
+    treatment: str, settings: dict[str, Any], late: str, tmp_path: Path, monkeypatch
 ) -> None:
     cell = Cell(task="blobs", treatment=treatment, settings=settings, epochs=2)
     run(cell, tmp_path / "one")
     with monkeypatch.context() as patch:
-        patch.setattr(running, "_result", interrupt)
+        patch.setattr(running, late, interrupt)
         with pytest.raises(KeyboardInterrupt):
             run(cell, tmp_path / "two")
     told: list[Any] = []
-    run(cell, tmp_path / "two", note=told.append)
+    part = tmp_path / "two" / cell.folder / "last.ckpt.part"
+    part.write_text("half written")
+    found = run(cell, tmp_path / "two", note=told.append)
     assert not told
+    assert (found.folder / found.file).is_file()
     assert kept(tmp_path / "one", cell) == kept(tmp_path / "two", cell)
 
 

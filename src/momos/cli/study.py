@@ -131,8 +131,10 @@ def compare(
         from momos.study.compare import table
         from momos.study.selection import selected
 
-        found = compared(selected(first, runs), selected(second, runs))
-        Console().print(table(found))
+        (ours, broken), (theirs, others) = selected(first, runs), selected(second, runs)
+        for reason in dict.fromkeys(run.reason for run in (*broken, *others)):
+            typer.echo(f"momos: left out: {reason}", err=True)
+        Console().print(table(compared(ours, theirs)))
 
 
 def _show(recipe: object) -> None:

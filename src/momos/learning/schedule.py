@@ -1,5 +1,6 @@
 """When motifs and indices follow the weights: `Reassign`, a scheduler."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,12 +84,12 @@ class Reassign:
             ValueError: if a weight is not finite (names the parameter). Motifs, indices and the
                 count are then as before.
         """
-        self.steps += 1
-        try:
-            return self._step()
-        except BaseException:
-            self.steps -= 1
-            raise
+        before, self.steps = self.steps, self.steps + 1
+        with ExitStack() as undo:
+            undo.callback(setattr, self, "steps", before)
+            done = self._step()
+            undo.pop_all()
+        return done
 
     def _step(self) -> Reassignment | None:
         part = self.steps / self.total_steps

@@ -1,5 +1,7 @@
 """Where parameters are registered, and tiles put in their place and taken away again."""
 
+from contextlib import ExitStack
+
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList, register_parametrization
 
@@ -33,7 +35,16 @@ def install(model: nn.Module, bank: Bank, slots: dict[str, list[Slot]]) -> None:
         for module, name in places
     ]
     orders = [(module, tuple(module._parameters)) for module, _, _ in held]
-    try:
+
+    def take_back() -> None:
+        model._modules.pop(NAME, None)
+        for module, order in orders:
+            module.__dict__[ORDER] = order
+        for module, name, parameter in held:
+            restore(module, name, parameter)
+
+    with ExitStack() as undo:
+        undo.callback(take_back)
         for place in bank.layout.placements:
             tile = kind(bank, place)
             bank.tiles.append(tile)
@@ -42,13 +53,7 @@ def install(model: nn.Module, bank: Bank, slots: dict[str, list[Slot]]) -> None:
                 register_parametrization(module, name, tile)
                 tile.installed(module.parametrizations[name])  # type: ignore[index]
         model.add_module(NAME, bank)
-    except BaseException:
-        model._modules.pop(NAME, None)
-        for module, order in orders:
-            module.__dict__[ORDER] = order
-        for module, name, parameter in held:
-            restore(module, name, parameter)
-        raise
+        undo.pop_all()
 
 
 def tiled(model: nn.Module, bank: Bank) -> list[tuple[nn.Module, str, Tile]]:

@@ -96,9 +96,13 @@ def _tried(cell: Cell, task: Task, treatment: Treatment) -> _Rates:
     measuring = _timed(lambda: momos.measure(network, controls=0))
     evaluation = _timed(lambda: task.evaluate(network))
     treatment.start(network, steps_of(cell, task), epochs=epochs_of(cell, task), seed=0)
-    teacher = None if cell.teacher is None else network_of("", task, cell.seed).eval()
+    teacher = None if cell.teacher is None else _teacher(cell.teacher, task)
     step = _step(cell, task, treatment, network, teacher)
     return _Rates(step, evaluation, measuring, weights)
+
+
+def _teacher(cell: Cell, task: Task) -> nn.Module:
+    return network_of(cell.network, task, cell.seed).eval()
 
 
 def _step(

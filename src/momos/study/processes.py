@@ -4,7 +4,9 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from multiprocessing import active_children, get_context
+from multiprocessing.process import BaseProcess
 from threading import Thread
 from typing import Any, TypeVar
 
@@ -41,29 +43,32 @@ def each(
             yield work(job, note)
         return
     context = get_context("spawn")  # a forked torch may hang in its threads
-    notes, others = context.SimpleQueue(), set(active_children())
+    notes = context.SimpleQueue()
+    others: set[BaseProcess] = set(active_children())
     teller = Thread(target=_tell, args=(notes, note), daemon=True)
     pool = ProcessPoolExecutor(
         min(processes, len(jobs)), context, initializer=_begin, initargs=(notes,)
     )
     teller.start()
-    try:
-        futures = [pool.submit(_do, work, job) for job in jobs]
-        for future in futures:
-            yield future.result()
-        pool.shutdown()
-    except BaseException:
-        for child in set(active_children()) - others:
-            child.terminate()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-        notes.put(_END)
-        teller.join()
+    with ExitStack() as ending:
+        ending.callback(teller.join)
+        ending.callback(notes.put, _END)
+        ending.callback(pool.shutdown, cancel_futures=True)
+        with ExitStack() as unless_done:
+            unless_done.callback(_terminate, others)
+            for future in [pool.submit(_do, work, job) for job in jobs]:
+                yield future.result()
+            unless_done.pop_all()
 
 
 _END = "end of notes"
 _notes: Any = None  # in a process of the pool, where notes go
+
+
+def _terminate(others: set[BaseProcess]) -> None:
+    """Ends the processes that are not among `others`, whatever they are doing."""
+    for child in set(active_children()) - others:
+        child.terminate()
 
 
 def _begin(notes: Any) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import lightning as L
@@ -82,7 +83,8 @@ def run(
         raise
     result["seconds"] = round(time.perf_counter() - begun, 2)
     write_json(folder / RESULT, result)
-    (folder / CHECKPOINT).unlink(missing_ok=True)
+    for path in folder.glob(f"{CHECKPOINT}*"):  # and one that was half written
+        path.unlink()
     return read(folder)
 
 
@@ -220,9 +222,10 @@ def _result(
     num_weights = sum(weight.numel() for weight in network.parameters())
     tensors = {n: t.contiguous() for n, t in network.state_dict().items()}
     save_file(tensors, folder / WEIGHTS)
-    before = {path.name for path in folder.iterdir()}
-    num_bytes = treatment.file_bytes(network, folder)
-    (file,) = {path.name for path in folder.iterdir()} - before or {""}
+    with TemporaryDirectory(dir=folder) as made:  # an earlier attempt may have left a file
+        num_bytes = treatment.file_bytes(network, Path(made))
+        (path,) = Path(made).iterdir()
+        path.replace(folder / path.name)
     mosaic = _mosaic(network)
     measured = momos.measure(network, init=start, controls=cell.controls)
     return {
@@ -230,7 +233,7 @@ def _result(
         "metric": task.evaluate(network),
         "higher_is_better": task.higher_is_better,
         "num_weights": num_weights,
-        "file": file,
+        "file": path.name,
         "lengths": {"dense": 32 * num_weights, "file": 8 * num_bytes}
         | _lengths(mosaic, num_weights),
         "motifs_used": None if mosaic is None else int((mosaic.usage() > 0).sum()),

@@ -1,6 +1,7 @@
 """What every recipe is: values that stand for cells."""
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
@@ -12,7 +13,7 @@ from momos.study.cells import Cell
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(ABC):
     """A study as a value: printable, saved with every run, and changed by `with_settings`.
 
     The first line of a recipe's docstring says what it asks.
@@ -27,9 +28,9 @@ class Recipe:
         if self.seeds < 1:
             raise ValueError(f"seeds must be at least 1, got {self.seeds}")
 
+    @abstractmethod
     def cells(self) -> list[Cell]:
         """The runs that it consists of."""
-        raise NotImplementedError
 
     def finish(self, root: Path) -> list[Path]:
         """What is to be made of the finished runs under `root`; the files written."""
