@@ -6,7 +6,7 @@ cell may start from the network of another, or have it as a teacher: that one is
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from hashlib import sha256
 from typing import Any
 
@@ -67,8 +67,11 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """Twelve hexadecimal digits that are the cell's own."""
-        text = json.dumps(asdict(self), sort_keys=True, ensure_ascii=True)
+        """Twelve hexadecimal digits that are the cell's own.
+
+        What is as by default has no part in it, so that fields to come leave old keys alone.
+        """
+        text = json.dumps(_said(asdict(self)), sort_keys=True, ensure_ascii=True)
         return sha256(text.encode()).hexdigest()[:12]
 
     @property
@@ -92,6 +95,18 @@ class Cell:
     def needs(self) -> tuple["Cell", ...]:
         """The cells that must have been run before."""
         return tuple(cell for cell in (self.start, self.teacher) if cell is not None)
+
+
+def _said(values: dict[str, Any]) -> dict[str, Any]:
+    """What a cell says otherwise than by default, and so the cells in it."""
+    said = {name: value for name, value in values.items() if value != _DEFAULTS.get(name)}
+    cells = {name: _said(said[name]) for name in ("start", "teacher") if name in said}
+    return said | cells
+
+
+_DEFAULTS = {
+    known.name: {} if known.name == "settings" else known.default for known in fields(Cell)
+}
 
 
 def ordered(cells: Iterable[Cell]) -> list[Cell]:
