@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -290,3 +291,19 @@ def test_measures_without_shuffles_are_not_split():
     rows = (row("signs", 10.0, arrangement=None, value_distribution=None),)
     found = claims([finished(seed=seed, measures=rows) for seed in SEEDS])
     assert "not split into arrangement and value distribution" in of(found, 1).evidence
+
+
+def test_published_weights_are_held_against_initializations():
+    found = of(claims(several("published")), 1)
+    assert found.verdict == "supported"
+    assert "; one published network against initializations." in found.evidence
+    start = finished("published").cell
+    tuned, pruned = (
+        [replace(run, cell=replace(run.cell, start=start)) for run in several(name)]
+        for name in ("dense", "prune")
+    )
+    published = several("published")
+    assert (
+        "that of the dense network" in of(claims([*published, *tuned, *pruned]), 2).evidence
+    )
+    assert "that of its dense start" in of(claims([*published, *pruned]), 2).evidence

@@ -1,16 +1,18 @@
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from momos.study.archives import Images
 from momos.study.baselines import Dense
 from momos.study.models import Resized
-from momos.study.networks import NETWORKS, network
+from momos.study.networks import NETWORKS, network, published, untrained
 from momos.study.optimization import Optimization
 from momos.study.tasks import TASKS, Task, image_task, seeded
 from momos.study.training import loss_of, train
@@ -185,9 +187,34 @@ def test_a_missing_package_is_named(
         network(name, pictures(), 0)
 
 
+def test_published_weights_of_a_resnet_are_for_cifar10(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = replace(pictures(), name="resnet20-scratch")
+    weights = {n: t + 1 for n, t in network("resnet20", task, 0).state_dict().items()}
+    (tmp_path / "weights").mkdir()
+    save_file(weights, tmp_path / "weights" / "resnet20_cifar10.safetensors")
+    monkeypatch.setenv("MOMOS_DATA", str(tmp_path))
+    found = published("resnet20", task, 1).state_dict()
+    assert all(torch.equal(found[name], weights[name]) for name in weights)
+    start = untrained("resnet20", task, 0).state_dict()
+    assert all(torch.equal(start[name] + 1, weights[name]) for name in weights)
+    with pytest.raises(ValueError, match=r"task must be among .*, got 'pictures'"):
+        published("resnet20", pictures(), 0)
+    with pytest.raises(
+        ValueError, match=r"published weights \(resnet20, resnet56, timm:NAME"
+    ):
+        published("resnet32", task, 0)
+    with pytest.raises(FileNotFoundError, match=r"resnet56_cifar10\.safetensors"):
+        published("resnet56", task, 0)
+
+
+@pytest.mark.parametrize("made", [network, published])
 @pytest.mark.parametrize("fixed", [True, False])
-def test_networks_of_timm_start_untrained(
-    fixed: bool, monkeypatch: pytest.MonkeyPatch
+def test_networks_of_timm(
+    fixed: bool,
+    made: Callable[[str, Task, int], nn.Module],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked = {}
 
@@ -200,10 +227,10 @@ def test_networks_of_timm_start_untrained(
     fake = ModuleType("timm")
     fake.create_model = create_model  # pyright: ignore[reportAttributeAccessIssue]
     monkeypatch.setitem(sys.modules, "timm", fake)
-    one, two = (network("timm:resnet18.a1_in1k", pictures(), 4) for _ in range(2))
+    one, two = (made("timm:resnet18.a1_in1k", pictures(), 4) for _ in range(2))
     assert asked == {
         "name": "resnet18.a1_in1k",
-        "pretrained": False,
+        "pretrained": made is published,
         "num_classes": 10,
         "in_chans": 3,
     }
@@ -249,8 +276,15 @@ def test_a_real_network_of_hugging_face(tmp_path: Path) -> None:
         image_size=24,
         patch_size=8,
     ).save_pretrained(tmp_path)
-    built = network(f"hf:{tmp_path}", pictures((1, 16, 16), 6), 0)
+    task = pictures((1, 16, 16), 6)
+    built = network(f"hf:{tmp_path}", task, 0)
     assert built(torch.zeros(2, 1, 16, 16)).shape == (2, 6)
+    assert isinstance(built, Resized)
+    built.network.save_pretrained(tmp_path)
+    given = published(f"hf:{tmp_path}", task, 1)
+    assert torch.equal(given(torch.ones(2, 1, 16, 16)), built(torch.ones(2, 1, 16, 16)))
+    others = published(f"hf:{tmp_path}", pictures((1, 16, 16), 4), 1)  # other classes
+    assert others(torch.ones(2, 1, 16, 16)).shape == (2, 4)
 
 
 def test_a_teacher_may_be_another_network() -> None:

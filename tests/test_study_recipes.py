@@ -61,3 +61,17 @@ def test_treatments_start_from_one_dense_network_and_have_it_as_teacher() -> Non
     assert {cell.treatment for cell in others} == {
         *("dense", "prune", "quantize_aware", "sampled", "learned")
     }
+
+
+def test_published_weights_take_the_place_of_training() -> None:
+    found = Simplify(task="resnet20", published=True, seeds=2).cells()
+    assert [(cell.treatment, cell.seed) for cell in found] == [
+        ("published", 0),
+        ("published", 1),
+    ]
+    dense, *others, student = Compressors(
+        seeds=1, epochs=9, tuning=1, published=True
+    ).cells()
+    assert (dense.treatment, dense.epochs) == ("published", None)
+    assert all((cell.start, cell.epochs) == (dense, 1) for cell in others)
+    assert (student.teacher, student.treatment, student.epochs) == (dense, "dense", 9)

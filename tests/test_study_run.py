@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 import momos
@@ -234,3 +235,41 @@ def test_a_run_that_fails_says_why_in_its_folder(
     monkeypatch.setitem(TASKS, "blobs", blobs)
     assert run(cell, tmp_path).metric > 0
     assert not (tmp_path / cell.folder / "failure.txt").exists()
+
+
+def test_published_weights_are_measured_against_an_untrained_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = blobs()
+    weights = {n: t + 1 for n, t in task.network(9).state_dict().items()}
+
+    def theirs(seed: int) -> nn.Module:
+        built = task.network(seed)
+        built.load_state_dict(weights)
+        return built
+
+    given = replace(task, network=theirs, untrained=task.network)
+    monkeypatch.setitem(TASKS, "given", lambda: given)
+    found = run(Cell(task="given", treatment="published", seed=3), tmp_path)
+    left = load_file(found.weights)
+    assert all(torch.equal(left[name], weights[name]) for name in weights)
+    assert found.metric == task.evaluate(theirs(0))
+    assert found.history == ()
+    ours = momos.measure(theirs(3), init=task.network(3)).to_dict()["rows"]
+    for name in ("value", "init_value"):
+        assert [row[name] for row in found.measures] == [row[name] for row in ours]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 3}, "a published network is not trained, so it must have no epochs"),
+        ({"start": Cell(task="blobs")}, "so it must have no start"),
+        ({}, "network must be one with published weights .*, got that of the task 'blobs'"),
+    ],
+)
+def test_what_is_not_published_is_refused(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        run(Cell(task="blobs", treatment="published", **changes), tmp_path)

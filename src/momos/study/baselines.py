@@ -98,6 +98,14 @@ class Dense:
 
 
 @dataclass
+class Published(Dense):
+    """No training: the weights as their authors published them."""
+
+    def finish(self) -> None:
+        pass
+
+
+@dataclass
 class QuantizeAware:
     """Quantization-aware training of weights: symmetric levels, straight-through.
 

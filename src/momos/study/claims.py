@@ -53,7 +53,8 @@ def claims(finished: Sequence[Finished]) -> list[Claim]:
 
     Supported where the interval of a ratio lies below 1, not supported where it lies at or
     above 1; between both, or of fewer than 3 seeds, it is undecided. Claim 1 is of dense
-    networks trained from scratch, against their initialization, of which there is no file.
+    networks trained from scratch, against their initialization, of which there is no file; a
+    published network is held against initializations such as it may have had.
     Claims 2 and 3 are of all other networks, against the dense ones of their cohort (see
     `reference_of`), also where "still" would ask for more. Claim 3 is supported only if no more
     is lost than 0.5 points of accuracy, or 2 % of bits per character, all along the interval,
@@ -103,6 +104,7 @@ def _trained(cohort: Cohort, quantity: Quantity) -> Claim:
     evidence = _sentence(
         _times(found.ratio, "the initialization"),
         _split(found, "value distribution"),
+        "one published network against initializations" * cohort.is_published,
         _left_out(len(runs), found.ratio.n, why),
     )
     return Claim(1, text, _verdict(found.ratio), str(quantity), evidence)

@@ -7,6 +7,7 @@ from momos.study.cells import Cell
 from momos.study.store import Finished
 
 DENSE = "dense"
+PLAIN = (DENSE, "published")  # treatments that make nothing simpler but by training
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +46,12 @@ class Cohort:
     @property
     def is_dense(self) -> bool:
         """Whether these are networks that nothing makes simpler but training."""
-        return self.cell.treatment == DENSE and not self.is_distilled
+        return self.cell.treatment in PLAIN and not self.is_distilled
+
+    @property
+    def is_published(self) -> bool:
+        """Whether it is one network that its authors trained, against starts of all seeds."""
+        return self.cell.treatment in PLAIN and self.cell.treatment != DENSE
 
 
 def cohorts(finished: Iterable[Finished]) -> list[Cohort]:
@@ -76,7 +82,7 @@ def reference_of(cohort: Cohort, others: Iterable[Cohort]) -> tuple[Cohort, str]
     else:
         twin = replace(cell, treatment=DENSE, settings={})
         wanted = [(twin, "the dense network"), (cell.start, "its dense start")]
-    by_key = {other.cell.key: other for other in others if other.cell.treatment == DENSE}
+    by_key = {other.cell.key: other for other in others if other.cell.treatment in PLAIN}
     for each, name in wanted:
         if each is not None and each.key in by_key:
             return by_key[each.key], name

@@ -1,17 +1,20 @@
 """Networks by name, for the inputs and classes of a task and from a seed.
 
-Those of timm and Hugging Face are imported when they are asked for, and start untrained.
+Those of timm and Hugging Face are imported when they are asked for. Networks start untrained;
+`published` are the weights that authors made of some of them.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from importlib import import_module
 from math import prod
 from typing import Any
 
 from torch import nn
 
+from momos.study.archives import file, load_weights
 from momos.study.arithmetic import PairNetwork
 from momos.study.models import (
     PAPER_WIDTHS,
@@ -24,6 +27,8 @@ from momos.study.models import (
 )
 from momos.study.tasks import Task, seeded
 
+CIFAR10 = ("resnet20", "resnet20-scratch", "cifar10-mlp", "cifar10-vit")  # tasks
+PUBLISHED_DEPTHS = (20, 56)  # akamaster/pytorch_resnet_cifar10
 TRANSFORMER = {"depth": 4, "width": 144, "heads": 4}
 
 
@@ -38,6 +43,7 @@ class Family:
     form: str
     build: Callable[[str, Task], nn.Module]
     kind: str = "image"
+    published: Callable[[str, Task], nn.Module] | None = None
 
 
 def network(name: str, task: Task, seed: int) -> nn.Module:
@@ -51,6 +57,43 @@ def network(name: str, task: Task, seed: int) -> nn.Module:
     """
     if not name:
         return task.network(seed)
+    family, settings = _family(name, task)
+    return seeded(lambda: family.build(settings, task))(seed)
+
+
+def untrained(name: str, task: Task, seed: int) -> nn.Module:
+    """As `network`; also where the task's own network is a published one."""
+    if not name and task.untrained is not None:
+        return task.untrained(seed)
+    return network(name, task, seed)
+
+
+def published(name: str, task: Task, seed: int) -> nn.Module:
+    """The network of that name, or the task's own, with the weights that its authors published.
+
+    Of timm and Hugging Face, an output layer for other classes than the task's starts afresh,
+    from the seed.
+
+    Raises:
+        ImportError: if the package that it comes from is not installed.
+        ValueError: if there is no such network, or no weights of it for the task.
+    """
+    if not name and task.untrained is not None:
+        return task.network(seed)
+    family, settings = _family(name, task) if name else (None, "")
+    if family is None or family.published is None:
+        known = [known.form for known in NETWORKS.values() if known.published]
+        got = repr(name) if name else f"that of the task {task.name!r}"
+        raise ValueError(
+            f"network must be one with published weights ({', '.join(known)}, or that of the "
+            f"task resnet20), got {got}"
+        )
+    load = family.published
+    return seeded(lambda: load(settings, task))(seed)
+
+
+def _family(name: str, task: Task) -> tuple["Family", str]:
+    """The family of a name, and what the name has behind its colon."""
     stem, colon, settings = name.partition(":")
     family = NETWORKS.get(stem)
     if family is None or (colon and ":" not in family.form):
@@ -62,7 +105,7 @@ def network(name: str, task: Task, seed: int) -> nn.Module:
             f"task must have inputs of the kind {family.kind!r} for {name}, but {task.name!r} "
             f"has {task.inputs} of the kind {task.kind!r}"
         )
-    return seeded(lambda: family.build(settings, task))(seed)
+    return family, settings
 
 
 def _mlp(widths: str, task: Task) -> nn.Module:
@@ -79,7 +122,19 @@ def _resnet(depth: int) -> Family:
         channels, _ = _image(task)
         return ResNet(depth, num_classes=task.outputs, channels=channels)
 
-    return Family(f"resnet{depth}", build)
+    def load(settings: str, task: Task) -> nn.Module:
+        if task.name not in CIFAR10:
+            raise ValueError(
+                f"task must be among {', '.join(CIFAR10)} for the published weights of "
+                f"resnet{depth}, got {task.name!r}"
+            )
+        built = build(settings, task)
+        weights = load_weights(file(f"weights/resnet{depth}_cifar10.safetensors"))
+        built.load_state_dict(weights)
+        return built
+
+    weighted = depth in PUBLISHED_DEPTHS
+    return Family(f"resnet{depth}", build, published=load if weighted else None)
 
 
 def _vit_tiny(patch: str, task: Task) -> nn.Module:
@@ -120,11 +175,11 @@ def _grokking(width: str, task: Task) -> nn.Module:
     return PairNetwork(_number("width of grokking", width), modulus=task.outputs)
 
 
-def _timm(name: str, task: Task) -> nn.Module:
+def _timm(name: str, task: Task, *, pretrained: bool = False) -> nn.Module:
     channels, _ = _image(task)
     timm = _imported("timm", "timm")
     found = timm.create_model(
-        name, pretrained=False, num_classes=task.outputs, in_chans=channels
+        name, pretrained=pretrained, num_classes=task.outputs, in_chans=channels
     )
     about = found.pretrained_cfg
     return Resized(
@@ -132,14 +187,18 @@ def _timm(name: str, task: Task) -> nn.Module:
     )
 
 
-def _hugging_face(name: str, task: Task) -> nn.Module:
+def _hugging_face(name: str, task: Task, *, pretrained: bool = False) -> nn.Module:
     channels, _ = _image(task)
     transformers = _imported("transformers", '"mosaic-of-motifs[transformers]"')
     config = transformers.AutoConfig.from_pretrained(name)
     config.num_labels = task.outputs
     config.num_channels = channels
     size = getattr(config, "image_size", None)
-    found = transformers.AutoModelForImageClassification.from_config(config)
+    models = transformers.AutoModelForImageClassification
+    if pretrained:
+        found = models.from_pretrained(name, config=config, ignore_mismatched_sizes=True)
+    else:
+        found = models.from_config(config)
     return Resized(found, size if isinstance(size, int) else None)
 
 
@@ -150,8 +209,10 @@ NETWORKS: dict[str, Family] = {
     "vit-tiny": Family("vit-tiny[:PATCH]", _vit_tiny),
     "transformer": Family("transformer:depth=4,width=144,heads=4", _transformer, "text"),
     "grokking": Family("grokking:256", _grokking, "pair"),
-    "timm": Family("timm:NAME", _timm),
-    "hf": Family("hf:NAME", _hugging_face),
+    "timm": Family("timm:NAME", _timm, published=partial(_timm, pretrained=True)),
+    "hf": Family(
+        "hf:NAME", _hugging_face, published=partial(_hugging_face, pretrained=True)
+    ),
 }
 
 

@@ -30,18 +30,21 @@ from momos.study.learned import Learned
 from momos.study.learner import Learner, Treated
 from momos.study.loggers import check_logger, logger_named
 from momos.study.networks import network as network_of
+from momos.study.networks import published, untrained
 from momos.study.optimization import Optimization
 from momos.study.store import (
     FAILURE,
+    HISTORY,
     RESULT,
     WEIGHTS,
     Finished,
     begin,
     read,
     write_json,
+    write_lines,
 )
 from momos.study.tasks import TASKS, Task
-from momos.study.treatments import TREATMENTS
+from momos.study.treatments import PUBLISHED, TREATMENTS
 
 CHECKPOINT = "last.ckpt"
 Note = Callable[[dict[str, Any]], None]
@@ -74,7 +77,11 @@ def run(
     begin(folder, cell, recipe=recipe, environment=environment(threads))
     try:
         with as_a_guest(threads):
-            network = _trained(cell, task, treatment, root, logger, note)
+            if cell.treatment == PUBLISHED:
+                network = published(cell.network, task, cell.seed)
+                write_lines(folder / HISTORY, [])
+            else:
+                network = _trained(cell, task, treatment, root, logger, note)
             with torch.random.fork_rng(devices=[]):
                 start = _started(cell, task, root)
                 result = _result(cell, task, treatment, network, start, folder)
@@ -105,10 +112,21 @@ def prepared(cell: Cell) -> tuple[Task, Treatment]:
         raise ValueError(
             f"settings of {cell.treatment!r} must be its own: {error}"
         ) from None
+    if cell.treatment == PUBLISHED:
+        _check_untouched(cell)
     task = TASKS[cell.task]()
     if isinstance(treatment, Learned):
         treatment.task = task
     return task, treatment
+
+
+def _check_untouched(cell: Cell) -> None:
+    training = ("epochs", "learning_rate", "weight_decay", "start", "teacher")
+    given = [name for name in training if getattr(cell, name) is not None]
+    if given:
+        raise ValueError(
+            f"a published network is not trained, so it must have no {' and '.join(given)}"
+        )
 
 
 def optimization_of(cell: Cell, task: Task) -> Optimization:
@@ -119,15 +137,21 @@ def optimization_of(cell: Cell, task: Task) -> Optimization:
 
 
 def epochs_of(cell: Cell, task: Task) -> float:
+    if cell.treatment == PUBLISHED:
+        return 0
     return task.optimization.epochs if cell.epochs is None else cell.epochs
 
 
 def steps_of(cell: Cell, task: Task) -> int:
+    if cell.treatment == PUBLISHED:
+        return 0
     return max(1, round(epochs_of(cell, task) * task.steps_per_epoch))
 
 
 def _started(cell: Cell, task: Task, root: Path) -> nn.Module:
     """The network before training."""
+    if cell.treatment == PUBLISHED:
+        return untrained(cell.network, task, cell.seed)
     network = network_of(cell.network, task, cell.seed)
     if cell.start is not None:
         _load_(network, root / cell.start.folder)

@@ -1,7 +1,7 @@
 """What networks are trained for: data in memory, a network per seed, a measure of success."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -56,7 +56,8 @@ class Task:
     `network` gives the start that belongs to a seed. `batches` are those of one epoch, drawn by
     the generator: `steps_per_epoch` of them. `evaluate` is on samples that are never trained on.
     `kind`, `inputs` (the shape of one sample) and `outputs` (how many classes) are what networks
-    of any name are built by; those of text have a class for every place.
+    of any name are built by; those of text have a class for every place. Where `network` gives
+    published weights, `untrained` gives a start such as they had.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Task:
     inputs: tuple[int, ...] = ()
     outputs: int = 0
     kind: Literal["image", "text", "pair"] = "image"
+    untrained: Callable[[int], nn.Module] | None = None
 
 
 def seeded(build: Callable[[], nn.Module]) -> Callable[[int], nn.Module]:
@@ -228,7 +230,7 @@ def _resnet20() -> Task:
     tuned = Optimization(
         optimizer="sgd", learning_rate=0.02, weight_decay=1e-4, batch_size=128, epochs=8
     )
-    return _cifar("resnet20", network, tuned)
+    return replace(_cifar("resnet20", network, tuned), untrained=seeded(resnet20))
 
 
 def _resnet20_scratch() -> Task:

@@ -26,6 +26,7 @@ class Plane(Recipe):
     """
 
     name: ClassVar[str] = "plane"
+    network: str = ""
     seeds: int = 1
     tuning: float | None = None
     rate_weight: float = 1.2
@@ -49,7 +50,7 @@ class Plane(Recipe):
         return written
 
     def _of(self, seed: int) -> dict[str, Cell]:
-        start = Cell(task=self.task, seed=seed, epochs=self.epochs)
+        start = Cell(task=self.task, network=self.network, seed=seed, epochs=self.epochs)
         dense = replace(start, epochs=self.tuning, start=start, teacher=start)
         settings = {"rate_weight": self.rate_weight, "sensitive": True}
         mosaic = replace(dense, treatment="learned", settings=settings)
@@ -65,6 +66,6 @@ class Plane(Recipe):
             return sum(float(loss_of(network, *batch)) for batch in data) / len(data)
 
         states = {n: load_file(root / cell.folder / WEIGHTS) for n, cell in cells.items()}
-        network = network_of("", task, seed)
+        network = network_of(self.network, task, seed)
         title = f"{self.task}, seed {seed}: training loss around dense network and mosaic"
         return plane(loss, network, states, size=self.size, title=title)

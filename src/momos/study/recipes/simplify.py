@@ -5,20 +5,33 @@ from typing import ClassVar
 
 from momos.study.cells import Cell
 from momos.study.recipes.recipe import Recipe
+from momos.study.treatments import PUBLISHED
 
 
 @dataclass(frozen=True, kw_only=True)
 class Simplify(Recipe):
-    """Does training simplify? Start against trained network, with and without weight decay."""
+    """Does training simplify? Start against trained network, with and without weight decay.
+
+    With `published`, nothing is trained: starts from the seeds against the weights that the
+    network's authors published.
+    """
 
     name: ClassVar[str] = "simplify"
+    network: str = ""
+    published: bool = False
     weight_decays: tuple[float, ...] = (0.0, 0.01)
     measure_every: int = 10
 
     def cells(self) -> list[Cell]:
+        if self.published:
+            return [
+                Cell(task=self.task, network=self.network, treatment=PUBLISHED, seed=seed)
+                for seed in range(self.seeds)
+            ]
         return [
             Cell(
                 task=self.task,
+                network=self.network,
                 seed=seed,
                 epochs=self.epochs,
                 weight_decay=weight_decay,

@@ -12,6 +12,7 @@ class Usage(Recipe):
     """How are motifs used through training? Sampled as in the paper, and learned."""
 
     name: ClassVar[str] = "usage"
+    network: str = ""
     seeds: int = 3
     block_size: int = 2
     capacity: float = 0.05
@@ -29,6 +30,7 @@ class Usage(Recipe):
         return [
             Cell(
                 task=self.task,
+                network=self.network,
                 treatment=treatment,
                 settings=values,
                 seed=seed,

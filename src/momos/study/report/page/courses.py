@@ -7,6 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from momos.study.cohorts import PLAIN
 from momos.study.report.page.estimate import Estimate
 from momos.study.report.page.groups import Group, Subject, seeds_of
 from momos.study.report.page.looks import canvas, in_sight, legend, look, sentence
@@ -52,7 +53,7 @@ def _picture(
         return None
     unit = "bits per weight" if code else "score"
     figure, axes = canvas(height=3.8 + 0.16 * len(courses))
-    first = 0 if groups[0].treatment == "dense" else 1  # grey is for dense
+    first = 0 if groups[0].treatment in PLAIN else 1  # grey is for dense
     for number, (group, course) in enumerate(courses, start=first):
         _draw(axes, group, course, look(number))
     in_sight(axes, list(_seen(courses)))

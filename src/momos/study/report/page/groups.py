@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from momos.study.cells import Cell
-from momos.study.cohorts import cohorts
+from momos.study.cohorts import PLAIN, cohorts
 from momos.study.report.metric import METRICS, Metric
 from momos.study.report.page.estimate import Estimate
 from momos.study.report.page.looks import plain
@@ -78,14 +78,14 @@ class Subject:
 
     @property
     def treatments(self) -> list[str]:
-        """Dense first, the others as they are named."""
+        """Dense and published first, the others as they are named."""
         names = {group.treatment for group in self.groups}
-        return sorted(names, key=lambda name: (name != "dense", name))
+        return sorted(names, key=lambda name: (name not in PLAIN, name))
 
     @property
     def dense(self) -> Group | None:
         """The plain dense networks: of most seeds, and with nothing of their own."""
-        found = [group for group in self.groups if group.treatment == "dense"]
+        found = [group for group in self.groups if group.treatment in PLAIN]
         return max(found, key=lambda g: (len(g.runs), -len(g.label)), default=None)
 
 
@@ -131,7 +131,7 @@ def _groups(runs: Sequence[Finished]) -> list[Group]:
     found = cohorts(sorted(runs, key=lambda run: -run.cell.measure_every))
     members = [tuple(cohort.runs[s] for s in sorted(cohort.runs)) for cohort in found]
     groups = map(Group, members, _labels([cohort.cell for cohort in found]))
-    return sorted(groups, key=lambda g: (g.treatment != "dense", g.treatment, g.label))
+    return sorted(groups, key=lambda g: (g.treatment not in PLAIN, g.treatment, g.label))
 
 
 def _labels(cells: Sequence[Cell]) -> list[str]:

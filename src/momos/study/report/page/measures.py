@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from statistics import geometric_mean
 from typing import Any
 
+from momos.study.cohorts import PLAIN
 from momos.study.report.page.estimate import Estimate
 from momos.study.report.page.groups import Group, Subject, seeds_of
 from momos.study.report.page.picture import file_name
@@ -79,7 +80,7 @@ def _row(group: Group, name: str, found: list[dict[str, Any]]) -> tuple[Entry, .
         return _product(row.get(key) for row in found)
 
     now = column("value")
-    state = "trained" if group.treatment == "dense" else "compressed"
+    state = "trained" if group.treatment in PLAIN else "compressed"
     return (
         Entry(name, note="; ".join(str(first.get(key) or "") for key in ("view", "about"))),
         Entry("code" if code else "score"),
