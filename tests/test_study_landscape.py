@@ -170,7 +170,11 @@ def test_losses_are_rows_of_y_and_the_network_stays_as_it_is():
         assert row == pytest.approx([x + 10 * y for x in found.x])
     assert own.weight.tolist() == [[7.0, 7.0]]
     assert own.training
-    assert steps == [(done, 9) for done in range(1, 10)]
+    assert steps == [(done, 42) for done in range(1, 43)]  # 9 places and 3 lines of 11
+    assert list(found.lines) == [("a", "b"), ("a", "c"), ("b", "c")]
+    tenths = [number / 10 for number in range(11)]
+    assert found.lines["a", "b"] == pytest.approx([2 * share for share in tenths])
+    assert found.lines["b", "c"] == pytest.approx([2 + 8 * share for share in tenths])
 
 
 @given(st.integers(2, 6), st.floats(0, 2))
@@ -187,8 +191,9 @@ def test_the_grid_holds_all_three(size, margin):
 def test_it_is_written_as_json_with_null_for_what_is_not_finite(tmp_path):
     points = {"a": (0.0, 0.0), "b": (1.0, 0.0), "c": (0.0, 1.0)}
     losses = ((0.5, math.nan), (math.inf, 2.0))
+    lines = {("a", "b"): (0.5, math.nan, 1.0)}
     path = tmp_path / "plane.json"
-    Plane("Digits", (0.0, 1.0), (0.0, 2.0), losses, points, "nats").to_json(path)
+    Plane("Digits", (0.0, 1.0), (0.0, 2.0), losses, points, lines, "nats").to_json(path)
 
     def refused(constant: str) -> None:
         raise AssertionError(constant)
@@ -198,6 +203,7 @@ def test_it_is_written_as_json_with_null_for_what_is_not_finite(tmp_path):
         "x": [0.0, 1.0],
         "y": [0.0, 2.0],
         "loss": [[0.5, None], [None, 2.0]],
+        "lines": [{"from": "a", "to": "b", "loss": [0.5, None, 1.0]}],
         "points": {"a": [0.0, 0.0], "b": [1.0, 0.0], "c": [0.0, 1.0]},
         "unit": "nats",
     }

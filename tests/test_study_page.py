@@ -184,6 +184,7 @@ def write_plane(place: Path) -> None:
         "y": ends[1:],
         "loss": [[0.05 + x * x * (x - 1) ** 2 + y * y for x in ends] for y in ends[1:]],
         "points": {"dense": [0.0, 0.0], "mosaic": [1.0, 0.0], "start": [0.4, 1.2]},
+        "lines": [{"from": "dense", "to": "mosaic", "loss": [0.05, 0.1125, 0.05]}],
         "unit": "nats",
     }
     (place / "plane").mkdir()

@@ -107,7 +107,7 @@ def _trained(cohort: Cohort, quantity: Quantity) -> Claim:
         "one published network against initializations" * cohort.is_published,
         _left_out(len(runs), found.ratio.n, why),
     )
-    return Claim(1, text, _verdict(found.ratio), str(quantity), evidence)
+    return Claim(1, text, verdict_of(found.ratio), str(quantity), evidence)
 
 
 def _treated(
@@ -127,7 +127,7 @@ def _treated(
         if not runs.keys() & others.keys():
             evidence = f"No seed is shared with {name}."
         return Claim(number, text, "undecided", measure, evidence)
-    verdict = _verdict(found.ratio)
+    verdict = verdict_of(found.ratio)
     difference, kept, judgement = _metric(cohort, reference)
     sizes = _sizes(cohort, reference, name)
     evidence = _sentence(
@@ -142,12 +142,18 @@ def _treated(
     return Claim(number, text, verdict, measure, evidence)
 
 
-def _verdict(found: Ratio) -> Verdict:
+def verdict_of(found: Ratio) -> Verdict:
+    """Whether a ratio is below 1, by its interval."""
     if found.n < LEAST:
         return "undecided"
     if found.high < 1:
         return "supported"
     return "not supported" if found.low >= 1 else "undecided"
+
+
+def comparable(cohort: Cohort, reference: Cohort) -> Verdict:
+    """Whether no more of the metric is lost than `COMPARABLE`, by its interval."""
+    return _metric(cohort, reference)[1]
 
 
 def _both(one: Verdict, other: Verdict) -> Verdict:

@@ -9,6 +9,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import torch
@@ -21,33 +22,50 @@ FLAT = (
     1e-5  # below which share of its length the third network is on the line of the others
 )
 
+BETWEEN = 11  # places on a straight line, its ends among them
+
 State = Mapping[str, Tensor]
 Place = tuple[float, float]
 
 
+Losses = tuple[float, ...]
+
+
 @dataclass(frozen=True)
 class Plane:
-    """Loss at the crossings of `x` and `y`, a row for each y; and where the networks are."""
+    """Loss at the crossings of `x` and `y`, a row for each y; and where the networks are.
+
+    `lines` has the loss on the straight line from one network to another, at `BETWEEN` places.
+    """
 
     title: str
     x: tuple[float, ...]
     y: tuple[float, ...]
-    loss: tuple[tuple[float, ...], ...]
+    loss: tuple[Losses, ...]
     points: Mapping[str, Place]
+    lines: Mapping[tuple[str, str], Losses]
     unit: str
 
     def to_json(self, path: Path) -> None:
         """Writes it as a file, at once; losses that are not finite are null there."""
-        rows = [[v if math.isfinite(v) else None for v in row] for row in self.loss]
+        lines = [
+            {"from": first, "to": second, "loss": _finite(losses)}
+            for (first, second), losses in self.lines.items()
+        ]
         value = {
             "title": self.title,
             "x": self.x,
             "y": self.y,
-            "loss": rows,
+            "loss": [_finite(row) for row in self.loss],
             "points": dict(self.points),
+            "lines": lines,
             "unit": self.unit,
         }
         write_json(path, value)
+
+
+def _finite(losses: Losses) -> list[float | None]:
+    return [loss if math.isfinite(loss) else None for loss in losses]
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +138,8 @@ def plane(
     unit: str = "nats",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Plane:
-    """`loss` at size × size places around three networks of the shape of `network`.
+    """`loss` at size × size places around three networks of the shape of `network`, and on the
+    straight lines between them.
 
     `states` are state dicts or networks, by name; `margin` is how far the picture goes beyond
     them, as a share of its extent. `network` is copied and stays as it is; the copy is in
@@ -135,18 +154,41 @@ def plane(
     x, y = (
         _axis(places, size, margin) for places in zip(*span.points.values(), strict=True)
     )
+    pairs = {
+        (first, second): _line(span.points[first], span.points[second])
+        for first, second in combinations(span.points, 2)
+    }
+    places = [(along, up) for up in y for along in x]
+    places += [place for line in pairs.values() for place in line]
     network = copy.deepcopy(network)
-    rows = []
-    for number, up in enumerate(y):
-        row = []
-        for along in x:
-            network.load_state_dict(span.state_at(along, up))
-            if refresh is not None:
-                refresh(network)
-            row.append(float(loss(network.eval())))
-            progress(number * size + len(row), size * size)
-        rows.append(tuple(row))
-    return Plane(title, x, y, tuple(rows), span.points, unit)
+    losses = []
+    for along, up in places:
+        network.load_state_dict(span.state_at(along, up))
+        if refresh is not None:
+            refresh(network)
+        losses.append(float(loss(network.eval())))
+        progress(len(losses), len(places))
+    grid, between = losses[: size * size], losses[size * size :]
+    return Plane(
+        title,
+        x,
+        y,
+        _rows(grid, size),
+        span.points,
+        dict(zip(pairs, _rows(between, BETWEEN), strict=True)),
+        unit,
+    )
+
+
+def _rows(losses: list[float], length: int) -> tuple[Losses, ...]:
+    starts = range(0, len(losses), length)
+    return tuple(tuple(losses[start : start + length]) for start in starts)
+
+
+def _line(first: Place, second: Place) -> list[Place]:
+    shares = [number / (BETWEEN - 1) for number in range(BETWEEN)]
+    (x, y), (along, up) = first, second
+    return [(x + share * (along - x), y + share * (up - y)) for share in shares]
 
 
 def _check(name: str, state: State, wanted: State, parameters: frozenset[str]) -> None:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, nan
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,10 @@ LEVELS = 14
 
 @dataclass(frozen=True, eq=False)
 class Plane:
-    """Loss at the crossings of `x` and `y` (rows are `y`), and where named networks lie."""
+    """Loss at the crossings of `x` and `y` (rows are `y`), and where named networks lie.
+
+    `lines` has the loss on straight lines from one of them to another, at even distances.
+    """
 
     title: str
     x: tuple[float, ...]
@@ -28,6 +31,7 @@ class Plane:
     loss: np.ndarray
     points: dict[str, tuple[float, float]]
     unit: str
+    lines: dict[tuple[str, str], tuple[float, ...]]
 
     @classmethod
     def read(cls, path: Path) -> "Plane":
@@ -42,6 +46,12 @@ class Plane:
             loss = np.asarray(given["loss"], dtype=float)
             points = {str(n): (float(a), float(b)) for n, (a, b) in given["points"].items()}
             title, unit = str(given["title"]), str(given["unit"])
+            lines = {
+                (str(line["from"]), str(line["to"])): tuple(
+                    nan if loss is None else float(loss) for loss in line["loss"]
+                )
+                for line in given.get("lines", ())
+            }
         except KeyError as error:
             raise ValueError(f"{FILE} must have {error}, got none") from error
         except (OSError, ValueError, TypeError, AttributeError) as error:
@@ -53,7 +63,7 @@ class Plane:
             )
         if not np.isfinite(loss).any() or not all(map(isfinite, (*x, *y))):
             raise ValueError(f"{FILE} must have finite places and a finite loss, got none")
-        return cls(title, x, y, loss, points, unit)
+        return cls(title, x, y, loss, points, unit, lines)
 
 
 def planes_in(places: Iterable[Path]) -> tuple[list[Plane], list[Broken]]:
@@ -92,7 +102,7 @@ def loss_plane(plane: Plane) -> Picture:
         caption=(
             f"Loss in {plane.unit} on a plane through {', '.join(plane.points)}; colours are "
             "logarithmic. n = 1 network at each of "
-            f"{len(plane.x)} × {len(plane.y)} places."
+            f"{len(plane.x)} × {len(plane.y)} places.{_ridges(plane)}"
         ),
         alt=(
             f"Contours from {np.nanmin(plane.loss):.4g} to {np.nanmax(plane.loss):.4g} "
@@ -107,6 +117,15 @@ def loss_plane(plane: Plane) -> Picture:
             for column, x in enumerate(plane.x)
         ],
     )
+
+
+def _ridges(plane: Plane) -> str:
+    """The greatest losses on straight lines, in words."""
+    told = [
+        f"{max(losses):.4g} from {first} to {second}"
+        for (first, second), losses in plane.lines.items()
+    ]
+    return f" Greatest loss on the straight lines: {', '.join(told)}." if told else ""
 
 
 def _contours(axes: Axes, plane: Plane) -> None:

@@ -1,0 +1,1 @@
+"""docs/results.md from finished runs: `python -m momos.study.report.results RUNS… -o DOCS`."""

@@ -1,0 +1,4 @@
+from momos.study.report.results.page import main
+
+if __name__ == "__main__":
+    main()

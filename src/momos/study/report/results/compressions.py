@@ -1,0 +1,108 @@
+"""All treatments side by side: metric, size, and every measure against the dense network."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from momos.study.claims import comparable
+from momos.study.cohorts import Cohort, reference_of
+from momos.study.quantities import (
+    FILE_LENGTH,
+    Quantity,
+    metric_difference,
+    metric_of,
+    quantities_of,
+)
+from momos.study.report.markdown import markdown
+from momos.study.report.metric import number
+from momos.study.report.page.groups import subjects_of
+from momos.study.report.page.lengths import accuracy_against_length
+from momos.study.report.page.picture import Picture
+from momos.study.report.results.part import (
+    LEAST,
+    NONE,
+    Part,
+    by_task,
+    differing,
+    of_recipe,
+    score,
+    title,
+)
+from momos.study.statistics import Ratio
+from momos.study.store import Finished
+
+
+def compressors_part(runs: Sequence[Finished]) -> Part:
+    """A table for each task, of all networks that its treatments left."""
+    own = of_recipe(runs, "compressors")
+    tables = []
+    tasks = dict.fromkeys(task for task, _ in by_task(own))
+    for task in tasks:
+        found = [run for run in own if run.cell.task == task]
+        tables.append(f"### {task}\n\n{_table(found)}")
+    return Part("\n".join(tables), [*_pictures(own)])
+
+
+def _pictures(runs: Sequence[Finished]) -> Iterator[Picture]:
+    for subject in subjects_of(runs):
+        picture = accuracy_against_length(subject)
+        if picture is not None and len(subject.groups) > 1:
+            yield picture
+
+
+def _table(runs: Sequence[Finished]) -> str:
+    everything = [cohort for group in by_task(runs).values() for cohort in group]
+    quantities = [q for q in quantities_of(runs) if q.name != FILE_LENGTH]
+    label = metric_of(runs[0]).label
+    unit = metric_of(runs[0]).difference_unit
+    header = (
+        *("treatment", "against", "seeds", label, f"difference, {unit}", "comparable"),
+        *("times smaller", *(f"{q.name} ({q.kind})" for q in quantities)),
+    )
+    rows = [_row(cohort, everything, quantities) for cohort in everything]
+    return markdown(header, rows, left=2)
+
+
+def _row(
+    cohort: Cohort, everything: Sequence[Cohort], quantities: Sequence[Quantity]
+) -> tuple[str, ...]:
+    runs = list(cohort.runs.values())
+    found = (
+        None if cohort.cell.treatment == "published" else reference_of(cohort, everything)
+    )
+    start = (
+        title(cohort.label, ""),
+        NONE if found is None or found[0] is cohort else found[1],
+        str(len(runs)),
+        score(cohort, metric_of(runs[0])),
+    )
+    factor = number(float(np.mean([run.factor for run in runs])), 1)
+    if found is None or found[0] is cohort:
+        return (*start, NONE, NONE, factor, *[NONE] * len(quantities))
+    reference, _ = found
+    ratios = (_ratio(quantity, cohort, reference) for quantity in quantities)
+    return (*start, *_metric(cohort, reference), factor, *ratios)
+
+
+def _metric(cohort: Cohort, reference: Cohort) -> tuple[str, str]:
+    try:
+        found = metric_difference(cohort.runs, reference.runs)
+    except ValueError:
+        return NONE, NONE
+    words = {"supported": "yes", "not supported": "no", "undecided": "undecided"}
+    return differing(found), words[comparable(cohort, reference)]
+
+
+def _ratio(quantity: Quantity, cohort: Cohort, reference: Cohort) -> str:
+    """The ratio, with an arrow where its interval leaves 1 out."""
+    try:
+        found = quantity.against(cohort.runs, reference.runs).ratio
+    except ValueError:
+        return NONE
+    return f"{number(found.mean, 3)}{_arrow(found)}"
+
+
+def _arrow(found: Ratio) -> str:
+    if found.n < LEAST or not found.decided:
+        return ""
+    return " ↓" if found.high < 1 else " ↑"

@@ -1,0 +1,90 @@
+"""A part of the page: text, and the pictures and tables that go with it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from momos.study.cohorts import Cohort, cohorts
+from momos.study.report.metric import Metric, number
+from momos.study.report.page.estimate import Estimate
+from momos.study.report.page.picture import Picture, write_csv
+from momos.study.report.page.tables import Table
+from momos.study.statistics import Difference, Ratio
+from momos.study.store import Finished
+
+NONE = "–"
+LEAST = 3  # seeds from which an interval is given
+
+
+@dataclass(frozen=True)
+class Part:
+    """`text` is Markdown, empty if nothing of it was run."""
+
+    text: str = ""
+    pictures: Sequence[Picture] = field(default=())
+    tables: Sequence[Table] = field(default=())
+
+    def write(self, folder: Path) -> None:
+        """PNG and CSV of pictures, CSV of tables."""
+        for picture in self.pictures:
+            path = folder / f"{picture.name}.png"
+            picture.figure.savefig(path, metadata={"Software": None})
+            write_csv(folder / f"{picture.name}.csv", picture.header, picture.rows)
+        for table in self.tables:
+            table.write(folder)
+
+
+def recipe_of(run: Finished) -> str:
+    """The name of the recipe that ran it."""
+    return run.recipe.partition("(")[0]
+
+
+def of_recipe(runs: Iterable[Finished], name: str) -> list[Finished]:
+    return [run for run in runs if recipe_of(run) == name]
+
+
+def by_task(runs: Iterable[Finished]) -> dict[tuple[str, str], list[Cohort]]:
+    """Cohorts by task and network, in the order of their names."""
+    found: dict[tuple[str, str], list[Cohort]] = {}
+    for cohort in cohorts(runs):
+        found.setdefault((cohort.cell.task, cohort.cell.network), []).append(cohort)
+    return dict(sorted(found.items()))
+
+
+def title(task: str, network: str) -> str:
+    return f"{task}, {network}" if network else task
+
+
+def seeds_said(count: int) -> str:
+    return f"n = {count} seed{'s' * (count != 1)}"
+
+
+def score(cohort: Cohort, metric: Metric) -> str:
+    """The metric, its mean over seeds with its interval."""
+    values = (metric.scale * run.metric for run in cohort.runs.values())
+    return estimated(Estimate.of(values), metric.decimals)
+
+
+def estimated(found: Estimate | None, decimals: int) -> str:
+    if found is None:
+        return NONE
+    return _with_ends(found.mean, found.low, found.high, found.n, decimals)
+
+
+def differing(found: Difference) -> str:
+    """A difference of metrics with its interval."""
+    return _with_ends(found.mean, found.low, found.high, found.n, 2, sign=True)
+
+
+def times(found: Ratio, decimals: int = 3) -> str:
+    return _with_ends(found.mean, found.low, found.high, found.n, decimals)
+
+
+def _with_ends(
+    mean: float, low: float, high: float, n: int, decimals: int, *, sign: bool = False
+) -> str:
+    text = number(mean, decimals, sign=sign)
+    if n < LEAST:
+        return text
+    ends = ", ".join(number(end, decimals, sign=sign) for end in (low, high))
+    return f"{text} [{ends}]"
