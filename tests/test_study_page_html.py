@@ -36,7 +36,7 @@ def names_of(page: Path) -> list[str]:
 
 def test_every_figure_is_there_as_png_svg_and_csv(page: Path) -> None:
     names = names_of(page)
-    assert len(names) == len(set(names)) == 10
+    assert len(names) == len(set(names)) == 11
     for name in names:
         stem = page.parent / "figures" / name
         assert stem.with_name(f"{name}.png").read_bytes()[:4] == b"\x89PNG"
@@ -88,7 +88,7 @@ def test_what_is_left_out_is_named_with_why(page: Path, place: Path) -> None:
 
 def test_drawings_take_the_colours_of_the_page(page: Path) -> None:
     drawings = re.findall(r"<svg.*?</svg>", opened(page), re.DOTALL)
-    assert len(drawings) == 10
+    assert len(drawings) == 11
     for drawing in drawings:
         assert "currentColor" in drawing
         assert not re.findall(r"(?:#1c2126|#000000|black)\b", drawing)

@@ -25,6 +25,7 @@ HEADER = (
     "shuffled, mean",
 )
 Point = tuple[float, Estimate, float | None]  # epoch, value, mean of the shuffled
+Course = tuple[Group, list[Point]]
 
 
 def complexity_through_training(subject: Subject) -> list[Picture]:
@@ -40,6 +41,37 @@ def complexity_through_training(subject: Subject) -> list[Picture]:
     return [picture for picture in pictures if picture is not None]
 
 
+def metric_through_training(subject: Subject) -> list[Picture]:
+    """A picture of the metric, of the runs whose complexity was measured on the way."""
+    groups = [group for group in subject.groups if any(map(_measured, group.runs))]
+    courses = [(group, course) for group in groups if (course := _scores(group))]
+    if not courses:
+        return []
+    label = subject.metric.label
+    return [
+        _drawn(
+            subject,
+            courses,
+            name=label.split(",")[0],
+            label=label,
+            said=f"{sentence(label)}, on data never trained on,",
+        )
+    ]
+
+
+def _scores(group: Group) -> list[Point]:
+    """The metric at each epoch."""
+    values: dict[float, list[float]] = {}
+    for run in group.runs:
+        for line in run.history:
+            values.setdefault(line["epoch"], []).append(group.metric.scale * line["metric"])
+    return [
+        (epoch, estimate, None)
+        for epoch in sorted(values)
+        if (estimate := Estimate.of(values[epoch]))
+    ]
+
+
 def _measured(run: Finished) -> list[dict[str, Any]]:
     return [line for line in run.history if line.get("measures")]
 
@@ -52,26 +84,46 @@ def _picture(
     if not courses:
         return None
     unit = "bits per weight" if code else "score"
+    kind = "a code, in bits per weight" if code else "a score, which is not in bits"
+    return _drawn(
+        subject,
+        courses,
+        name=name,
+        label=f"{name}, {unit}",
+        said=f"{sentence(name)} ({kind})",
+        more="; thin and dotted: the same weights shuffled, where order matters to the measure",
+    )
+
+
+def _drawn(
+    subject: Subject,
+    courses: Sequence[Course],
+    *,
+    name: str,
+    label: str,
+    said: str,
+    more: str = "",
+) -> Picture:
+    """Lines over epochs; `said` begins the caption, `more` ends it."""
     figure, axes = canvas(height=3.8 + 0.16 * len(courses))
-    first = 0 if groups[0].treatment in PLAIN else 1  # grey is for dense
+    shown = [group for group, _ in courses]
+    first = 0 if shown[0].treatment in PLAIN else 1  # grey is for dense
     for number, (group, course) in enumerate(courses, start=first):
         _draw(axes, group, course, look(number))
     in_sight(axes, list(_seen(courses)))
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_ylabel(f"{name}, {unit}")
+    axes.set_ylabel(label)
     legend(figure, axes)
-    kind = "a code, in bits per weight" if code else "a score, which is not in bits"
-    shown = [group for group, _ in courses]
     return Picture(
         name=file_name("course", subject.task, subject.network, name),
         title=f"{sentence(name)} through training: {subject.title}",
         caption=(
-            f"{sentence(name)} ({kind}) over epochs; 0 is before training. Means over seeds, "
-            f"{seeds_of(shown)} a line; bands: bootstrap 95 % intervals of the mean, cut off where wider than the picture; thin and "
-            "dotted: the same weights shuffled, where order matters to the measure."
+            f"{said} over epochs; 0 is before training. Means over seeds, {seeds_of(shown)} a "
+            "line; bands: bootstrap 95 % intervals of the mean, cut off where wider than the "
+            f"picture{more}."
         ),
-        alt=_alt(name, unit, courses),
+        alt=_alt(label, courses),
         figure=figure,
         header=HEADER,
         rows=[row for group, course in courses for row in _rows(group, course)],
@@ -117,7 +169,7 @@ def _draw(axes: Axes, group: Group, course: Sequence[Point], style: dict[str, An
         axes.plot(*zip(*controls, strict=True), color=style["color"], lw=1, ls=":")
 
 
-def _seen(courses: Sequence[tuple[Group, Sequence[Point]]]) -> Iterator[Estimate]:
+def _seen(courses: Sequence[Course]) -> Iterator[Estimate]:
     """All that must be in sight: values and controls."""
     for _, value, control in (point for _, course in courses for point in course):
         yield value
@@ -141,9 +193,9 @@ def _rows(group: Group, course: Sequence[Point]) -> list[tuple]:
     ]
 
 
-def _alt(name: str, unit: str, courses: Sequence[tuple[Group, Sequence[Point]]]) -> str:
+def _alt(label: str, courses: Sequence[Course]) -> str:
     said = [
         f"{group.label} from {course[0][1].mean:.4g} to {course[-1][1].mean:.4g}"
         for group, course in courses
     ]
-    return f"{name} in {unit}: {'; '.join(said)}."
+    return f"{label}: {'; '.join(said)}."

@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from momos.study.report.page.capacities import accuracy_against_capacity
-from momos.study.report.page.courses import complexity_through_training
+from momos.study.report.page.courses import (
+    complexity_through_training,
+    metric_through_training,
+)
 from momos.study.report.page.files import Opened, opened
 from momos.study.report.page.groups import Subject, subjects_of
 from momos.study.report.page.layers import lengths_of_layers
@@ -51,9 +54,7 @@ def sections_of(
         Section("claims", "The claims", tables=tables_of_claims(runs)),
         Section("accuracy", "Length and capacity", _all(_accuracy, subjects)),
         Section("measures", "Initialization, trained, compressed", tables=_there(measures)),
-        Section(
-            "training", "Through training", _all(complexity_through_training, subjects)
-        ),
+        Section("training", "Through training", _all(_through_training, subjects)),
         Section("usage", "Use of motifs", _all(motif_usage, subjects)),
         Section(
             "mosaics", "Mosaics", [p for pair in inside for p in pictures_of_layers(*pair)]
@@ -70,6 +71,10 @@ def sections_of(
 def _accuracy(subject: Subject) -> list[Picture]:
     length = accuracy_against_length(subject)
     return _there([length]) + accuracy_against_capacity(subject)
+
+
+def _through_training(subject: Subject) -> list[Picture]:
+    return metric_through_training(subject) + complexity_through_training(subject)
 
 
 def _there(found: Iterable[T | None]) -> list[T]:

@@ -5,7 +5,10 @@ from typing import Any
 
 from momos.study.report.markdown import markdown
 from momos.study.report.metric import number
-from momos.study.report.page.courses import complexity_through_training
+from momos.study.report.page.courses import (
+    complexity_through_training,
+    metric_through_training,
+)
 from momos.study.report.page.groups import subjects_of
 from momos.study.report.results.part import NONE, Part, of_recipe
 from momos.study.store import Finished
@@ -23,12 +26,12 @@ def grokking_part(runs: Sequence[Finished]) -> Part:
     """When held-out accuracy comes, and every measure before, then and at the end."""
     own = of_recipe(runs, "grokking")
     texts = [_table(run) for run in own]
-    pictures = [
-        picture
-        for subject in subjects_of(own)
-        for picture in complexity_through_training(subject)
-        if picture.title.lower().startswith(tuple(f"{name} through" for name in DRAWN))
-    ]
+    pictures = []
+    for subject in subjects_of(own):
+        pictures += metric_through_training(subject)
+        for picture in complexity_through_training(subject):
+            if picture.title.lower().startswith(tuple(f"{name} through" for name in DRAWN)):
+                pictures.append(picture)
     return Part("\n".join(texts), pictures)
 
 
