@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 import momos
+from momos.study.run import prepared
+from momos.study.sweeps import Sweep
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NAMES = [path.name for path in sorted(EXAMPLES.glob("*.py"))]
@@ -16,6 +18,13 @@ NAMES = [path.name for path in sorted(EXAMPLES.glob("*.py"))]
 @pytest.mark.parametrize("name", NAMES)
 def test_an_example_is_short(name: str) -> None:
     assert len((EXAMPLES / name).read_text().splitlines()) < 80
+
+
+def test_the_sweep_is_one_that_can_be_run() -> None:
+    cells = Sweep.read(EXAMPLES / "sweep.toml").cells
+    assert len(cells) == 18
+    for cell in cells:
+        prepared(cell)
 
 
 @pytest.mark.parametrize("name", NAMES)

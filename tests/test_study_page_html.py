@@ -9,7 +9,7 @@ from test_study_page import HOSTILE, write_broken, write_plane, write_run, write
 
 from momos.study.cells import Cell
 from momos.study.report.page import report
-from momos.study.store import RESULT, read_all, write_json
+from momos.study.store import RESULT, begin, read_all, write_json
 
 
 @pytest.fixture(scope="module")
@@ -122,13 +122,21 @@ def test_damaged_networks_and_planes_are_named(tmp_path: Path) -> None:
     assert 'id="runs"' in text
 
 
-def test_without_runs_there_is_a_page_that_says_so(tmp_path: Path) -> None:
+def test_without_runs_there_is_no_page(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
-    text = opened(report([tmp_path / "runs"], tmp_path / "report"))
-    assert "No finished runs." in text
-    assert "<figure" not in text
+    with pytest.raises(ValueError, match=r"at least one run, got none in .*runs \(momos study"):
+        report([tmp_path / "runs"], tmp_path / "report")
+    assert not (tmp_path / "report").exists()
     with pytest.raises(FileNotFoundError, match="runs must be in a folder"):
         report([tmp_path / "none"], tmp_path / "report")
+
+
+def test_a_page_of_broken_runs_only_says_so(tmp_path: Path) -> None:
+    begin(tmp_path / "runs" / "a", Cell(task="digits"), recipe="", environment={})
+    text = opened(report([tmp_path / "runs"], tmp_path / "report"))
+    assert "No finished runs." in text
+    assert "it has not finished" in text
+    assert "<figure" not in text
 
 
 def test_a_run_that_diverged_and_an_unknown_metric_are_shown(tmp_path: Path) -> None:

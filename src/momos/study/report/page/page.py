@@ -27,8 +27,14 @@ def report(places: Sequence[Path], folder: Path) -> Path:
 
     Raises:
         FileNotFoundError: if a place is no folder.
+        ValueError: if there is no run in any of them.
     """
     finished, broken = read_all(places)
+    if not finished and not broken:
+        raise ValueError(
+            f"a report must be of at least one run, got none in {', '.join(map(str, places))} "
+            "(momos study run RECIPE makes some)"
+        )
     runs, copies = _once(finished)
     figures = folder / FIGURES
     figures.mkdir(parents=True, exist_ok=True)
