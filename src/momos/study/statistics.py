@@ -96,6 +96,21 @@ def paired(
         ValueError: if they share no seed, or a value of a shared one is not finite.
     """
     differences = [ours - theirs for ours, theirs in _pairs(first, second)]
+    return mean_of(differences, level=level, resamples=resamples, generator=generator)
+
+
+def mean_of(
+    differences: Sequence[float],
+    *,
+    level: float = 0.95,
+    resamples: int = 10_000,
+    generator: torch.Generator | None = None,
+) -> Difference:
+    """The mean of differences, one a seed, and its interval.
+
+    Raises:
+        ValueError: if there are none, or one is not finite.
+    """
     low, high = interval(differences, level=level, resamples=resamples, generator=generator)
     return Difference(_mean(differences), low, high, len(differences))
 

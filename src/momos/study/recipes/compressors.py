@@ -1,10 +1,11 @@
 """Do compressors simplify, and does MoMos?"""
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from momos.study.cells import Cell
 from momos.study.recipes.recipe import Recipe
+from momos.study.recipes.variations import Variation, each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,34 +33,23 @@ class Compressors(Recipe):
 
     def _of(self, seed: int) -> list[Cell]:
         dense = Cell(task=self.task, seed=seed, epochs=self.epochs)
-        tuned = replace(dense, epochs=self.tuning, start=dense, teacher=dense)
-        treated = [
-            replace(tuned, treatment=name, settings=settings)
-            for name, settings in self._treatments()
-        ]
+        treated = [v.of(dense, self.tuning) for v in self._variations()]
         student = [replace(dense, network=self.student, teacher=dense)]
-        return [dense, tuned, *treated, *(student if self.student else [])]
+        return [dense, *treated, *(student if self.student else [])]
 
-    def _treatments(self) -> list[tuple[str, dict[str, Any]]]:
-        learned = {"sensitive": True}
+    def _variations(self) -> list[Variation]:
         return [
-            *(("prune", {"sparsity": sparsity}) for sparsity in self.sparsities),
+            Variation(treatment="dense"),
+            *each("prune", "sparsity", self.sparsities),
+            *each("prune", "sparsity", self.one_shot, schedule="one-shot"),
+            *each("quantize_aware", "bits", self.bits),
+            *each("sampled", "capacity", self.capacities, block_size=2),
             *(
-                ("prune", {"sparsity": sparsity, "schedule": "one-shot"})
-                for sparsity in self.one_shot
-            ),
-            *(("quantize_aware", {"bits": bits}) for bits in self.bits),
-            *(
-                ("sampled", {"block_size": 2, "capacity": capacity})
-                for capacity in self.capacities
-            ),
-            *(
-                ("sampled", {"block_size": 2, "capacity": capacity, "levels": levels})
-                for capacity in self.capacities
+                variation
                 for levels in self.levels
+                for variation in each(
+                    "sampled", "capacity", self.capacities, block_size=2, levels=levels
+                )
             ),
-            *(
-                ("learned", {"rate_weight": rate_weight} | learned)
-                for rate_weight in self.rate_weights
-            ),
+            *each("learned", "rate_weight", self.rate_weights, sensitive=True),
         ]

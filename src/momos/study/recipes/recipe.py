@@ -20,13 +20,14 @@ class Recipe(ABC):
     """
 
     name: ClassVar[str]
+    least_seeds: ClassVar[int] = 1
     task: str = "digits"
     seeds: int = 5
     epochs: float | None = None
 
     def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise ValueError(f"seeds must be at least 1, got {self.seeds}")
+        if self.seeds < self.least_seeds:
+            raise ValueError(f"seeds must be at least {self.least_seeds}, got {self.seeds}")
 
     @abstractmethod
     def cells(self) -> list[Cell]:
@@ -64,7 +65,8 @@ def _value(name: str, text: str, hint: Any) -> Any:
         value = json.loads(text)
     except json.JSONDecodeError:
         value = text
-    if get_origin(hint) is tuple:
+    kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    if any(get_origin(kind) is tuple for kind in kinds) and value is not None:
         value = tuple(value) if isinstance(value, list) else (value,)
     if not _fits(value, hint):
         kind = getattr(hint, "__name__", str(hint)) if isinstance(hint, type) else str(hint)
@@ -75,9 +77,10 @@ def _value(name: str, text: str, hint: Any) -> Any:
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a value is of a field's type; whole numbers are numbers, truth values are not."""
     if get_origin(hint) is tuple:
-        return all(_fits(item, get_args(hint)[0]) for item in value)
+        kind = get_args(hint)[0]
+        return isinstance(value, tuple) and all(_fits(item, kind) for item in value)
     if isinstance(hint, UnionType):
         return any(_fits(value, kind) for kind in get_args(hint))
     if isinstance(value, bool):
         return hint is bool
-    return isinstance(value, int | float if hint is float else hint)
+    return isinstance(value, int | float if hint is float else get_origin(hint) or hint)
