@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
+from shlex import quote
 from types import UnionType
 from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
 
@@ -40,6 +41,17 @@ class Recipe(ABC):
     def __str__(self) -> str:
         values = (f"{f.name}={getattr(self, f.name)!r}" for f in fields(self))
         return f"{self.name}({', '.join(values)})"
+
+    @property
+    def command(self) -> str:
+        """What runs it from the shell."""
+        own = [f for f in fields(self) if f.name != "task"]
+        changed = [
+            f"--set {quote(f'{f.name}={json.dumps(getattr(self, f.name))}')}"
+            for f in own
+            if getattr(self, f.name) != f.default
+        ]
+        return " ".join([f"momos study run {self.name} --task {self.task}", *changed])
 
     def with_settings(self, settings: Mapping[str, str]) -> Self:
         """The same recipe with other values, given as text: JSON, or a plain word.

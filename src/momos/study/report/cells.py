@@ -57,14 +57,14 @@ def origin(recipe: str, task: str, lines: Sequence[Line]) -> str:
     minutes = sum(line.seconds for line in lines) / 60
     time = f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
     runs = "1 run" if len(lines) == 1 else f"{len(lines)} runs"
-    command = f"`momos study run {recipe} --task {task}`"
     made = (
-        f"by the plain loop that was there up to commit {PLAIN_LOOP}; {command} is what runs "
-        "them now"
+        f"by the plain loop that was there up to commit {PLAIN_LOOP}; "
+        f"`momos study run {recipe} --task {task}` is what runs them now"
     )
     if lines[0].by_study:
+        commands = dict.fromkeys(f"`{line.command}`" for line in lines)
         commits = dict.fromkeys(line.commit or "unknown" for line in lines)
-        made = f"by {command}, commit {', '.join(commits)}"
+        made = f"by {' and '.join(commands)}, commit {', '.join(commits)}"
     with_what = sorted(
         f"{', '.join(f'{name} {version}' for name, version in line.versions.items())}, "
         f"{line.cores} cores, one thread a run"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from momos.study.cells import Cell
 from momos.study.cohorts import seedless
-from momos.study.recipes import recipe_of
+from momos.study.recipes import Recipe, recipe_of
 from momos.study.recipes.ablations import Ablations
 from momos.study.recipes.sizes import Sizes
 from momos.study.report.lines import Line, checked
@@ -22,10 +22,11 @@ ABLATIONS = "ablations"  # the file of all of them; others are named by their ta
 def line_of(
     run: Finished,
     *,
+    command: str,
     ablation: str = "",
     task_of: Callable[[str], Task] = lambda name: TASKS[name](),
 ) -> Line:
-    """A run as a line, and with `ablation` as that row of its task's ablations.
+    """A run that `command` asks for as a line; with `ablation`, as that row of its task's.
 
     A start or teacher is named by the folder of its cell, with the key of seed 0.
     """
@@ -48,6 +49,7 @@ def line_of(
         cores=run.environment["machine"]["cores"],
         group=cell.task if ablation else "",
         ablation=ablation,
+        command=command,
         commit=run.environment["commit"],
         key=cell.key,
     )
@@ -63,9 +65,15 @@ def lines_of(runs: Sequence[Finished]) -> dict[str, list[Line]]:
     task_of = cache(lambda name: TASKS[name]())
     found: dict[str, dict[tuple[str, str], Line]] = {}
     for text in dict.fromkeys(run.recipe for run in runs):
-        for name, ablation, cell in _entries(text):
-            if cell.key in by_key:
-                line = line_of(by_key[cell.key], ablation=ablation, task_of=task_of)
+        recipe = recipe_of(text)
+        for name, ablation, cell in _entries(recipe):
+            if recipe is not None and cell.key in by_key:
+                line = line_of(
+                    by_key[cell.key],
+                    command=recipe.command,
+                    ablation=ablation,
+                    task_of=task_of,
+                )
                 found.setdefault(name, {}).setdefault((cell.key, ablation), line)
     return {name: list(lines.values()) for name, lines in found.items()}
 
@@ -92,13 +100,12 @@ def with_new(folder: Path, new: Mapping[str, Sequence[Line]]) -> dict[str, list[
     return texts
 
 
-def _entries(recipe: str) -> list[tuple[str, str, Cell]]:
+def _entries(recipe: Recipe | None) -> list[tuple[str, str, Cell]]:
     """File, row among ablations, and cell of all that is on the page of a recipe."""
-    found = recipe_of(recipe)
-    if isinstance(found, Sizes):
-        return [(found.task, "", cell) for cell in found.cells()]
-    if isinstance(found, Ablations):
-        return [(ABLATIONS, row, cell) for row, of in found.rows().items() for cell in of]
+    if isinstance(recipe, Sizes):
+        return [(recipe.task, "", cell) for cell in recipe.cells()]
+    if isinstance(recipe, Ablations):
+        return [(ABLATIONS, row, cell) for row, of in recipe.rows().items() for cell in of]
     return []
 
 

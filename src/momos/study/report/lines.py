@@ -31,7 +31,7 @@ TYPES: dict[str, type | tuple[type, ...]] = {
     "versions": dict,
     "cores": int,
 }
-OPTIONAL = ("group", "ablation", "commit", "key")
+OPTIONAL = ("group", "ablation", "command", "commit", "key")
 PLAIN_LOOP = (
     "3c590c0"  # the last commit with the loop that lines without a key were made by
 )
@@ -43,7 +43,8 @@ class Line:
 
     `start` and `teacher` name dense networks, alike for every seed: "" where there is none. An
     ablation's line has a `group`, whose rows are compared, and a name in it. `key` is that of the
-    study's cell; a line without was made by a plain loop, of which there is none any more.
+    study's cell, and `command` runs it among others; a line without them was made by a plain loop
+    that is gone.
     """
 
     task: str
@@ -63,6 +64,7 @@ class Line:
     cores: int
     group: str = ""
     ablation: str = ""
+    command: str = ""
     commit: str = ""
     key: str = ""
 
