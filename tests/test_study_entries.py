@@ -16,6 +16,7 @@ from momos.study.report.entries import line_of, lines_of, with_new
 from momos.study.report.goals import GOALS
 from momos.study.report.lines import Line, by_maker, checked
 from momos.study.store import Finished
+from momos.study.tasks import TASKS
 
 ENVIRONMENT = {
     "versions": {"momos": "0.1.0", "torch": "2.13.0"},
@@ -25,6 +26,7 @@ ENVIRONMENT = {
 SIZES = Sizes(
     seeds=2, rate_weights=(1.2,), bits=(2,), sparsities=(), sampled=(), more=False
 )
+TASK = TASKS["digits"]()
 ABLATIONS = Ablations(seeds=2, tuning=20, ingredients=("no scales",))
 
 
@@ -41,14 +43,17 @@ def texts_of(lines: list[Line]) -> list[str]:
 
 def test_a_run_is_a_line() -> None:
     dense, learned, *_ = runs_of(SIZES)[3:]
-    line = line_of(learned, command="momos …")
+    line = line_of(learned, TASK, command="momos …")
     assert (line.task, line.treatment, line.seed) == ("digits", "learned", 1)
     assert line.settings == {"rate_weight": 1.2, "sensitive": True}
-    assert (line.epochs, line_of(dense, command="").epochs) == (20, 40)  # the task's own
+    assert (line.epochs, line_of(dense, TASK, command="").epochs) == (
+        20,
+        40,
+    )  # the task's own
     assert line.learning_rate == 0.004
-    assert line.start == line.teacher == line_of(runs_of(SIZES)[1], command="").start
+    assert line.start == line.teacher == line_of(runs_of(SIZES)[1], TASK, command="").start
     assert line.start.startswith("digits-dense-seed-{seed}-")
-    assert line_of(dense, command="").start == ""
+    assert line_of(dense, TASK, command="").start == ""
     assert (line.file_bytes, line.dense_bytes) == (26_000 / 8, 4_000)
     assert (line.commit, line.key, line.cores) == ("abc1234", learned.cell.key, 2)
     assert checked(texts_of([line]), Path("digits.jsonl")) == [line]
@@ -104,7 +109,7 @@ def test_two_runs_of_one_row_are_refused_and_nothing_is_written(tmp_path: Path) 
     run = runs_of(SIZES)[0]
     twin = replace(run, cell=replace(run.cell, weight_decay=0.5))
     with pytest.raises(ValueError, match=r"digits\.jsonl:2: a run must be there once"):
-        write(docs, {"digits": [line_of(each, command="") for each in (run, twin)]})
+        write(docs, {"digits": [line_of(each, TASK, command="") for each in (run, twin)]})
     assert not list((docs / "results").iterdir())
     assert (docs / "results.md").read_text() == page
     write(docs, lines_of(runs_of(SIZES)))

@@ -1,7 +1,7 @@
 """Finished runs of the recipes `sizes` and `ablations` as lines among the others."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -19,18 +19,12 @@ from momos.study.tasks import TASKS, Task
 ABLATIONS = "ablations"  # the file of all of them; others are named by their task
 
 
-def line_of(
-    run: Finished,
-    *,
-    command: str,
-    ablation: str = "",
-    task_of: Callable[[str], Task] = lambda name: TASKS[name](),
-) -> Line:
+def line_of(run: Finished, task: Task, *, command: str, ablation: str = "") -> Line:
     """A run that `command` asks for as a line; with `ablation`, as that row of its task's.
 
     A start or teacher is named by the folder of its cell, with the key of seed 0.
     """
-    cell, task = run.cell, task_of(run.cell.task)
+    cell = run.cell
     return Line(
         task=cell.task,
         treatment=cell.treatment,
@@ -68,12 +62,8 @@ def lines_of(runs: Sequence[Finished]) -> dict[str, list[Line]]:
         recipe = recipe_of(text)
         for name, ablation, cell in _entries(recipe):
             if recipe is not None and cell.key in by_key:
-                line = line_of(
-                    by_key[cell.key],
-                    command=recipe.command,
-                    ablation=ablation,
-                    task_of=task_of,
-                )
+                run, task = by_key[cell.key], task_of(cell.task)
+                line = line_of(run, task, command=recipe.command, ablation=ablation)
                 found.setdefault(name, {}).setdefault((cell.key, ablation), line)
     return {name: list(lines.values()) for name, lines in found.items()}
 
