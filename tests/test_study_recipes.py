@@ -122,6 +122,12 @@ def test_what_a_preset_says_can_be_said_otherwise() -> None:
         found.with_settings({"seeds": "-1"})
 
 
+def test_some_are_of_the_first_seed_alone() -> None:
+    cells = Sizes(task="shakespeare").cells()
+    assert [cell.seed for cell in cells if cell.epochs == 2] == [0, 0, 0]
+    assert [cell.seed for cell in cells if cell.settings.get("every") == 4] == [0, 1, 2]
+
+
 def test_published_networks_are_where_the_others_start() -> None:
     start, *others = Sizes(task="resnet20").cells()
     assert start.learning_rate == 1e-9
