@@ -19,7 +19,15 @@ def call(*arguments: str) -> Result:
 def test_recipes_are_listed_and_shown() -> None:
     listed = call("list")
     assert listed.exit_code == 0
-    for name in ("simplify", "compressors", "capacity", "usage", "plane", "grokking"):
+    for name in (
+        "simplify",
+        "sizes",
+        "ablations",
+        "capacity",
+        "usage",
+        "plane",
+        "grokking",
+    ):
         assert name in listed.output
     shown = call("list", "simplify")
     assert "weight_decays" in shown.output

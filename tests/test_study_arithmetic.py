@@ -1,9 +1,10 @@
 import pytest
 import torch
 
-from momos.study.arithmetic import PairNetwork, Steady, additions
+from momos.study.arithmetic import PairNetwork, additions
+from momos.study.loss import loss_of
+from momos.study.optimization import Steady
 from momos.study.tasks import TASKS
-from momos.study.training import loss_of
 
 
 def test_every_pair_is_in_one_half_with_its_sum() -> None:

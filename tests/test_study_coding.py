@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from momos.study.coding import join, pack, pack_floats, split, unpack, unpack_floats
-from momos.study.sizes import Levels, dense_bytes, read, write
+from momos.study.sizes import Levels, read, write
 
 
 @given(st.binary(max_size=300))
@@ -50,10 +50,6 @@ def test_zeros_take_next_to_nothing() -> None:
 def test_values_that_fit_bfloat16_take_two_bytes_at_most() -> None:
     values = torch.randn(10_000, generator=torch.Generator().manual_seed(0)).bfloat16()
     assert len(pack_floats(values.float())) < 0.7 * 20_000  # exponents compress
-
-
-def test_dense_bytes_are_four_a_weight() -> None:
-    assert dense_bytes(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))) == 4 * (8 + 4)
 
 
 def test_levels_that_are_not_the_weights_are_refused(tmp_path: Path) -> None:

@@ -10,12 +10,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from momos.study.archives import Images
-from momos.study.baselines import Dense
 from momos.study.models import Resized
 from momos.study.networks import NETWORKS, network, published, untrained
 from momos.study.optimization import Optimization
 from momos.study.tasks import TASKS, Task, image_task, seeded
-from momos.study.training import loss_of, train
 
 PLAN = Optimization(learning_rate=1e-3, batch_size=2, epochs=1)
 
@@ -285,21 +283,3 @@ def test_a_real_network_of_hugging_face(tmp_path: Path) -> None:
     assert torch.equal(given(torch.ones(2, 1, 16, 16)), built(torch.ones(2, 1, 16, 16)))
     others = published(f"hf:{tmp_path}", pictures((1, 16, 16), 4), 1)  # other classes
     assert others(torch.ones(2, 1, 16, 16)).shape == (2, 4)
-
-
-def test_a_teacher_may_be_another_network() -> None:
-    task = TASKS["digits"]()
-    teacher = train(task, Dense(), 0, epochs=1).network
-    student_task = replace(task, network=lambda seed: network("mlp:32", task, seed))
-    inputs, targets = next(task.batches(torch.Generator().manual_seed(0)))
-    student = student_task.network(0)
-    alone = loss_of(student, inputs, targets)
-    taught = loss_of(student, inputs, targets, teacher)
-    assert taught.requires_grad
-    assert not torch.equal(alone, taught)
-    teacher.zero_grad()
-    taught.backward()
-    assert all(weight.grad is None for weight in teacher.parameters())
-    outcome = train(student_task, Dense(), 0, epochs=1, teacher=teacher)
-    assert outcome.dense_bytes == 4 * (64 * 32 + 32 + 32 * 10 + 10)
-    assert outcome.metric > 0.15

@@ -124,7 +124,9 @@ def test_damaged_networks_and_planes_are_named(tmp_path: Path) -> None:
 
 def test_without_runs_there_is_no_page(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
-    with pytest.raises(ValueError, match=r"at least one run, got none in .*runs \(momos study"):
+    with pytest.raises(
+        ValueError, match=r"at least one run, got none in .*runs \(momos study"
+    ):
         report([tmp_path / "runs"], tmp_path / "report")
     assert not (tmp_path / "report").exists()
     with pytest.raises(FileNotFoundError, match="runs must be in a folder"):

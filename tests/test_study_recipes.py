@@ -3,10 +3,14 @@
 import pytest
 
 from momos.study.cells import ordered
-from momos.study.recipes import RECIPES, recipe_named
+from momos.study.recipes import RECIPES, recipe_named, recipe_of
+from momos.study.recipes.ablations import REFERENCE, Ablations
 from momos.study.recipes.compressors import Compressors
+from momos.study.recipes.presets import ABLATIONS, SIZES
 from momos.study.recipes.simplify import Simplify
+from momos.study.recipes.sizes import Sizes
 from momos.study.run import prepared
+from momos.study.treatments import TREATMENTS
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -15,6 +19,7 @@ def test_recipes_stand_for_runs_that_can_be_run(name: str) -> None:
     cells = ordered(recipe.cells())
     assert {cell.seed for cell in cells} == {0, 1}
     assert str(recipe).startswith(f"{name}(task=")
+    assert recipe_of(str(recipe)) == recipe
     assert (RECIPES[name].__doc__ or "").splitlines()[0]
     for cell in {(c.task, c.treatment, str(c.settings)): c for c in cells}.values():
         prepared(cell)
@@ -75,3 +80,109 @@ def test_published_weights_take_the_place_of_training() -> None:
     assert (dense.treatment, dense.epochs) == ("published", None)
     assert all((cell.start, cell.epochs) == (dense, 1) for cell in others)
     assert (student.teacher, student.treatment, student.epochs) == (dense, "dense", 9)
+
+
+def test_texts_that_are_no_recipes_are_none() -> None:
+    assert [
+        recipe_of(text) for text in ("", "sweep mine", "sizes", "nothing(seeds=1)")
+    ] == [*(None for _ in range(4))]
+
+
+@pytest.mark.parametrize("task", [*SIZES, "mnist"])
+def test_files_of_every_size_go_on_from_one_dense_network(task: str) -> None:
+    cells = Sizes(task=task).cells()
+    starts = [cell for cell in cells if cell.start is None]
+    assert len(starts) == (SIZES[task].seeds if task in SIZES else 3)
+    assert len({cell.key for cell in cells}) == len(cells)
+    for cell in cells:
+        if cell.start is not None:
+            assert cell.start == cell.teacher == starts[cell.seed]
+            assert cell.treatment in TREATMENTS
+            TREATMENTS[cell.treatment](**cell.settings)
+
+
+def test_what_a_preset_says_can_be_said_otherwise() -> None:
+    found = Sizes().with_settings(
+        {
+            "seeds": "1",
+            "epochs": "3",
+            "tuning": "2",
+            "rate_weights": "0.5",
+            "bits": "[]",
+            "sparsities": "[0.5, 0.6]",
+            "sampled": '[{"block_size": 4, "num_motifs": 9}]',
+            "more": "false",
+        }
+    )
+    cells = found.cells()
+    assert [(cell.treatment, cell.epochs) for cell in cells] == [
+        ("dense", 3),
+        ("learned", 2),
+        ("prune", 2),
+        ("prune", 2),
+        ("sampled", 2),
+    ]
+    assert cells[-1].settings == {"block_size": 4, "num_motifs": 9}
+    again = found.with_settings({"bits": "null"})
+    assert [c.settings["bits"] for c in again.cells() if "bits" in c.settings] == [
+        2,
+        3,
+        4,
+        8,
+    ]
+    with pytest.raises(ValueError, match="sampled must be of type tuple"):
+        found.with_settings({"sampled": "4"})
+    with pytest.raises(ValueError, match="seeds must be at least 0, got -1"):
+        found.with_settings({"seeds": "-1"})
+
+
+def test_some_are_of_the_first_seed_alone() -> None:
+    cells = Sizes(task="shakespeare").cells()
+    assert [cell.seed for cell in cells if cell.epochs == 2] == [0, 0, 0]
+    assert [cell.seed for cell in cells if cell.settings.get("every") == 4] == [0, 1, 2]
+
+
+def test_published_networks_are_where_the_others_start() -> None:
+    start, *others = Sizes(task="resnet20").cells()
+    assert start.treatment == "published"
+    assert Simplify(task="resnet20").cells()[0] == start
+    assert {cell.learning_rate for cell in others} == {0.01, None}
+    trained, *_ = Sizes(task="resnet20", epochs=5).cells()
+    assert (trained.epochs, trained.learning_rate) == (5, None)
+
+
+def test_compressors_and_sizes_share_their_runs() -> None:
+    sizes = {cell.key for cell in Sizes(seeds=1).cells()}
+    shared = sizes & {cell.key for cell in Compressors(seeds=1, tuning=20).cells()}
+    assert len(shared) == 10  # dense, 2 sparsities, 3 bits, 1 sampled, 3 rates
+
+
+@pytest.mark.parametrize("task", [*ABLATIONS, "mnist"])
+def test_an_ablation_changes_one_ingredient(task: str) -> None:
+    rows = Ablations(task=task, seeds=1).rows()
+    (reference,) = rows.pop(REFERENCE)
+    (alone,) = rows.pop("no teacher")
+    assert alone.teacher is None
+    assert (alone.start, alone.settings) == (reference.start, reference.settings)
+    for name, (cell,) in rows.items():
+        assert cell.settings != reference.settings, name
+        assert reference.settings.keys() <= cell.settings.keys()
+        assert (cell.start, cell.teacher) == (reference.start, reference.teacher)
+        TREATMENTS[cell.treatment](**cell.settings)
+
+
+def test_the_command_of_a_recipe_is_what_differs() -> None:
+    assert Ablations().command == "momos study run ablations --task digits"
+    found = Ablations(task="mnist", tuning=2, ingredients=("no scales",))
+    assert found.command == (
+        "momos study run ablations --task mnist --set tuning=2 "
+        "--set 'ingredients=[\"no scales\"]'"
+    )
+
+
+def test_ingredients_are_chosen_by_name() -> None:
+    found = Ablations(rate_weight=0.7).with_settings({"ingredients": '["no scales"]'})
+    assert list(found.rows()) == [REFERENCE, "no scales"]
+    assert {cell.settings["rate_weight"] for cell in found.cells()} == {0.7}
+    with pytest.raises(ValueError, match=r"among reference; no teacher; .*, got 'scales'"):
+        found.with_settings({"ingredients": '["scales"]'})

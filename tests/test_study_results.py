@@ -173,11 +173,11 @@ def test_claims_are_counted_by_task_and_kind() -> None:
         (Simplify(), "momos study run simplify --task digits"),
         (
             Simplify(task="fashion", seeds=2, published=True),
-            "momos study run simplify --task fashion --seeds 2 --set published=true",
+            "momos study run simplify --task fashion --set seeds=2 --set published=true",
         ),
         (
             Compressors(tuning=2.0, bits=(2, 4)),
-            'momos study run compressors --task digits --set tuning=2.0 --set "bits=[2, 4]"',
+            "momos study run compressors --task digits --set tuning=2.0 --set 'bits=[2, 4]'",
         ),
         (Grokking(width=16), "momos study run grokking --task mod97 --set width=16"),
         ("sweep mine", "sweep mine"),

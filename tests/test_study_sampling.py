@@ -5,42 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from treated import points, small, stepped, treated
 
 import momos
-from momos.study.archives import Images
-from momos.study.optimization import Optimization
 from momos.study.sampling import LEVELS, Grid, GridProjector, Sampled
-from momos.study.tasks import Task, image_task, seeded
-from momos.study.training import loss_of, train
-
-
-def small() -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(96, 4)
-    )
+from momos.study.tasks import Task, seeded
 
 
 @pytest.fixture(scope="module")
 def task() -> Task:
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.randint(4, (60,), generator=generator)
-    pixels = torch.randn(60, 1, 6, 6, generator=generator) + labels[:, None, None, None]
-    data = Images(pixels, labels)
-    optimization = Optimization(learning_rate=1e-2, batch_size=10, epochs=2)
-    return image_task(
-        "points", data, data, seeded(small), optimization, prepared=lambda pixels: pixels
-    )
-
-
-def stepped(task: Task, treatment: Sampled, network: nn.Module, steps: int) -> None:
-    """Some steps of training, as `train` takes them."""
-    optimizer = task.optimization.optimizer_of(network)
-    batches = list(task.batches(torch.Generator().manual_seed(0)))
-    for step in range(steps):
-        optimizer.zero_grad()
-        loss_of(network, *batches[step % len(batches)]).backward()
-        optimizer.step()
-        treatment.after_step()
+    return points()
 
 
 @pytest.mark.parametrize("levels", LEVELS)
@@ -49,7 +23,7 @@ def test_motifs_are_on_the_grid_of_every_tensor(
     levels: int, epochs: float, task: Task
 ) -> None:
     treatment = Sampled(num_motifs=20, levels=levels)
-    network = train(task, treatment, 0, epochs=epochs).network
+    network = treated(task, treatment, epochs=epochs)
     mosaic = momos.Mosaic.of(network)
     assert mosaic.motifs.dtype == torch.int8
     assert mosaic.num_motifs == 20
@@ -65,18 +39,20 @@ def test_motifs_are_on_the_grid_of_every_tensor(
 
 
 def test_the_file_holds_the_network_in_whole_numbers(task: Task, tmp_path: Path) -> None:
-    outcome = train(task, Sampled(num_motifs=30, levels=15), 0, epochs=2, folder=tmp_path)
+    treatment = Sampled(num_motifs=30, levels=15)
+    network = treated(task, treatment)
+    num_bytes = treatment.file_bytes(network, tmp_path)
     (path,) = tmp_path.iterdir()
-    assert path.stat().st_size == outcome.file_bytes
-    network = small()
-    momos.load_(network, path)
-    for name, tensor in outcome.network.state_dict().items():
-        assert torch.equal(network.state_dict()[name], tensor), name
-    assert task.evaluate(network) == outcome.metric
+    assert path.stat().st_size == num_bytes
+    again = small()
+    momos.load_(again, path)
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor), name
+    assert task.evaluate(again) == task.evaluate(network)
 
 
 def test_the_finished_network_is_an_ordinary_one(task: Task) -> None:
-    network = train(task, Sampled(num_motifs=9, levels=15), 0, epochs=1).network
+    network = treated(task, Sampled(num_motifs=9, levels=15))
     assert list(network.state_dict()) == list(small().state_dict())
     assert [type(module) for module in network.modules()] == [
         type(module) for module in small().modules()

@@ -139,9 +139,10 @@ def compare(
 
 def _show(recipe: object) -> None:
     from dataclasses import fields
+    from inspect import getdoc
 
     console = Console()
-    console.print((type(recipe).__doc__ or "").strip(), highlight=False)
+    console.print(getdoc(type(recipe)), highlight=False)
     table = Table("setting", "value", box=None, header_style="bold")
     for field in fields(recipe):  # type: ignore[arg-type]
         table.add_row(field.name, repr(getattr(recipe, field.name)))

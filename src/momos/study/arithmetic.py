@@ -1,17 +1,13 @@
 """(a + b) mod 97, which networks first learn by heart and much later understand.
 
-Power et al. 2022; half of all pairs to train on, at a rate that does not fall, as in arXiv
-2605.15551.
+Power et al. 2022; half of all pairs to train on, as in arXiv 2605.15551.
 """
-
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from momos.study.archives import Images
-from momos.study.optimization import Optimization
 
 MODULUS = 97
 SPLIT_SEED = 0
@@ -26,15 +22,6 @@ def additions(
     order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed))
     train, test = (pairs[rows] for rows in order.tensor_split([int(share * len(pairs))]))
     return Images(train, train.sum(1) % modulus), Images(test, test.sum(1) % modulus)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Steady(Optimization):
-    """The rate stays where the warm-up leaves it: what is understood late is learned at it."""
-
-    def rate_at(self, step: int, total_steps: int) -> float:
-        rising = round(self.warmup * total_steps)
-        return min(1.0, (step + 1) / rising) if rising else 1.0
 
 
 class PairNetwork(nn.Module):

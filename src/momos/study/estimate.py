@@ -17,10 +17,10 @@ import momos
 from momos.study.baselines import Treatment
 from momos.study.cells import Cell
 from momos.study.guest import as_a_guest
+from momos.study.loss import loss_of
 from momos.study.networks import network as network_of
 from momos.study.run import epochs_of, optimization_of, prepared, steps_of
 from momos.study.tasks import Task
-from momos.study.training import loss_of
 
 STEPS = 3  # that are timed, after one that is not
 COPIES = (

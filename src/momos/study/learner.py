@@ -13,9 +13,9 @@ from lightning.pytorch.utilities.types import (
 from torch import Tensor, nn
 
 from momos.study.baselines import Treatment
+from momos.study.loss import loss_of
 from momos.study.optimization import Optimization
 from momos.study.tasks import Batch, Task
-from momos.study.training import loss_of
 
 
 class Epoch:

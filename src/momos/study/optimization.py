@@ -67,3 +67,12 @@ class Optimization:
             return (step + 1) / rising
         done = (step - rising) / max(1, total_steps - rising)
         return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steady(Optimization):
+    """The rate stays where the warm-up leaves it: what is understood late is learned at it."""
+
+    def rate_at(self, step: int, total_steps: int) -> float:
+        rising = round(self.warmup * total_steps)
+        return min(1.0, (step + 1) / rising) if rising else 1.0

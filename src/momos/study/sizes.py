@@ -36,11 +36,6 @@ class Levels:
         return (self.codes.reshape(rows, -1) * self.scales[:, None]).view(self.codes.shape)
 
 
-def dense_bytes(network: nn.Module) -> int:
-    """What the parameters take in 32 bits each, those that are shared once."""
-    return sum(4 * weight.numel() for weight in network.parameters())
-
-
 def write(
     path: Path, network: nn.Module, levels: Mapping[str, Levels] | None = None
 ) -> int:

@@ -95,12 +95,22 @@ def paired(
     Raises:
         ValueError: if they share no seed, or a value of a shared one is not finite.
     """
-    shared = shared_seeds(first, second)
-    for seed in shared:
-        for value in (first[seed], second[seed]):
-            if not math.isfinite(value):
-                raise ValueError(f"values must be finite, got {value} for seed {seed}")
-    differences = [first[seed] - second[seed] for seed in shared]
+    differences = [ours - theirs for ours, theirs in _pairs(first, second)]
+    return mean_of(differences, level=level, resamples=resamples, generator=generator)
+
+
+def mean_of(
+    differences: Sequence[float],
+    *,
+    level: float = 0.95,
+    resamples: int = 10_000,
+    generator: torch.Generator | None = None,
+) -> Difference:
+    """The mean of differences, one a seed, and its interval.
+
+    Raises:
+        ValueError: if there are none, or one is not finite.
+    """
     low, high = interval(differences, level=level, resamples=resamples, generator=generator)
     return Difference(_mean(differences), low, high, len(differences))
 
@@ -118,18 +128,10 @@ def ratio(
     Raises:
         ValueError: if they share no seed, or a value of a shared one is not finite and above 0.
     """
-    shared = shared_seeds(first, second)
-    for seed in shared:
-        for value in (first[seed], second[seed]):
-            if not 0 < value < math.inf:
-                raise ValueError(
-                    f"values must be finite and above 0, got {value} for seed {seed}"
-                )
-    ours, theirs = (
-        {seed: math.log(values[seed]) for seed in shared} for values in (first, second)
-    )
-    found = paired(ours, theirs, level=level, resamples=resamples, generator=generator)
-    return Ratio(_exp(found.mean), _exp(found.low), _exp(found.high), found.n)
+    pairs = _pairs(first, second, positive=True)
+    logarithms = [math.log(ours) - math.log(theirs) for ours, theirs in pairs]
+    low, high = interval(logarithms, level=level, resamples=resamples, generator=generator)
+    return Ratio(_exp(_mean(logarithms)), _exp(low), _exp(high), len(logarithms))
 
 
 def shared_seeds(first: Iterable[int], second: Iterable[int]) -> list[int]:
@@ -144,6 +146,19 @@ def shared_seeds(first: Iterable[int], second: Iterable[int]) -> list[int]:
         found = (", ".join(map(str, seeds)) or "none" for seeds in (ours, theirs))
         raise ValueError(f"first and second must share a seed, got {' and '.join(found)}")
     return shared
+
+
+def _pairs(
+    first: Mapping[int, float], second: Mapping[int, float], *, positive: bool = False
+) -> list[tuple[float, float]]:
+    """The values of each seed that both have, checked."""
+    pairs = [(seed, first[seed], second[seed]) for seed in shared_seeds(first, second)]
+    least, wanted = (0.0, "finite and above 0") if positive else (-math.inf, "finite")
+    for seed, *values in pairs:
+        for value in values:
+            if not least < value < math.inf:
+                raise ValueError(f"values must be {wanted}, got {value} for seed {seed}")
+    return [(ours, theirs) for _, ours, theirs in pairs]
 
 
 def _check(values: Sequence[float], level: float, resamples: int) -> None:

@@ -159,15 +159,18 @@ def finished(folder: Path) -> bool:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a file at once: it is there whole, or as it was before."""
-    _write(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
 
 def write_lines(path: Path, values: Iterable[Any]) -> None:
     """The same for a file of JSON lines."""
-    _write(path, "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values))
+    write_text(
+        path, "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
+    )
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """The same for text as it is."""
     part = path.with_name(f"{path.name}.part")
     with part.open("w", encoding="utf-8") as file:
         file.write(text)

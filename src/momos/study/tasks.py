@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from momos.study.archives import Images, cifar10, fashion_mnist, file, mnist, shakespeare
 from momos.study.archives import load_weights as load_weights
-from momos.study.arithmetic import MODULUS, PairNetwork, Steady, additions
+from momos.study.arithmetic import MODULUS, PairNetwork, additions
 from momos.study.augmentation import crop_and_flip
 from momos.study.data import digits
 from momos.study.evaluation import CONTEXT as CONTEXT
@@ -24,7 +24,7 @@ from momos.study.models import (
     resnet20,
     vit_tiny,
 )
-from momos.study.optimization import Optimization
+from momos.study.optimization import Optimization, Steady
 
 Batch = tuple[Tensor, Int[Tensor, "..."]]
 VALIDATION = 0.1  # the last share of the text

@@ -1,7 +1,9 @@
 """Recipes: studies that can be repeated, one file per family."""
 
+import ast
 from difflib import get_close_matches
 
+from momos.study.recipes.ablations import Ablations
 from momos.study.recipes.capacity import Capacity
 from momos.study.recipes.compressors import Compressors
 from momos.study.recipes.demo import Demo
@@ -9,11 +11,22 @@ from momos.study.recipes.grokking import Grokking
 from momos.study.recipes.plane import Plane
 from momos.study.recipes.recipe import Recipe as Recipe
 from momos.study.recipes.simplify import Simplify
+from momos.study.recipes.sizes import Sizes
 from momos.study.recipes.usage import Usage
 
 RECIPES: dict[str, type[Recipe]] = {
     recipe.name: recipe
-    for recipe in (Demo, Simplify, Compressors, Capacity, Usage, Plane, Grokking)
+    for recipe in (
+        Demo,
+        Simplify,
+        Compressors,
+        Sizes,
+        Ablations,
+        Capacity,
+        Usage,
+        Plane,
+        Grokking,
+    )
 }
 
 
@@ -30,3 +43,21 @@ def recipe_named(name: str) -> type[Recipe]:
             f"(near it: {', '.join(near)})"
         )
     return RECIPES[name]
+
+
+def recipe_of(text: str) -> Recipe | None:
+    """The recipe that prints so, as run folders name it; None if the text is of something else.
+
+    Raises:
+        ValueError: if the settings are not, or no longer, the recipe's own.
+    """
+    name, bracket, _ = text.partition("(")
+    if name not in RECIPES or not bracket:
+        return None
+    try:
+        call = ast.parse(text, mode="eval").body
+        assert isinstance(call, ast.Call)
+        values = {str(each.arg): ast.literal_eval(each.value) for each in call.keywords}
+        return RECIPES[name](**values)
+    except (SyntaxError, TypeError, ValueError, AssertionError) as error:
+        raise ValueError(f"recipe must be one of today's, got {text!r}: {error}") from error

@@ -1,11 +1,11 @@
 """Do compressors simplify, and does MoMos?"""
 
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 from momos.study.cells import Cell
 from momos.study.recipes.recipe import Recipe
-from momos.study.treatments import PUBLISHED
+from momos.study.recipes.variations import Variation, dense_start, each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,38 +34,32 @@ class Compressors(Recipe):
         return [cell for seed in range(self.seeds) for cell in self._of(seed)]
 
     def _of(self, seed: int) -> list[Cell]:
-        scratch = Cell(task=self.task, network=self.network, seed=seed, epochs=self.epochs)
-        dense = scratch
-        if self.published:
-            dense = replace(scratch, treatment=PUBLISHED, epochs=None)
-        tuned = replace(scratch, epochs=self.tuning, start=dense, teacher=dense)
-        treated = [
-            replace(tuned, treatment=name, settings=settings)
-            for name, settings in self._treatments()
-        ]
-        student = [replace(scratch, network=self.student, teacher=dense)]
-        return [dense, tuned, *treated, *(student if self.student else [])]
+        dense = dense_start(
+            self.task, seed, self.epochs, network=self.network, published=self.published
+        )
+        treated = [v.of(dense, self.tuning) for v in self._variations()]
+        student = Cell(
+            task=self.task,
+            network=self.student,
+            seed=seed,
+            epochs=self.epochs,
+            teacher=dense,
+        )
+        return [dense, *treated, *([student] if self.student else [])]
 
-    def _treatments(self) -> list[tuple[str, dict[str, Any]]]:
-        learned = {"sensitive": True}
+    def _variations(self) -> list[Variation]:
         return [
-            *(("prune", {"sparsity": sparsity}) for sparsity in self.sparsities),
+            Variation(treatment="dense"),
+            *each("prune", "sparsity", self.sparsities),
+            *each("prune", "sparsity", self.one_shot, schedule="one-shot"),
+            *each("quantize_aware", "bits", self.bits),
+            *each("sampled", "capacity", self.capacities, block_size=2),
             *(
-                ("prune", {"sparsity": sparsity, "schedule": "one-shot"})
-                for sparsity in self.one_shot
-            ),
-            *(("quantize_aware", {"bits": bits}) for bits in self.bits),
-            *(
-                ("sampled", {"block_size": 2, "capacity": capacity})
-                for capacity in self.capacities
-            ),
-            *(
-                ("sampled", {"block_size": 2, "capacity": capacity, "levels": levels})
-                for capacity in self.capacities
+                variation
                 for levels in self.levels
+                for variation in each(
+                    "sampled", "capacity", self.capacities, block_size=2, levels=levels
+                )
             ),
-            *(
-                ("learned", {"rate_weight": rate_weight} | learned)
-                for rate_weight in self.rate_weights
-            ),
+            *each("learned", "rate_weight", self.rate_weights, sensitive=True),
         ]

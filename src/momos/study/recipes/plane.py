@@ -11,11 +11,11 @@ from torch import nn
 
 from momos.study.cells import Cell
 from momos.study.landscape import FILE, plane
+from momos.study.loss import loss_of
 from momos.study.networks import network as network_of
 from momos.study.recipes.recipe import Recipe
 from momos.study.store import WEIGHTS
 from momos.study.tasks import TASKS
-from momos.study.training import loss_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
+from shlex import quote
 from types import UnionType
 from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
 
@@ -20,13 +21,14 @@ class Recipe(ABC):
     """
 
     name: ClassVar[str]
+    least_seeds: ClassVar[int] = 1
     task: str = "digits"
     seeds: int = 5
     epochs: float | None = None
 
     def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise ValueError(f"seeds must be at least 1, got {self.seeds}")
+        if self.seeds < self.least_seeds:
+            raise ValueError(f"seeds must be at least {self.least_seeds}, got {self.seeds}")
 
     @abstractmethod
     def cells(self) -> list[Cell]:
@@ -39,6 +41,17 @@ class Recipe(ABC):
     def __str__(self) -> str:
         values = (f"{f.name}={getattr(self, f.name)!r}" for f in fields(self))
         return f"{self.name}({', '.join(values)})"
+
+    @property
+    def command(self) -> str:
+        """What runs it from the shell."""
+        own = [f for f in fields(self) if f.name != "task"]
+        changed = [
+            f"--set {quote(f'{f.name}={json.dumps(getattr(self, f.name))}')}"
+            for f in own
+            if getattr(self, f.name) != f.default
+        ]
+        return " ".join([f"momos study run {self.name} --task {self.task}", *changed])
 
     def with_settings(self, settings: Mapping[str, str]) -> Self:
         """The same recipe with other values, given as text: JSON, or a plain word.
@@ -64,7 +77,8 @@ def _value(name: str, text: str, hint: Any) -> Any:
         value = json.loads(text)
     except json.JSONDecodeError:
         value = text
-    if get_origin(hint) is tuple:
+    kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    if any(get_origin(kind) is tuple for kind in kinds) and value is not None:
         value = tuple(value) if isinstance(value, list) else (value,)
     if not _fits(value, hint):
         kind = getattr(hint, "__name__", str(hint)) if isinstance(hint, type) else str(hint)
@@ -75,9 +89,10 @@ def _value(name: str, text: str, hint: Any) -> Any:
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a value is of a field's type; whole numbers are numbers, truth values are not."""
     if get_origin(hint) is tuple:
-        return all(_fits(item, get_args(hint)[0]) for item in value)
+        kind = get_args(hint)[0]
+        return isinstance(value, tuple) and all(_fits(item, kind) for item in value)
     if isinstance(hint, UnionType):
         return any(_fits(value, kind) for kind in get_args(hint))
     if isinstance(value, bool):
         return hint is bool
-    return isinstance(value, int | float if hint is float else hint)
+    return isinstance(value, int | float if hint is float else get_origin(hint) or hint)

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from momos.study.cells import Cell
 from momos.study.recipes.recipe import Recipe
+from momos.study.recipes.variations import is_given
 from momos.study.treatments import PUBLISHED
 
 
@@ -12,8 +13,8 @@ from momos.study.treatments import PUBLISHED
 class Simplify(Recipe):
     """Does training simplify? Start against trained network, with and without weight decay.
 
-    With `published`, nothing is trained: starts from the seeds against the weights that the
-    network's authors published.
+    With `published`, and for a task whose network is published, nothing is trained: starts from
+    the seeds against the weights that the network's authors published.
     """
 
     name: ClassVar[str] = "simplify"
@@ -23,7 +24,7 @@ class Simplify(Recipe):
     measure_every: int = 10
 
     def cells(self) -> list[Cell]:
-        if self.published:
+        if self.published or is_given(self.task, self.network, self.epochs):
             return [
                 Cell(task=self.task, network=self.network, treatment=PUBLISHED, seed=seed)
                 for seed in range(self.seeds)

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
+from momos.study.recipes.ablations import REFERENCE
 from momos.study.report.cells import NONE, difference, origin, settings_of, spread
 from momos.study.report.goals import learned_line
-from momos.study.report.lines import Line
+from momos.study.report.lines import Line, by_maker
 from momos.study.report.markdown import markdown
 from momos.study.report.metric import number
 from momos.study.report.points import Point, points_of
@@ -12,7 +13,6 @@ from momos.study.report.series import Series, series_of
 from momos.study.report.table import grouped
 
 NOT_RUN = "Not run.\n"
-REFERENCE = "reference"  # the row that the others of its group are compared with
 
 
 def ablation_section(lines: Sequence[Line], tasks: Mapping[str, Sequence[Line]]) -> str:
@@ -23,10 +23,16 @@ def ablation_section(lines: Sequence[Line], tasks: Mapping[str, Sequence[Line]])
     for line in lines:
         groups.setdefault(line.group or line.task, []).append(line)
     return "\n".join(
-        f"### {name}\n\n{_table(group, series_of(points_of(tasks.get(group[0].task, ()))))}\n"
-        f"{origin(f'bench/ablations.sh {name}', group)}"
+        f"### {name}\n\n" + "\n".join(_part(own, tasks) for own in by_maker(group))
         for name, group in groups.items()
     )
+
+
+def _part(lines: Sequence[Line], tasks: Mapping[str, Sequence[Line]]) -> str:
+    task, study = lines[0].task, lines[0].by_study
+    others = [line for line in tasks.get(task, ()) if line.by_study is study]
+    table = _table(lines, series_of(points_of(others)))
+    return f"{table}\n{origin('ablations', task, lines)}"
 
 
 def _table(lines: Sequence[Line], series: Sequence[Series]) -> str:

@@ -1,46 +1,67 @@
-"""Writes docs/results.md and its pictures: `python -m momos.study.report.curves RESULTS -o DOCS`.
+"""Writes docs/results.md and its pictures: `python -m momos.study.report.curves RUNS… -o DOCS`.
 
-RESULTS is the folder of JSON lines; DOCS holds results.md, whose generated parts are made anew.
+DOCS holds results.md, whose generated parts are made anew, and `results`: a file of JSON lines
+for each task, one line a run. Finished runs of `sizes` and `ablations` under RUNS are added to
+them first.
 """
 
+import sys
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from momos.study.report.ablations import NOT_RUN, ablation_section
+from momos.study.report.entries import ABLATIONS, lines_of, with_new
 from momos.study.report.goals import GOALS
-from momos.study.report.lines import Line, read_lines
+from momos.study.report.lines import Line, by_maker, checked
 from momos.study.report.markdown import fill
 from momos.study.report.points import points_of
-from momos.study.report.sections import task_section
+from momos.study.report.sections import picture_of, task_section
 from momos.study.report.size import metric_against_size
 from momos.study.report.verdicts import summary
+from momos.study.store import read_all, write_text
 
 PAGE = "results.md"
-ABLATIONS = "ablations"
+RESULTS = "results"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Makes the tables and pictures of all results in a folder."""
+    """Adds runs to the lines, and makes the tables and pictures of all of them."""
     parser = ArgumentParser(
         prog="python -m momos.study.report.curves", description=main.__doc__
     )
-    parser.add_argument("results", type=Path, help="folder of .jsonl files, one a task")
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, help="folder of results.md"
+        "runs", type=Path, nargs="*", help="run folders, or folders of them, to be added"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="folder of results.md and results/"
     )
     options = parser.parse_args(arguments)
-    lines = {
-        path.stem: read_lines(path) for path in sorted(options.results.glob("*.jsonl"))
-    }
+    write(options.output, _lines_in(options.runs))
+
+
+def write(docs: Path, new: Mapping[str, Sequence[Line]]) -> None:
+    """The page of all lines and of new ones, which join the others; all or nothing of it.
+
+    Raises:
+        ValueError: if a line is wrong or no part of the page; says where.
+    """
+    folder = docs / RESULTS
+    texts = with_new(folder, new)
+    lines = {n: checked(each, folder / f"{n}.jsonl") for n, each in texts.items()}
     ablations = lines.pop(ABLATIONS, [])
-    page = options.output / PAGE
+    page = docs / PAGE
     text = fill(page.read_text("utf-8"), parts_of(lines, ablations))
-    pictures = options.output / "results"
-    pictures.mkdir(exist_ok=True)
-    for task, group in lines.items():
-        metric_against_size(points_of(group)).savefig(pictures / f"{task}.png")
-    page.write_text(text, "utf-8")
+    pictures = {
+        picture_of(task, own): metric_against_size(points_of(own))
+        for task, group in lines.items()
+        for own in by_maker(group)
+    }
+    for name, each in texts.items():
+        write_text(folder / f"{name}.jsonl", "".join(f"{line}\n" for line in each))
+    for name, figure in pictures.items():
+        figure.savefig(folder / name)
+    write_text(page, text)
 
 
 def parts_of(
@@ -53,6 +74,19 @@ def parts_of(
         "summary": summary(tasks),
         ABLATIONS: ablation_section(ablations, tasks),
     }
+
+
+def _lines_in(places: Sequence[Path]) -> dict[str, list[Line]]:
+    """The lines of runs in folders; tells what has none."""
+    runs, broken = read_all(places)
+    lines = lines_of(runs)
+    keys = {line.key for group in lines.values() for line in group}
+    for reason in dict.fromkeys(run.reason for run in broken):
+        print(f"left out: {reason}", file=sys.stderr)
+    others = sum(run.cell.key not in keys for run in runs)
+    if others:
+        print(f"left out: {others} runs of other recipes", file=sys.stderr)
+    return lines
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from momos.study.report.points import Difference, Point
+from momos.study.report.points import LEAST, Point
 from momos.study.report.series import Series
+from momos.study.statistics import mean_of
 
 FROM = 5.0  # times smaller, from which learned motifs are held against all others
 
@@ -76,8 +77,7 @@ class Comparison:
             for seed, learned in self.by_seed.items()
             if seed in values
         ]
-        lead = Difference.of(gains) if gains else None
-        return None if lead is None or lead.half is None else abs(lead.mean) > lead.half
+        return mean_of(gains).decided if len(gains) >= LEAST else None
 
 
 def compare(series: Sequence[Series]) -> tuple[list[Comparison], list[Point]]:

@@ -1,7 +1,7 @@
 """Lines of JSON that runs left behind, each checked before anything is made of it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -31,13 +31,20 @@ TYPES: dict[str, type | tuple[type, ...]] = {
     "versions": dict,
     "cores": int,
 }
+OPTIONAL = ("group", "ablation", "command", "commit", "key")
+PLAIN_LOOP = (
+    "3c590c0"  # the last commit with the loop that lines without a key were made by
+)
 
 
 @dataclass(frozen=True)
 class Line:
-    """A finished run as `momos.study.curves` wrote it.
+    """A finished run, as one line of JSON.
 
-    An ablation's line has a `group`, whose rows are compared, and a name in it.
+    `start` and `teacher` name dense networks, alike for every seed: "" where there is none. An
+    ablation's line has a `group`, whose rows are compared, and a name in it. `key` is that of the
+    study's cell, and `command` runs it among others; a line without them was made by a plain loop
+    that is gone.
     """
 
     task: str
@@ -57,6 +64,9 @@ class Line:
     cores: int
     group: str = ""
     ablation: str = ""
+    command: str = ""
+    commit: str = ""
+    key: str = ""
 
     @classmethod
     def of(cls, values: object) -> "Line":
@@ -81,16 +91,22 @@ class Line:
             raise ValueError(f"metric must be finite, got {values['metric']}")
         if min(values["file_bytes"], values["dense_bytes"]) < 1:
             raise ValueError("file_bytes and dense_bytes must be at least 1")
-        required: dict[str, Any] = {name: values[name] for name in TYPES}
-        group, ablation = (str(values.get(name, "")) for name in ("group", "ablation"))
-        return cls(**required, group=group, ablation=ablation)
+        found: dict[str, Any] = {name: values[name] for name in TYPES}
+        found |= {name: str(values.get(name, "")) for name in OPTIONAL}
+        return cls(**found)
 
     @property
     def cell(self) -> tuple[Any, ...]:
         """What runs of different seeds have in common."""
         settings = json.dumps(dict(self.settings), sort_keys=True)
         trained = (self.epochs, self.learning_rate, self.start, self.teacher)
-        return (self.group, self.ablation, self.treatment, settings, *trained)
+        made = (self.by_study, self.group, self.ablation)
+        return (*made, self.treatment, settings, *trained)
+
+    @property
+    def by_study(self) -> bool:
+        """Whether it is a run of the study's, and not of the plain loop."""
+        return bool(self.key)
 
 
 def read_lines(path: Path) -> list[Line]:
@@ -100,10 +116,19 @@ def read_lines(path: Path) -> list[Line]:
         ValueError: naming file and line, if one cannot be read, repeats an earlier one, or is of
             another task or metric than its file (its group, for an ablation).
     """
+    return checked(path.read_text("utf-8").splitlines(), path)
+
+
+def checked(texts: Iterable[str], path: Path) -> list[Line]:
+    """The results in a file of these lines, which may be still to be written.
+
+    Raises:
+        ValueError: as `read_lines`.
+    """
     lines: list[Line] = []
     places: dict[tuple[Any, ...], int] = {}
     kinds: dict[str, tuple[str, str]] = {}
-    for number, text in enumerate(path.read_text("utf-8").splitlines(), 1):
+    for number, text in enumerate(texts, 1):
         try:
             line = Line.of(json.loads(text))
             earlier = places.setdefault((*line.cell, line.seed), number)
@@ -117,6 +142,16 @@ def read_lines(path: Path) -> list[Line]:
             raise ValueError(f"{path}:{number}: {error}") from error
         lines.append(line)
     return lines
+
+
+def by_maker(lines: Iterable[Line]) -> list[list[Line]]:
+    """Those of the study and those of the plain loop, each if there are any.
+
+    From the same seeds they drew other batches, so each is compared with its own alone.
+    """
+    every = list(lines)
+    made = ([each for each in every if each.by_study is study] for study in (True, False))
+    return [found for found in made if found]
 
 
 def _names(kind: type | tuple[type, ...]) -> str:

@@ -2,35 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import sqrt
 from statistics import mean, stdev
-
-from scipy.special import stdtrit
 
 from momos.study.report.lines import TREATMENTS, Line
 from momos.study.report.metric import Metric, metric_of
+from momos.study.statistics import Difference, mean_of
 
 LEAST = 3  # seeds from which an interval is given
 NOTHING = 1e-6  # a learning rate that trains nothing
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Mean over the seeds that both have, and half the width of its 95 % interval.
-
-    The interval is Student's, of the differences seed by seed; None below three seeds.
-    """
-
-    mean: float
-    half: float | None
-
-    @classmethod
-    def of(cls, differences: Sequence[float]) -> "Difference":
-        count = len(differences)
-        if count < LEAST:
-            return cls(mean(differences), None)
-        quantile = float(stdtrit(count - 1, 0.975))
-        return cls(mean(differences), quantile * stdev(differences) / sqrt(count))
 
 
 @dataclass(frozen=True)
@@ -85,14 +64,14 @@ class Point:
         return self.lines[0].dense_bytes / self.file_bytes
 
     def difference(self, reference: "Point") -> Difference | None:
-        """To another point, seed by seed; None if they share no seed."""
+        """To another point, seed by seed, with a 95 % interval; None if they share no seed."""
         others = reference.values
         values = self.values
         found = [
             self.metric.difference(values[seed], others[seed])
             for seed in sorted(values.keys() & others.keys())
         ]
-        return Difference.of(found) if found else None
+        return mean_of(found) if found else None
 
 
 def points_of(lines: Iterable[Line]) -> list[Point]:

@@ -11,7 +11,7 @@ from momos.study.report.goals import (
     compare,
     smallest,
 )
-from momos.study.report.lines import Line
+from momos.study.report.lines import TREATMENTS, Line, by_maker
 from momos.study.report.markdown import markdown
 from momos.study.report.metric import number
 from momos.study.report.points import Point, points_of, reference_of
@@ -43,18 +43,17 @@ def _summary_row(task: str, goal: Goal, lines: Sequence[Line]) -> tuple[str, ...
     wanted = (task, goal.name, f"{goal.factor:g}")
     if not lines:
         return (*wanted, NONE, "not run", *[NONE] * 4)
-    points = points_of(lines)
-    reference = reference_of(points)
-    wanted = (*wanted, reference.metric.amount(goal.loss))
-    learned = [each for each in points if each.treatment == "learned"]
-    others = [each for each in points if each.treatment not in ("learned", "dense")]
-    other = smallest(others, reference, goal.loss)
-    best = NONE if other is None else f"{number(other.factor, 1)}, {other.label}"
-    point = smallest(learned, reference, goal.loss)
-    if point is None:
+    sets = [points_of(own) for own in by_maker(lines)]
+    metric = sets[0][0].metric
+    wanted = (*wanted, metric.amount(goal.loss))
+    other = _smallest(sets, goal, [t for t in TREATMENTS if t not in ("learned", "dense")])
+    best = NONE if other is None else f"{number(other[0].factor, 1)}, {other[0].label}"
+    found = _smallest(sets, goal, ["learned"])
+    if found is None:
         return (*wanted, "no file", *[NONE] * 3, best)
+    point, points = found
     verdict = "yes" if point.factor >= goal.factor else "no"
-    to_dense = f"{difference(point, reference)} {reference.metric.difference_unit}"
+    to_dense = f"{difference(point, reference_of(points))} {metric.difference_unit}"
     place = f"{settings_of(point, points)}, {point.epochs:g} epochs"
     return (
         *wanted,
@@ -64,6 +63,19 @@ def _summary_row(task: str, goal: Goal, lines: Sequence[Line]) -> tuple[str, ...
         place,
         best,
     )
+
+
+def _smallest(
+    sets: Sequence[Sequence[Point]], goal: Goal, treatments: Sequence[str]
+) -> tuple[Point, Sequence[Point]] | None:
+    """The smallest file that loses no more, of all makers, and the points it is among."""
+    found = []
+    for points in sets:
+        own = [point for point in points if point.treatment in treatments]
+        point = smallest(own, reference_of(points), goal.loss)
+        if point is not None:
+            found.append((point, points))
+    return max(found, key=lambda each: each[0].factor, default=None)
 
 
 def check(points: Sequence[Point]) -> str:

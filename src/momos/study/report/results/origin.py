@@ -1,19 +1,14 @@
 """Which commands made the runs, at which commit, and how long they took."""
 
-import ast
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from momos.study.recipes import RECIPES
+from momos.study.recipes import RECIPES, recipe_of
 from momos.study.report.markdown import markdown
 from momos.study.report.page.tables import Table, table_of_runs
-from momos.study.report.results.part import Part, recipe_of
+from momos.study.report.results.part import Part, recipe_name
 from momos.study.store import Finished
-
-OWN = {"task": "--task", "seeds": "--seeds"}  # settings with an option of their own
 
 
 def origin_part(runs: Sequence[Finished]) -> Part:
@@ -39,40 +34,17 @@ def origin_part(runs: Sequence[Finished]) -> Part:
     return Part(f"{table}\n{_machines(runs)}\n", tables=[_runs(runs)])
 
 
-def command_of(recipe: str) -> str:
-    """What to type for a recipe that was saved as text, `name(setting=value, …)`."""
-    name, values = _parsed(recipe)
-    if name not in RECIPES:
-        return recipe
-    defaults = {each.name: each.default for each in fields(RECIPES[name])}
-    words = [f"momos study run {name}"]
-    for setting, value in values.items():
-        if setting != "task" and value == defaults.get(setting, value):
-            continue
-        text = value if isinstance(value, str) else json.dumps(value)
-        text = f'"{text}"' if " " in text else text
-        option = OWN.get(setting)
-        words.append(f"{option} {text}" if option else f"--set {_set(setting, text)}")
-    return " ".join(words)
-
-
-def _set(setting: str, text: str) -> str:
-    return f'"{setting}={text[1:-1]}"' if text.startswith('"') else f"{setting}={text}"
-
-
-def _parsed(recipe: str) -> tuple[str, Mapping[str, Any]]:
+def command_of(text: str) -> str:
+    """What to type for a recipe that was saved as text; the text, if there is no such recipe."""
     try:
-        call = ast.parse(recipe, mode="eval").body
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name):
-            values = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
-            return call.func.id, values
-    except (SyntaxError, ValueError):  # a sweep, or nothing
-        pass
-    return "", {}
+        recipe = recipe_of(text)
+    except ValueError:
+        return text
+    return text if recipe is None else recipe.command
 
 
 def _place(order: Sequence[str], run: Finished) -> int:
-    name = recipe_of(run)
+    name = recipe_name(run)
     return order.index(name) if name in order else len(order)
 
 

@@ -34,13 +34,13 @@ class Part:
             table.write(folder)
 
 
-def recipe_of(run: Finished) -> str:
+def recipe_name(run: Finished) -> str:
     """The name of the recipe that ran it."""
     return run.recipe.partition("(")[0]
 
 
 def of_recipe(runs: Iterable[Finished], name: str) -> list[Finished]:
-    return [run for run in runs if recipe_of(run) == name]
+    return [run for run in runs if recipe_name(run) == name]
 
 
 def by_task(runs: Iterable[Finished]) -> dict[tuple[str, str], list[Cohort]]:
