@@ -387,7 +387,7 @@ def test_only_places_of_a_page_change() -> None:
 
 
 def test_the_page_has_every_place() -> None:
-    page = Path(__file__).parents[1] / "docs/results.md"
+    page = Path(__file__).parents[1] / "docs/sizes.md"
     assert fill(page.read_text("utf-8"), parts_of({}, []))
 
 
@@ -440,7 +440,7 @@ def test_tables_and_pictures_are_written(tmp_path: Path) -> None:
     )
     write(folder / "ablations.jsonl", raw("learned", 0.9, 20, ablation="reference"))
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    page = tmp_path / "results.md"
+    page = tmp_path / "sizes.md"
     places = [*GOALS, "summary", "ablations"]
     page.write_text("".join(f"<!-- generated: {n} -->\n<!-- end -->\n" for n in places))
     main(["-o", str(tmp_path)])

@@ -105,19 +105,19 @@ def test_two_runs_of_one_row_are_refused_and_nothing_is_written(tmp_path: Path) 
     (docs / "results").mkdir(parents=True)
     places = [*GOALS, "summary", "ablations"]
     page = "".join(f"<!-- generated: {n} -->\n<!-- end -->\n" for n in places)
-    (docs / "results.md").write_text(page)
+    (docs / "sizes.md").write_text(page)
     run = runs_of(SIZES)[0]
     twin = replace(run, cell=replace(run.cell, weight_decay=0.5))
     with pytest.raises(ValueError, match=r"digits\.jsonl:2: a run must be there once"):
         write(docs, {"digits": [line_of(each, TASK, command="") for each in (run, twin)]})
     assert not list((docs / "results").iterdir())
-    assert (docs / "results.md").read_text() == page
+    assert (docs / "sizes.md").read_text() == page
     write(docs, lines_of(runs_of(SIZES)))
     assert {path.name for path in (docs / "results").iterdir()} == {
         "digits.jsonl",
         "digits-study.png",
     }
-    assert "learned motifs" in (docs / "results.md").read_text()
+    assert "learned motifs" in (docs / "sizes.md").read_text()
 
 
 def test_each_maker_has_a_table_and_is_compared_with_its_own() -> None:

@@ -1,6 +1,6 @@
-"""Writes docs/results.md and its pictures: `python -m momos.study.report.curves RUNS… -o DOCS`.
+"""Writes docs/sizes.md and its pictures: `python -m momos.study.report.curves RUNS… -o DOCS`.
 
-DOCS holds results.md, whose generated parts are made anew, and `results`: a file of JSON lines
+DOCS holds sizes.md, whose generated parts are made anew, and `results`: a file of JSON lines
 for each task, one line a run. Finished runs of `sizes` and `ablations` under RUNS are added to
 them first.
 """
@@ -21,7 +21,7 @@ from momos.study.report.size import metric_against_size
 from momos.study.report.verdicts import summary
 from momos.study.store import read_all, write_text
 
-PAGE = "results.md"
+PAGE = "sizes.md"
 RESULTS = "results"
 
 
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "runs", type=Path, nargs="*", help="run folders, or folders of them, to be added"
     )
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, help="folder of results.md and results/"
+        "-o", "--output", type=Path, required=True, help="folder of sizes.md and results/"
     )
     options = parser.parse_args(arguments)
     write(options.output, _lines_in(options.runs))

@@ -1,4 +1,4 @@
-"""The part of docs/results.md on one task: every number in it comes from the lines."""
+"""The part of docs/sizes.md on one task: every number in it comes from the lines."""
 
 from collections.abc import Sequence
 
