@@ -43,7 +43,7 @@ def demo(folder: Path, recipe: Demo, *, console: Console, processes: int = 1) ->
     """
     _clear(folder, console)
     console.print(str(recipe), style="dim", highlight=False)
-    start, cells = time.perf_counter(), recipe.cells()
+    start, cells = time.perf_counter(), recipe.runs()
     try:
         _run(cells, folder, recipe, console, processes)
         runs = [read(folder / cell.folder) for cell in cells]

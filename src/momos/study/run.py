@@ -4,7 +4,6 @@ Training is Lightning's. After every epoch there is a checkpoint, so that a run 
 goes on and ends, on the CPU, with the same bits.
 """
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,16 +13,23 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 import momos
 from momos.study.baselines import Treatment
 from momos.study.cells import Cell
+from momos.study.checkpoints import (
+    CHECKPOINT,
+    KeepBest,
+    Whole,
+    checkpoints,
+    remove_checkpoints,
+)
+from momos.study.choice import Choice
 from momos.study.environment import environment
+from momos.study.finishing import finish_
 from momos.study.guest import as_a_guest
 from momos.study.history import History
 from momos.study.learned import Learned
@@ -43,7 +49,7 @@ from momos.study.store import (
 from momos.study.tasks import TASKS, Task
 from momos.study.treatments import TREATMENTS
 
-CHECKPOINT = "last.ckpt"
+PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}  # as Lightning calls them
 Note = Callable[[dict[str, Any]], None]
 
 
@@ -74,25 +80,24 @@ def run(
     begin(folder, cell, recipe=recipe, environment=environment(threads))
     try:
         with as_a_guest(threads):
-            network = _trained(cell, task, treatment, root, logger, note)
+            network, chosen = _trained(cell, task, treatment, root, logger, note)
             with torch.random.fork_rng(devices=[]):
                 start = _started(cell, task, root)
-                result = _result(cell, task, treatment, network, start, folder)
+                result = _result(cell, task, treatment, network, start, folder) | chosen
     except Exception as error:
         (folder / FAILURE).write_text(f"{type(error).__name__}: {error}\n", "utf-8")
         raise
     result["seconds"] = round(time.perf_counter() - begun, 2)
     write_json(folder / RESULT, result)
-    for path in folder.glob(f"{CHECKPOINT}*"):  # and one that was half written
-        path.unlink()
+    remove_checkpoints(folder)
     return read(folder)
 
 
 def prepared(cell: Cell) -> tuple[Task, Treatment]:
-    """The task of a cell, and its treatment with the settings it has.
+    """The task of a cell, its samples held out, and its treatment with the settings it has.
 
     Raises:
-        ValueError: if there is no such task, treatment or setting.
+        ValueError: if there is no such task, treatment or setting, or no samples to hold out.
     """
     for name, known in (("task", TASKS), ("treatment", TREATMENTS)):
         if getattr(cell, name) not in known:
@@ -105,7 +110,7 @@ def prepared(cell: Cell) -> tuple[Task, Treatment]:
         raise ValueError(
             f"settings of {cell.treatment!r} must be its own: {error}"
         ) from None
-    task = TASKS[cell.task]()
+    task = TASKS[cell.task]().held_out(cell.validation)
     if isinstance(treatment, Learned):
         treatment.task = task
     return task, treatment
@@ -140,75 +145,100 @@ def _load_(network: nn.Module, folder: Path) -> None:
 
 def _trained(
     cell: Cell, task: Task, treatment: Treatment, root: Path, logger: str, note: Note
-) -> nn.Module:
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The finished network, and which epoch it is of, where that was chosen."""
     folder, steps = root / cell.folder, steps_of(cell, task)
     network, teacher = _started(cell, task, root), None
     if cell.teacher is not None:
         teacher = network_of(cell.teacher.network, task, cell.teacher.seed)
         _load_(teacher, root / cell.teacher.folder)
     optimization = optimization_of(cell, task)
-    learner = Learner(network, task, optimization, steps, seed=cell.seed, teacher=teacher)
+    learner = Learner(
+        network,
+        task,
+        optimization,
+        steps,
+        seed=cell.seed,
+        teacher=teacher,
+        channels_last=cell.channels_last,
+    )
     passes = -(-steps // task.steps_per_epoch)
     history = History(
         folder,
+        treatment,
+        _choice(cell, task, treatment),
         epochs=passes,
         record_every=cell.record_every,
         measure_every=cell.measure_every,
         note=note,
     )
+    best = KeepBest(folder, treatment, history)
     trainer = _trainer(
         passes,
         optimization.clip,
         [
             Treated(treatment, epochs=epochs_of(cell, task)),
             history,
-            _checkpoints(folder, cell.record_every),
+            *([best] if cell.keep == "best" else []),
+            checkpoints(folder, cell.record_every),
         ],
         logger_named(logger, folder, cell.folder),
+        PRECISIONS[cell.precision],
     )
     checkpoint = folder / CHECKPOINT
     trainer.fit(learner, ckpt_path=checkpoint if checkpoint.exists() else None)
-    treatment.finish()
-    return network
+    if cell.keep == "best":
+        best.load_(network)
+    finish_(network, treatment)
+    return network, _chosen(cell, task, network, history)
+
+
+def _choice(cell: Cell, task: Task, treatment: Treatment) -> Choice:
+    return Choice.of(
+        treatment.settled,
+        total_steps=steps_of(cell, task),
+        steps_per_epoch=task.steps_per_epoch,
+        patience=cell.patience,
+        higher_is_better=task.higher_is_better,
+    )
+
+
+def _chosen(cell: Cell, task: Task, network: nn.Module, history: History) -> dict[str, Any]:
+    """What a result says of the choice; nothing where no samples are held out."""
+    if task.validate is None:
+        return {}
+    last = history.lines[-1]["epoch"]
+    line = history.best if cell.keep == "best" else history.lines[-1]
+    return {
+        "validation": task.validate(network),
+        "kept_epoch": last if line is None else line["epoch"],
+        "stopped_epoch": last if last < history.epochs else None,
+    }
 
 
 def _trainer(
-    epochs: int, clip: float | None, callbacks: list[L.Callback], logger: Logger
+    epochs: int,
+    clip: float | None,
+    callbacks: list[L.Callback],
+    logger: Logger,
+    precision: Any,
 ) -> L.Trainer:
     return L.Trainer(
         accelerator="cpu",
         devices=1,
+        precision=precision,
         max_epochs=epochs,
         gradient_clip_val=clip,
         reload_dataloaders_every_n_epochs=1,
         deterministic=True,
         callbacks=callbacks,
-        plugins=[_Whole()],
+        plugins=[Whole()],
         logger=logger,
         log_every_n_steps=1,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
-
-
-def _checkpoints(folder: Path, every: int) -> ModelCheckpoint:
-    return ModelCheckpoint(
-        dirpath=folder,
-        every_n_epochs=every,
-        filename=CHECKPOINT.removesuffix(".ckpt"),
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
-
-
-class _Whole(TorchCheckpointIO):
-    """Checkpoints that are there whole, or as they were before."""
-
-    def save_checkpoint(self, checkpoint, path, storage_options=None) -> None:
-        part = f"{path}.part"
-        super().save_checkpoint(checkpoint, part, storage_options)
-        os.replace(part, path)
 
 
 def _result(

@@ -108,13 +108,16 @@ def _endless(task: Task, order: torch.Generator) -> Iterator[Batch]:
 def loss_of(
     network: nn.Module, inputs: Tensor, targets: Tensor, teacher: nn.Module | None = None
 ) -> Tensor:
-    """Cross entropy; with a teacher, its mean with what is lost against the teacher."""
-    outputs = network(inputs).flatten(0, -2)
+    """Cross entropy; with a teacher, its mean with what is lost against the teacher.
+
+    In float32, whatever the precision of the networks.
+    """
+    outputs = network(inputs).flatten(0, -2).float()
     loss = cross_entropy(outputs, targets.flatten())
     if teacher is None:
         return loss
     with torch.no_grad():
-        wanted = log_softmax(teacher(inputs).flatten(0, -2) / TEMPERATURE, 1)
+        wanted = log_softmax(teacher(inputs).flatten(0, -2).float() / TEMPERATURE, 1)
     own = log_softmax(outputs / TEMPERATURE, 1)
     lost = kl_div(own, wanted, reduction="batchmean", log_target=True)
     return (loss + TEMPERATURE**2 * lost) / 2

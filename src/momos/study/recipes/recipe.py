@@ -7,22 +7,28 @@ from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
-from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
-from momos.study.cells import Cell
+from momos.study.cells import OPTIONS, Cell, Keep, Precision
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(ABC):
     """A study as a value: printable, saved with every run, and changed by `with_settings`.
 
-    The first line of a recipe's docstring says what it asks.
+    The first line of a recipe's docstring says what it asks. Settings from `validation` on are
+    those of every cell, as `Cell` explains them.
     """
 
     name: ClassVar[str]
     task: str = "digits"
     seeds: int = 5
     epochs: float | None = None
+    validation: float = 0.0
+    patience: int = 0
+    keep: Keep = "last"
+    precision: Precision = "float32"
+    channels_last: bool = False
 
     def __post_init__(self) -> None:
         if self.seeds < 1:
@@ -30,14 +36,29 @@ class Recipe(ABC):
 
     @abstractmethod
     def cells(self) -> list[Cell]:
-        """The runs that it consists of."""
+        """What it asks for, without the settings that all cells share."""
+
+    def runs(self) -> list[Cell]:
+        """The cells that it consists of."""
+        return [self.shared(cell) for cell in self.cells()]
+
+    def shared(self, cell: Cell) -> Cell:
+        """A cell with the settings that all share, and so those it needs."""
+        needs = {"start": cell.start, "teacher": cell.teacher}
+        found = {name: other and self.shared(other) for name, other in needs.items()}
+        return replace(cell, **found, **self._shared())
+
+    def _shared(self) -> dict[str, Any]:
+        given = {name: getattr(self, name) for name in OPTIONS}
+        return {n: v for n, v in given.items() if v != getattr(Recipe, n)}
 
     def finish(self, root: Path) -> list[Path]:
         """What is to be made of the finished runs under `root`; the files written."""
         return []
 
     def __str__(self) -> str:
-        values = (f"{f.name}={getattr(self, f.name)!r}" for f in fields(self))
+        names = [f.name for f in fields(self) if f.name not in OPTIONS]
+        values = (f"{n}={getattr(self, n)!r}" for n in [*names, *self._shared()])
         return f"{self.name}({', '.join(values)})"
 
     def with_settings(self, settings: Mapping[str, str]) -> Self:
@@ -67,6 +88,9 @@ def _value(name: str, text: str, hint: Any) -> Any:
     if get_origin(hint) is tuple:
         value = tuple(value) if isinstance(value, list) else (value,)
     if not _fits(value, hint):
+        if get_origin(hint) is Literal:
+            known = " or ".join(get_args(hint))
+            raise ValueError(f"{name} must be {known}, got {text!r}")
         kind = getattr(hint, "__name__", str(hint)) if isinstance(hint, type) else str(hint)
         raise ValueError(f"{name} must be of type {kind}, got {text!r}")
     return value
@@ -76,6 +100,8 @@ def _fits(value: Any, hint: Any) -> bool:
     """Whether a value is of a field's type; whole numbers are numbers, truth values are not."""
     if get_origin(hint) is tuple:
         return all(_fits(item, get_args(hint)[0]) for item in value)
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
     if isinstance(hint, UnionType):
         return any(_fits(value, kind) for kind in get_args(hint))
     if isinstance(value, bool):
