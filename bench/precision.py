@@ -26,7 +26,7 @@ def main() -> None:
     images, characters = torch.randn(128, 3, 32, 32), torch.randint(65, (8, 128))
     labels = torch.randint(10, (128,))
     for name, build, inputs, targets, repeat in (
-        ("ResNet-20, 128 images", resnet20, images, labels, 2),
+        ("ResNet-20, 32 images", resnet20, images[:32], labels[:32], 5),
         ("MLP, 128 images", mlp, images, labels, 9),
         ("transformer, 8 × 128", transformer, characters, characters, 5),
     ):
