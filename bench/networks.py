@@ -35,7 +35,7 @@ def demo_networks() -> Iterator[tuple[str, nn.Module]]:
 def trained_demo() -> Iterator[tuple[str, nn.Module]]:
     """All networks of the demo, from its first seed."""
     with TemporaryDirectory() as folder:
-        for cell in Demo(seeds=1).cells():
+        for cell in Demo(seeds=1).runs():
             found = run(cell, Path(folder))
             network = TASKS[cell.task]().network(cell.seed)
             if found.file.endswith(".momos"):

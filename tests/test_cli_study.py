@@ -41,6 +41,10 @@ def test_recipes_are_listed_and_shown() -> None:
         (["run", "simplify", "--set", "seed=3"], "near it: seeds"),
         (["run", "simplify", "--set", "seeds"], "--set must be KEY=VALUE, got 'seeds'"),
         (["run", "simplify", "--task", "digit"], "task must be among digits"),
+        (
+            ["run", "simplify", "--set", "patience=2"],
+            "validation must be above 0 for patience=2",
+        ),
         (["list", "nothing"], "a recipe must be among demo, simplify, "),
     ],
 )
@@ -65,6 +69,7 @@ def test_a_sweep_that_is_none_is_refused(tmp_path: Path) -> None:
 def test_runs_are_run_once_reported_and_compared(tmp_path: Path) -> None:
     runs = ["--runs", str(tmp_path / "runs")]
     settings = ["--set", "weight_decays=[0, 0.1]", "--set", "measure_every=0"]
+    settings += ["--set", "validation=0.2", "--set", "patience=5"]
     first = call("run", "simplify", *TINY, *settings, *runs)
     assert first.exit_code == 0, first.output
     assert "2 runs, 0 finished before" in first.output
@@ -77,6 +82,7 @@ def test_runs_are_run_once_reported_and_compared(tmp_path: Path) -> None:
     assert len(found) == 2
     assert not broken
     assert found[0].recipe.startswith("simplify(task='digits', seeds=1, epochs=1")
+    assert all(run.validation == run.history[-1]["validation"] for run in found)
     compared = call("compare", "digits weight_decay=0", "digits weight_decay=0.1", *runs)
     assert compared.exit_code == 0, compared.output
     assert "accuracy" in compared.output
@@ -88,7 +94,8 @@ def test_runs_are_run_once_reported_and_compared(tmp_path: Path) -> None:
     assert left.output.count("left out: a run must be finished, but broken is not") == 1
     missing = call("compare", "learned", "dense", *runs)
     assert missing.exit_code == 1
-    assert "digits dense weight_decay=0.1" in missing.output
+    words = "digits dense weight_decay=0.1 validation=0.2 patience=5"
+    assert words in " ".join(missing.output.split())
 
 
 @pytest.mark.parametrize(

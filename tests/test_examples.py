@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import momos
-from momos.study.run import prepared
+from momos.study.preparation import prepared
 from momos.study.sweeps import Sweep
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

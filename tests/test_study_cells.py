@@ -37,6 +37,8 @@ def test_a_cell_comes_back_from_json() -> None:
         {"teacher": replace(DENSE, seed=1)},
         {"weight_decay": 0.0},
         {"measure_every": 2},
+        {"precision": "bfloat16"},
+        {"channels_last": True},
     ],
 )
 def test_whatever_differs_makes_another_key(changes: dict[str, Any]) -> None:
@@ -66,11 +68,36 @@ def test_what_a_cell_needs_comes_before_it_and_once() -> None:
         ({"record_every": 0}, "record_every must be at least 1, got 0"),
         ({"controls": 1}, "controls must be 0, or at least 2, got 1"),
         ({"measure_every": -1}, "measure_every must be at least 0, got -1"),
+        ({"validation": 1}, "validation must be at least 0 and below 1, got 1"),
+        (
+            {"validation": float("nan")},
+            "validation must be at least 0 and below 1, got nan",
+        ),
+        ({"patience": -1}, "patience must be at least 0, got -1"),
+        ({"patience": 3}, "validation must be above 0 for patience=3, .*, got 0"),
+        ({"keep": "best"}, "validation must be above 0 for keep=best, .*, got 0"),
+        ({"keep": "first"}, "keep must be last or best, got 'first'"),
+        ({"precision": "half"}, "precision must be float32 or bfloat16, got 'half'"),
+        ({"channels_last": 1}, "channels_last must be true or false, got 1"),
+        (
+            {"validation": 0.2, "start": replace(DENSE, validation=0.1)},
+            "validation of the start must be at least the cell's, 0.2, got 0.1",
+        ),
+        (
+            {"validation": 0.2, "teacher": DENSE},
+            "validation of the teacher must be at least the cell's, 0.2, got 0.0",
+        ),
     ],
 )
 def test_values_out_of_range_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(DENSE, **changes)
+
+
+def test_a_label_says_how_else_it_is_trained() -> None:
+    cell = replace(DENSE, validation=0.1, patience=3, keep="best", channels_last=True)
+    assert cell.label == "dense validation=0.1 patience=3 keep=best channels_last=True"
+    assert DENSE.label == "dense"
 
 
 def test_folders_have_names_that_every_system_takes() -> None:

@@ -10,7 +10,7 @@ import momos
 from momos.study.cells import Cell
 from momos.study.report.page.capacities import accuracy_against_capacity
 from momos.study.report.page.groups import subjects_of
-from momos.study.report.page.tables import table_of_runs
+from momos.study.report.page.tables import settings_of, table_of_runs
 from momos.study.report.page.tiles import colours_of, tiles_of
 from momos.study.report.page.usages import chosen
 from momos.study.store import (
@@ -211,6 +211,22 @@ def test_runs_that_differ_in_seeds_or_measuring_are_one_group(tmp_path: Path) ->
     scratch, further = by_label.values()
     assert [run.cell.measure_every for run in scratch.runs] == [1]
     assert [run.cell.seed for run in further.runs] == [1, 2]
+
+
+def test_runs_trained_in_other_ways_are_other_groups_and_say_so(tmp_path: Path) -> None:
+    plain = Cell(task="digits")
+    others = ({"validation": 0.1, "keep": "best"}, {"precision": "bfloat16"})
+    for cell in (plain, *(replace(plain, **options) for options in others)):
+        write_run(tmp_path, cell, metric=0.9, bits=8, share=0.9)
+    runs, _ = read_all([tmp_path])
+    (subject,) = subjects_of(runs)
+    assert [group.label for group in subject.groups] == [
+        *("dense", "dense precision=bfloat16", "dense validation=0.1 keep=best")
+    ]
+    assert subject.dense is subject.groups[0]
+    assert {settings_of(run) for run in runs} == {
+        *("–", "precision=bfloat16", "validation=0.1, keep=best")
+    }
 
 
 def test_links_of_runs_are_relative_and_lead_there(tmp_path: Path) -> None:

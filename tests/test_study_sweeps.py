@@ -34,6 +34,20 @@ def test_every_combination_is_a_cell(tmp_path: Path) -> None:
         assert cell.settings["capacity"] == 0.05
 
 
+def test_dense_starts_are_trained_as_what_starts_from_them() -> None:
+    shared = {
+        "task": "digits",
+        "dense_start": True,
+        "keep": "best",
+        "precision": "bfloat16",
+    }
+    (cell,) = grid(shared, {"validation": [0.1]})
+    assert cell.start == cell.teacher
+    assert cell.start is not None
+    assert cell.start.options == cell.options
+    assert list(cell.options) == ["validation", "keep", "precision"]
+
+
 def test_equal_cells_are_one() -> None:
     assert len(grid({"task": "digits"}, {"seed": [0, 1, 0]})) == 2
 

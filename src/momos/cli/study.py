@@ -45,7 +45,7 @@ def listed(
         table = Table("recipe", "what it asks", "runs", box=None, header_style="bold")
         for name, kind in RECIPES.items():
             about = (kind.__doc__ or "").strip().splitlines()[0]
-            table.add_row(name, about, str(len(kind().cells())))
+            table.add_row(name, about, str(len(kind().runs())))
         Console().print(table)
 
 
@@ -75,7 +75,7 @@ def run(
         chosen = recipe_named(recipe)().with_settings(given)
         Console().print(str(chosen), style="dim", highlight=False)
         run_cells(
-            chosen.cells(),
+            chosen.runs(),
             Options(str(chosen), runs, processes, retry, logger),
             chosen.finish,
         )

@@ -22,7 +22,18 @@ Weight = tuple[nn.Module, str]
 
 
 class Treatment(Protocol):
-    """A way to train a network. `start` comes before the optimizer is made."""
+    """A way to train a network. `start` comes before the optimizer is made.
+
+    `finish` may be called at any time from `settled` on.
+    """
+
+    @property
+    def settled(self) -> float:
+        """The share of all steps from which on a network is all that the settings ask for.
+
+        No network of an earlier step is chosen, and training does not stop earlier.
+        """
+        ...
 
     def start(
         self, network: nn.Module, total_steps: int, *, epochs: float, seed: int
@@ -71,6 +82,10 @@ class Dense:
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     _network: nn.Module = field(init=False, repr=False)
+
+    @property
+    def settled(self) -> float:
+        return 0.0
 
     def start(
         self, network: nn.Module, total_steps: int, *, epochs: float, seed: int
@@ -126,6 +141,10 @@ class QuantizeAware:
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 8:
             raise ValueError(f"bits must be 2 to 8, got {self.bits}")
+
+    @property
+    def settled(self) -> float:
+        return 0.0
 
     def start(
         self, network: nn.Module, total_steps: int, *, epochs: float, seed: int
@@ -183,6 +202,11 @@ class Prune:
                 f"{self.end}"
             )
 
+    @property
+    def settled(self) -> float:
+        """Before its last pruning a network is too dense."""
+        return self.begin if self.schedule == "one-shot" else self.end
+
     def start(
         self, network: nn.Module, total_steps: int, *, epochs: float, seed: int
     ) -> None:
@@ -194,6 +218,8 @@ class Prune:
         self._every = max(1, (self._last - self._first) // 100)
         for module, name in self._weights:
             prune.identity(module, name)
+            mask = f"{name}_mask"
+            setattr(module, mask, getattr(module, mask).contiguous())
         self._prune_to(self._wanted())
 
     def after_step(self) -> None:
@@ -230,8 +256,11 @@ class Prune:
 
     def _prune_to(self, sparsity: float) -> None:
         more = round(sparsity * self._num_weights) - self._pruned
-        if more > 0:
+        if more > 0:  # torch's pruning takes views, which weights in channels-last have not
             prune.global_unstructured(
-                self._weights, pruning_method=prune.L1Unstructured, amount=more
+                self._weights,
+                pruning_method=prune.L1Unstructured,
+                importance_scores={w: getattr(*w).contiguous() for w in self._weights},
+                amount=more,
             )
             self._pruned += more

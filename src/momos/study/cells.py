@@ -8,7 +8,11 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from hashlib import sha256
-from typing import Any
+from typing import Any, Literal, get_args
+
+Keep = Literal["last", "best"]
+Precision = Literal["float32", "bfloat16"]
+OPTIONS = ("validation", "patience", "keep", "precision", "channels_last")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +24,11 @@ class Cell:
     Every `record_every` epochs the history gets a line and the run a checkpoint.
     With `measure_every`, complexity is measured at every so many epochs, and usage of motifs
     kept; `controls` are the shuffles that the finished network is compared with (0, or 2 and more). `start` and `teacher` are the cells whose trained networks those are.
+
+    `validation` is the share of the training samples that is held out. On them, after `patience`
+    lines of the history without a better network, training stops (0: never), and the network of
+    the best line is kept, or of the last. `precision` is that of the forward pass in training,
+    `channels_last` how weights and inputs of convolutions lie in memory there.
     """
 
     task: str
@@ -33,6 +42,11 @@ class Cell:
     record_every: int = 1
     measure_every: int = 0
     controls: int = 10
+    validation: float = 0.0
+    patience: int = 0
+    keep: Keep = "last"
+    precision: Precision = "float32"
+    channels_last: bool = False
     start: "Cell | None" = None
     teacher: "Cell | None" = None
 
@@ -40,7 +54,10 @@ class Cell:
         for name in ("task", "treatment"):
             if not getattr(self, name):
                 raise ValueError(f"{name} must be named, got nothing")
-        for name, least in (("seed", 0), ("record_every", 1), ("measure_every", 0)):
+        for name, least in (
+            *(("seed", 0), ("record_every", 1), ("measure_every", 0)),
+            ("patience", 0),
+        ):
             value = getattr(self, name)
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
@@ -50,6 +67,36 @@ class Cell:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be above 0, got {value}")
+        self._check_options()
+
+    def _check_options(self) -> None:
+        for name, known in (("keep", get_args(Keep)), ("precision", get_args(Precision))):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"{name} must be {' or '.join(known)}, got {getattr(self, name)!r}"
+                )
+        if not isinstance(self.channels_last, bool):
+            raise ValueError(
+                f"channels_last must be true or false, got {self.channels_last!r}"
+            )
+        if not 0 <= self.validation < 1:
+            raise ValueError(
+                f"validation must be at least 0 and below 1, got {self.validation}"
+            )
+        for name in ("patience", "keep"):
+            if not self.validation and name in self.options:
+                raise ValueError(
+                    f"validation must be above 0 for {name}={getattr(self, name)}, which "
+                    f"goes by samples held out, got {self.validation}"
+                )
+        for name in ("start", "teacher"):
+            other = getattr(self, name)
+            if other and other.task == self.task and other.validation < self.validation:
+                raise ValueError(
+                    f"validation of the {name} must be at least the cell's, "
+                    f"{self.validation}, got {other.validation}: it would have been trained "
+                    "on samples held out"
+                )
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> "Cell":
@@ -75,12 +122,23 @@ class Cell:
         return sha256(text.encode()).hexdigest()[:12]
 
     @property
+    def options(self) -> dict[str, Any]:
+        """How it is trained otherwise than by default, whatever the treatment."""
+        found = {name: getattr(self, name) for name in OPTIONS}
+        return {name: value for name, value in found.items() if value != _DEFAULTS[name]}
+
+    @property
+    def option_words(self) -> list[str]:
+        return [f"{name}={value}" for name, value in self.options.items()]
+
+    @property
     def label(self) -> str:
         """What makes the cell differ from others of its task, seed apart."""
         words = [self.network, self.treatment]
         words += [f"{name}={value}" for name, value in self.settings.items()]
         if self.weight_decay is not None:
             words.append(f"weight_decay={self.weight_decay:g}")
+        words += self.option_words
         return " ".join(word for word in words if word)
 
     @property

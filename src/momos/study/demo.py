@@ -14,12 +14,12 @@ from rich.progress import (
 )
 
 from momos.study.cells import Cell
+from momos.study.preparation import prepared
 from momos.study.recipes.demo import Demo
 from momos.study.report.accuracy import accuracy_against_length
 from momos.study.report.mosaic import layer_by_motif
 from momos.study.report.names import grouped, titled
 from momos.study.report.table import table
-from momos.study.run import prepared
 from momos.study.runner import Event, run_all
 from momos.study.store import CELL, Finished, finished, read
 
@@ -43,7 +43,7 @@ def demo(folder: Path, recipe: Demo, *, console: Console, processes: int = 1) ->
     """
     _clear(folder, console)
     console.print(str(recipe), style="dim", highlight=False)
-    start, cells = time.perf_counter(), recipe.cells()
+    start, cells = time.perf_counter(), recipe.runs()
     try:
         _run(cells, folder, recipe, console, processes)
         runs = [read(folder / cell.folder) for cell in cells]

@@ -16,10 +16,11 @@ from torch import nn
 import momos
 from momos.study.baselines import Treatment
 from momos.study.cells import Cell
+from momos.study.finishing import finished_copy
 from momos.study.guest import as_a_guest
-from momos.study.loss import loss_of
+from momos.study.learner import Learner
 from momos.study.networks import network as network_of
-from momos.study.run import epochs_of, optimization_of, prepared, steps_of
+from momos.study.preparation import epochs_of, optimization_of, prepared, steps_of
 from momos.study.tasks import Task
 
 STEPS = 3  # that are timed, after one that is not
@@ -66,7 +67,9 @@ class _Rates:
 
 
 def estimate(cells: Sequence[Cell], *, processes: int, threads: int = 1) -> Estimate:
-    """Tries a few steps for every kind of cell; kinds differ by task, network and treatment.
+    """Tries a few steps for every kind of cell: by task, network, treatment and how it is trained.
+
+    As if nothing stopped early.
 
     Raises:
         ValueError: if a task, network, treatment or setting is wrong.
@@ -74,7 +77,8 @@ def estimate(cells: Sequence[Cell], *, processes: int, threads: int = 1) -> Esti
     rates: dict[tuple[str, ...], _Rates] = {}
     seconds, disk = 0.0, 0
     for cell in cells:
-        kind = (cell.task, cell.network, cell.treatment, str(cell.settings))
+        names = (cell.task, cell.network, cell.treatment)
+        kind = (*names, str(cell.settings), str(cell.options))
         task, treatment = prepared(cell)
         if kind not in rates:
             with as_a_guest(threads), torch.random.fork_rng(devices=[]):
@@ -84,7 +88,7 @@ def estimate(cells: Sequence[Cell], *, processes: int, threads: int = 1) -> Esti
         measured = epochs / cell.measure_every + 1 if cell.measure_every else 0
         seconds += steps_of(cell, task) * own.step + lines * own.evaluation
         seconds += own.measuring * (cell.controls + 2 + 3 * measured)
-        disk += COPIES * own.weights
+        disk += (COPIES + (cell.keep == "best")) * own.weights
     team = max(1, min(processes, len(cells)))
     memory = team * _peak_memory()
     return Estimate(len(cells), seconds / team + STARTING, memory, disk)
@@ -95,31 +99,44 @@ def _tried(cell: Cell, task: Task, treatment: Treatment) -> _Rates:
     weights = sum(tensor.nbytes for tensor in network.state_dict().values())
     measuring = _timed(lambda: momos.measure(network, controls=0))
     evaluation = _timed(lambda: task.evaluate(network))
-    treatment.start(network, steps_of(cell, task), epochs=epochs_of(cell, task), seed=0)
-    teacher = None if cell.teacher is None else _teacher(cell.teacher, task)
-    step = _step(cell, task, treatment, network, teacher)
-    return _Rates(step, evaluation, measuring, weights)
+    steps = steps_of(cell, task)
+    learner = Learner(
+        network,
+        task,
+        optimization_of(cell, task),
+        steps,
+        seed=0,
+        teacher=None if cell.teacher is None else _teacher(cell.teacher, task),
+        channels_last=cell.channels_last,
+    )
+    treatment.start(network, steps, epochs=epochs_of(cell, task), seed=0)
+    evaluation += _timed(lambda: _validate(task, treatment, network))
+    return _Rates(_step(cell, learner, treatment), evaluation, measuring, weights)
 
 
 def _teacher(cell: Cell, task: Task) -> nn.Module:
-    return network_of(cell.network, task, cell.seed).eval()
+    return network_of(cell.network, task, cell.seed)
 
 
-def _step(
-    cell: Cell,
-    task: Task,
-    treatment: Treatment,
-    network: nn.Module,
-    teacher: nn.Module | None,
-) -> float:
-    optimizer = optimization_of(cell, task).optimizer_of(network)
-    batches = task.batches(torch.Generator().manual_seed(0))
+def _validate(task: Task, treatment: Treatment, network: nn.Module) -> None:
+    if task.validate is None:
+        return
+    if not treatment.settled:  # others cannot always be finished at their start
+        network = finished_copy(network, treatment)
+    task.validate(network)
+
+
+def _step(cell: Cell, learner: Learner, treatment: Treatment) -> float:
+    optimizer = learner.optimization.optimizer_of(learner.network)
+    batches = learner.task.batches(torch.Generator().manual_seed(0))
     begun = time.perf_counter()
-    for number, (inputs, targets) in enumerate(islice(batches, STEPS + 1)):
+    for number, batch in enumerate(islice(batches, STEPS + 1)):
         if number == 1:
             begun = time.perf_counter()
         optimizer.zero_grad()
-        loss_of(network, inputs, targets, teacher).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=cell.precision == "bfloat16"):
+            loss = learner.training_step(batch)
+        loss.backward()
         optimizer.step()
         treatment.after_step()
     return (time.perf_counter() - begun) / STEPS

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import momos
+from momos.study.baselines import Treatment
+from momos.study.choice import Choice
+from momos.study.finishing import finished_copy
 from momos.study.learner import Learner
 from momos.study.store import HISTORY, write_lines
 
@@ -18,21 +21,36 @@ class History(L.Callback):
 
     With `measure_every`, the complexity of what the network computes with, and how often each
     motif is used, at epoch 0, at every so many epochs, and at the last.
+
+    Where samples are held out, metric and validation are of what the file would hold, as soon as
+    lines count; before, and where none are, of what the network computes with. Training ends
+    where the choice says so.
     """
 
     def __init__(
         self,
         folder: Path,
+        treatment: Treatment,
+        choice: Choice,
         *,
         epochs: int,
         record_every: int,
         measure_every: int,
         note: Callable[[dict[str, Any]], None],
     ) -> None:
-        self.folder, self.epochs = folder, epochs
+        self.folder, self.treatment, self.choice = folder, treatment, choice
+        self.epochs = epochs
         self.record_every, self.measure_every = record_every, measure_every
         self.note = note
         self.lines: list[dict[str, Any]] = []
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The line that the choice falls on so far."""
+        return self.choice.best(self.lines)
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        trainer.should_stop = self.choice.stops(self.lines)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not self.lines:
@@ -43,8 +61,10 @@ class History(L.Callback):
         if epoch % self.record_every == 0 or epoch == self.epochs:
             assert isinstance(pl_module, Learner)
             line = self._add(epoch, pl_module, pl_module.train_loss())
-            values = {"train_loss": line["train_loss"], "metric": line["metric"]}
+            logged = ("train_loss", "metric", "validation")
+            values = {name: line[name] for name in logged if name in line}
             pl_module.log_dict(values, batch_size=1)
+            trainer.should_stop = self.choice.stops(self.lines)
 
     def state_dict(self) -> dict[str, Any]:
         return {"lines": self.lines}
@@ -57,8 +77,9 @@ class History(L.Callback):
     ) -> dict[str, Any]:
         assert isinstance(module, Learner)
         line: dict[str, Any] = {"epoch": epoch, "train_loss": loss}
-        line["metric"] = module.task.evaluate(module.network)
-        if self.measure_every and (epoch % self.measure_every == 0 or epoch == self.epochs):
+        line |= self._scores(epoch, module)
+        last = epoch == self.epochs or self.choice.stops([*self.lines, line])
+        if self.measure_every and (epoch % self.measure_every == 0 or last):
             line["measures"] = measures_of(weights_of(module.network))
             if usage := usage_of(module.network):
                 line["usage"] = usage
@@ -66,6 +87,14 @@ class History(L.Callback):
         write_lines(self.folder / HISTORY, self.lines)
         self.note(line)
         return line
+
+    def _scores(self, epoch: int, module: Learner) -> dict[str, float]:
+        network, task = module.network, module.task
+        if task.validate is None:
+            return {"metric": task.evaluate(network)}
+        if epoch >= self.choice.settled:
+            network = finished_copy(network, self.treatment)
+        return {"metric": task.evaluate(network), "validation": task.validate(network)}
 
 
 def weights_of(network: nn.Module) -> dict[str, Tensor]:

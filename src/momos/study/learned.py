@@ -42,6 +42,13 @@ class Learned:
     groups: tuple[tuple[str, ...], ...] = ()
     task: Task | None = field(default=None, repr=False)
 
+    @property
+    def settled(self) -> float:
+        """Before its end of the ramp the rate weight is not all there, and files are larger."""
+        if self.learn == "motifs":
+            return 0.0
+        return self.ramp if self.rate_weight else self.dense
+
     def start(
         self, network: nn.Module, total_steps: int, *, epochs: float, seed: int
     ) -> None:

@@ -16,14 +16,14 @@ def loss_of(
 ) -> Float[Tensor, ""]:
     """Cross entropy, in nats; with a teacher, its mean with what is lost against the teacher.
 
-    That is half of the loss (Hinton et al. 2015).
+    That is half of the loss (Hinton et al. 2015). In float32, whatever the precision of networks.
     """
-    outputs = network(inputs).flatten(0, -2)
+    outputs = network(inputs).flatten(0, -2).float()
     loss = cross_entropy(outputs, targets.flatten())
     if teacher is None:
         return loss
     with torch.no_grad():
-        wanted = log_softmax(teacher(inputs).flatten(0, -2) / TEMPERATURE, 1)
+        wanted = log_softmax(teacher(inputs).flatten(0, -2).float() / TEMPERATURE, 1)
     own = log_softmax(outputs / TEMPERATURE, 1)
     lost = kl_div(own, wanted, reduction="batchmean", log_target=True)
     return (loss + TEMPERATURE**2 * lost) / 2

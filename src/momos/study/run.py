@@ -4,34 +4,38 @@ Training is Lightning's. After every epoch there is a checkpoint, so that a run 
 goes on and ends, on the CPU, with the same bits.
 """
 
-import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 import momos
 from momos.study.baselines import Treatment
 from momos.study.cells import Cell
+from momos.study.checkpoints import (
+    CHECKPOINT,
+    KeepBest,
+    Whole,
+    checkpoints,
+    remove_checkpoints,
+)
+from momos.study.choice import Choice
 from momos.study.environment import environment
+from momos.study.finishing import finish_
 from momos.study.guest import as_a_guest
 from momos.study.history import History
-from momos.study.learned import Learned
 from momos.study.learner import Learner, Treated
-from momos.study.loggers import check_logger, logger_named
+from momos.study.loggers import check_logger, logging_to
 from momos.study.networks import network as network_of
 from momos.study.networks import published, untrained
-from momos.study.optimization import Optimization
+from momos.study.preparation import epochs_of, optimization_of, prepared, steps_of
 from momos.study.store import (
     FAILURE,
     HISTORY,
@@ -43,10 +47,13 @@ from momos.study.store import (
     write_json,
     write_lines,
 )
-from momos.study.tasks import TASKS, Task
-from momos.study.treatments import PUBLISHED, TREATMENTS
+from momos.study.tasks import Task
+from momos.study.treatments import PUBLISHED
 
-CHECKPOINT = "last.ckpt"
+PRECISIONS: dict[str, Any] = {
+    "float32": "32-true",
+    "bfloat16": "bf16-mixed",
+}  # as Lightning calls them
 Note = Callable[[dict[str, Any]], None]
 
 
@@ -80,72 +87,19 @@ def run(
             if cell.treatment == PUBLISHED:
                 network = published(cell.network, task, cell.seed)
                 write_lines(folder / HISTORY, [])
+                chosen = {}
             else:
-                network = _trained(cell, task, treatment, root, logger, note)
+                network, chosen = _trained(cell, task, treatment, root, logger, note)
             with torch.random.fork_rng(devices=[]):
                 start = _started(cell, task, root)
-                result = _result(cell, task, treatment, network, start, folder)
+                result = _result(cell, task, treatment, network, start, folder) | chosen
     except Exception as error:
         (folder / FAILURE).write_text(f"{type(error).__name__}: {error}\n", "utf-8")
         raise
     result["seconds"] = round(time.perf_counter() - begun, 2)
     write_json(folder / RESULT, result)
-    for path in folder.glob(f"{CHECKPOINT}*"):  # and one that was half written
-        path.unlink()
+    remove_checkpoints(folder)
     return read(folder)
-
-
-def prepared(cell: Cell) -> tuple[Task, Treatment]:
-    """The task of a cell, and its treatment with the settings it has.
-
-    Raises:
-        ValueError: if there is no such task, treatment or setting.
-    """
-    for name, known in (("task", TASKS), ("treatment", TREATMENTS)):
-        if getattr(cell, name) not in known:
-            raise ValueError(
-                f"{name} must be among {', '.join(known)}, got {getattr(cell, name)!r}"
-            )
-    try:
-        treatment = TREATMENTS[cell.treatment](**cell.settings)
-    except TypeError as error:
-        raise ValueError(
-            f"settings of {cell.treatment!r} must be its own: {error}"
-        ) from None
-    if cell.treatment == PUBLISHED:
-        _check_untouched(cell)
-    task = TASKS[cell.task]()
-    if isinstance(treatment, Learned):
-        treatment.task = task
-    return task, treatment
-
-
-def _check_untouched(cell: Cell) -> None:
-    training = ("epochs", "learning_rate", "weight_decay", "start", "teacher")
-    given = [name for name in training if getattr(cell, name) is not None]
-    if given:
-        raise ValueError(
-            f"a published network is not trained, so it must have no {' and '.join(given)}"
-        )
-
-
-def optimization_of(cell: Cell, task: Task) -> Optimization:
-    """The task's own, with what the cell says otherwise."""
-    own = {"learning_rate": cell.learning_rate, "weight_decay": cell.weight_decay}
-    given = {name: value for name, value in own.items() if value is not None}
-    return replace(task.optimization, **given)
-
-
-def epochs_of(cell: Cell, task: Task) -> float:
-    if cell.treatment == PUBLISHED:
-        return 0
-    return task.optimization.epochs if cell.epochs is None else cell.epochs
-
-
-def steps_of(cell: Cell, task: Task) -> int:
-    if cell.treatment == PUBLISHED:
-        return 0
-    return max(1, round(epochs_of(cell, task) * task.steps_per_epoch))
 
 
 def _started(cell: Cell, task: Task, root: Path) -> nn.Module:
@@ -164,75 +118,94 @@ def _load_(network: nn.Module, folder: Path) -> None:
 
 def _trained(
     cell: Cell, task: Task, treatment: Treatment, root: Path, logger: str, note: Note
-) -> nn.Module:
-    folder, steps = root / cell.folder, steps_of(cell, task)
-    network, teacher = _started(cell, task, root), None
-    if cell.teacher is not None:
-        teacher = network_of(cell.teacher.network, task, cell.teacher.seed)
-        _load_(teacher, root / cell.teacher.folder)
-    optimization = optimization_of(cell, task)
-    learner = Learner(network, task, optimization, steps, seed=cell.seed, teacher=teacher)
-    passes = -(-steps // task.steps_per_epoch)
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The finished network, and which epoch it is of, where that was chosen."""
+    folder, learner = root / cell.folder, _learner(cell, task, root)
     history = History(
         folder,
-        epochs=passes,
+        treatment,
+        _choice(cell, task, treatment),
+        epochs=-(-learner.total_steps // task.steps_per_epoch),
         record_every=cell.record_every,
         measure_every=cell.measure_every,
         note=note,
     )
-    trainer = _trainer(
-        passes,
-        optimization.clip,
-        [
-            Treated(treatment, epochs=epochs_of(cell, task)),
-            history,
-            _checkpoints(folder, cell.record_every),
-        ],
-        logger_named(logger, folder, cell.folder),
-    )
+    best = KeepBest(folder, treatment, history)
+    callbacks = [
+        Treated(treatment, epochs=epochs_of(cell, task)),
+        history,
+        *([best] if cell.keep == "best" else []),
+        checkpoints(folder, cell.record_every),
+    ]
     checkpoint = folder / CHECKPOINT
-    trainer.fit(learner, ckpt_path=checkpoint if checkpoint.exists() else None)
-    treatment.finish()
-    return network
+    with logging_to(logger, folder, cell.folder) as log:
+        trainer = _trainer(cell, learner, history.epochs, callbacks, log)
+        trainer.fit(learner, ckpt_path=checkpoint if checkpoint.exists() else None)
+    if cell.keep == "best":
+        best.load_(learner.network)
+    finish_(learner.network, treatment)
+    return learner.network, _chosen(cell, task, learner.network, history)
+
+
+def _learner(cell: Cell, task: Task, root: Path) -> Learner:
+    """The network before training, and its teacher if it has one."""
+    teacher = None
+    if cell.teacher is not None:
+        teacher = network_of(cell.teacher.network, task, cell.teacher.seed)
+        _load_(teacher, root / cell.teacher.folder)
+    return Learner(
+        _started(cell, task, root),
+        task,
+        optimization_of(cell, task),
+        steps_of(cell, task),
+        seed=cell.seed,
+        teacher=teacher,
+        channels_last=cell.channels_last,
+    )
+
+
+def _choice(cell: Cell, task: Task, treatment: Treatment) -> Choice:
+    return Choice.of(
+        treatment.settled,
+        total_steps=steps_of(cell, task),
+        steps_per_epoch=task.steps_per_epoch,
+        patience=cell.patience,
+        higher_is_better=task.higher_is_better,
+    )
+
+
+def _chosen(cell: Cell, task: Task, network: nn.Module, history: History) -> dict[str, Any]:
+    """What a result says of the choice; nothing where no samples are held out."""
+    if task.validate is None:
+        return {}
+    last = history.lines[-1]["epoch"]
+    line = history.best if cell.keep == "best" else history.lines[-1]
+    return {
+        "validation": task.validate(network),
+        "kept_epoch": last if line is None else line["epoch"],
+        "stopped_epoch": last if last < history.epochs else None,
+    }
 
 
 def _trainer(
-    epochs: int, clip: float | None, callbacks: list[L.Callback], logger: Logger
+    cell: Cell, learner: Learner, epochs: int, callbacks: list[L.Callback], logger: Logger
 ) -> L.Trainer:
     return L.Trainer(
         accelerator="cpu",
         devices=1,
+        precision=PRECISIONS[cell.precision],
         max_epochs=epochs,
-        gradient_clip_val=clip,
+        gradient_clip_val=learner.optimization.clip,
         reload_dataloaders_every_n_epochs=1,
         deterministic=True,
         callbacks=callbacks,
-        plugins=[_Whole()],
+        plugins=[Whole()],
         logger=logger,
         log_every_n_steps=1,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
-
-
-def _checkpoints(folder: Path, every: int) -> ModelCheckpoint:
-    return ModelCheckpoint(
-        dirpath=folder,
-        every_n_epochs=every,
-        filename=CHECKPOINT.removesuffix(".ckpt"),
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
-
-
-class _Whole(TorchCheckpointIO):
-    """Checkpoints that are there whole, or as they were before."""
-
-    def save_checkpoint(self, checkpoint, path, storage_options=None) -> None:
-        part = f"{path}.part"
-        super().save_checkpoint(checkpoint, part, storage_options)
-        os.replace(part, path)
 
 
 def _result(

@@ -43,6 +43,10 @@ class Sampled:
                 f"levels must be one of {', '.join(map(str, LEVELS))}, got {self.levels}"
             )
 
+    @property
+    def settled(self) -> float:
+        return 0.0
+
     def start(
         self, network: nn.Module, total_steps: int, *, epochs: float, seed: int
     ) -> None:

@@ -29,7 +29,7 @@ class Finished:
     `lengths` are in bits: dense, file, and for a mosaic bound and entropy, with what stays dense. `measures` are rows
     of `momos.measure` on the trained network, against its own initialization; `history` has a
     line for every epoch (0 is before training): epoch, train_loss, metric, and where they were
-    asked for `measures` (by name: value, bits_per_weight, shuffled_mean, shuffled_deviation) and
+    asked for `validation`, `measures` (by name: value, bits_per_weight, shuffled_mean, shuffled_deviation) and
     `usage` (blocks of each motif, the most used first). `environment` is versions, commit,
     machine and when.
     """
@@ -48,6 +48,11 @@ class Finished:
     seconds: float
     environment: dict[str, Any]
     motifs_used: int | None = None  # of a mosaic
+    validation: float | None = None  # the metric on samples held out, if there were any
+    kept_epoch: int | None = (
+        None  # that the network is of, and where training stopped early
+    )
+    stopped_epoch: int | None = None
 
     @property
     def factor(self) -> float:

@@ -19,7 +19,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from momos.study.cells import Cell
+from momos.study.cells import OPTIONS, Cell
 
 SETTINGS = "settings."
 DENSE_START = "dense_start"
@@ -88,7 +88,7 @@ def _cell(values: dict[str, Any]) -> Cell:
     try:
         if not dense_start:
             return Cell(**values, settings=settings)
-        kept = ("task", "seed", "network", "epochs")
+        kept = ("task", "seed", "network", "epochs", *OPTIONS)
         dense = Cell(**{name: values[name] for name in kept if name in values})
         return Cell(**values, settings=settings, start=dense, teacher=dense)
     except TypeError as error:

@@ -1,20 +1,16 @@
-"""What networks are trained for: data in memory, a network per seed, a measure of success."""
+"""The tasks by name: which data, which network, how it is optimized."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import replace
 
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import nn
 
 from momos.study.archives import Images, cifar10, fashion_mnist, file, mnist, shakespeare
 from momos.study.archives import load_weights as load_weights
 from momos.study.arithmetic import MODULUS, PairNetwork, additions
-from momos.study.augmentation import crop_and_flip
 from momos.study.data import digits
 from momos.study.evaluation import CONTEXT as CONTEXT
-from momos.study.evaluation import accuracy
+from momos.study.evaluation import accuracy as accuracy
 from momos.study.evaluation import bits_per_character as bits_per_character
 from momos.study.models import (
     VIT_SIZE,
@@ -25,9 +21,15 @@ from momos.study.models import (
     vit_tiny,
 )
 from momos.study.optimization import Optimization, Steady
+from momos.study.task import Batch as Batch
+from momos.study.task import Task as Task
+from momos.study.task import encoded as encoded
+from momos.study.task import image_task as image_task
+from momos.study.task import pair_task
+from momos.study.task import seeded as seeded
+from momos.study.task import standardised as standardised
+from momos.study.task import text_task as text_task
 
-Batch = tuple[Tensor, Int[Tensor, "..."]]
-VALIDATION = 0.1  # the last share of the text
 MLP_WIDTHS = (784, 256, 256, 256, 256, 10)
 MLP_OPTIMIZATION = Optimization(
     learning_rate=1e-3, weight_decay=1e-2, batch_size=128, epochs=15, warmup=0.02
@@ -47,131 +49,6 @@ PAPER = Optimization(  # of MLP and ViT (Bakhtiarifard et al. 2026)
 )
 # At width 256 nearly all pairs are right after 2000 steps; complexity falls for 2500 more.
 GROKKING = Steady(learning_rate=1e-3, weight_decay=1.0, batch_size=4704, epochs=6000)
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """One thing to learn.
-
-    `network` gives the start that belongs to a seed. `batches` are those of one epoch, drawn by
-    the generator: `steps_per_epoch` of them. `evaluate` is on samples that are never trained on.
-    `kind`, `inputs` (the shape of one sample) and `outputs` (how many classes) are what networks
-    of any name are built by; those of text have a class for every place. Where `network` gives
-    published weights, `untrained` gives a start such as they had.
-    """
-
-    name: str
-    network: Callable[[int], nn.Module]
-    batches: Callable[[torch.Generator], Iterator[Batch]]
-    evaluate: Callable[[nn.Module], float]
-    steps_per_epoch: int
-    optimization: Optimization
-    metric: str = "accuracy"
-    higher_is_better: bool = True
-    inputs: tuple[int, ...] = ()
-    outputs: int = 0
-    kind: Literal["image", "text", "pair"] = "image"
-    untrained: Callable[[int], nn.Module] | None = None
-
-
-def seeded(build: Callable[[], nn.Module]) -> Callable[[int], nn.Module]:
-    """`build` as a function of a seed, which leaves torch's own generator as it was."""
-
-    def network(seed: int) -> nn.Module:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return build()
-
-    return network
-
-
-def image_task(
-    name: str,
-    train: Images,
-    test: Images,
-    network: Callable[[int], nn.Module],
-    optimization: Optimization,
-    *,
-    prepared: Callable[[Tensor], Tensor],
-    augmented: bool = False,
-) -> Task:
-    """Images and their classes; `prepared` makes pixels what the network takes."""
-
-    def batches(generator: torch.Generator) -> Iterator[Batch]:
-        order = torch.randperm(len(train), generator=generator)
-        for rows in order.split(optimization.batch_size):
-            pixels = train.pixels[rows]
-            if augmented:
-                pixels = crop_and_flip(pixels, generator=generator)
-            yield prepared(pixels), train.labels[rows]
-
-    def evaluate(network: nn.Module) -> float:
-        return accuracy(network, test, prepared)
-
-    return Task(
-        name,
-        network,
-        batches,
-        evaluate,
-        -(-len(train) // optimization.batch_size),
-        optimization,
-        inputs=tuple(train.pixels.shape[1:]),
-        outputs=int(train.labels.max()) + 1,
-    )
-
-
-def standardised(
-    mean: tuple[float, ...], deviation: tuple[float, ...]
-) -> Callable[[Tensor], Float[Tensor, "n c h w"]]:
-    """Bytes to floats of about mean 0 and deviation 1; both are per channel, of 0..1."""
-    means, deviations = (
-        torch.tensor(values)[:, None, None] for values in (mean, deviation)
-    )
-    return lambda pixels: (pixels.float() / 255 - means) / deviations
-
-
-def text_task(
-    name: str, text: str, network: Callable[[int], nn.Module], optimization: Optimization
-) -> Task:
-    """The next character, at random places of all but the text's end; bits per character.
-
-    An epoch is as many characters as there are to train on.
-    """
-    characters = encoded(text)
-    split = round(len(characters) * (1 - VALIDATION))
-    train, test = characters[:split], characters[split:]
-    steps = split // (optimization.batch_size * CONTEXT)
-
-    def batches(generator: torch.Generator) -> Iterator[Batch]:
-        for _ in range(steps):
-            starts = torch.randint(
-                len(train) - CONTEXT, (optimization.batch_size, 1), generator=generator
-            )
-            windows = train[starts + torch.arange(CONTEXT + 1)]
-            yield windows[:, :-1], windows[:, 1:]
-
-    def evaluate(network: nn.Module) -> float:
-        return bits_per_character(network, test)
-
-    return Task(
-        name,
-        network,
-        batches,
-        evaluate,
-        steps,
-        optimization,
-        metric="bits per character",
-        higher_is_better=False,
-        inputs=(CONTEXT,),
-        outputs=len(set(text)),
-        kind="text",
-    )
-
-
-def encoded(text: str) -> Int[Tensor, " n"]:
-    """Characters as their places in the alphabet of the text."""
-    places = {character: place for place, character in enumerate(sorted(set(text)))}
-    return torch.tensor([places[character] for character in text])
 
 
 def _digits() -> Task:
@@ -249,24 +126,8 @@ def _cifar_vit() -> Task:
 
 
 def _mod97() -> Task:
-    train, test = additions()
-
-    def batches(generator: torch.Generator) -> Iterator[Batch]:
-        yield train.pixels, train.labels
-
-    def evaluate(network: nn.Module) -> float:
-        return accuracy(network, test, lambda pairs: pairs)
-
-    return Task(
-        "mod97",
-        seeded(lambda: PairNetwork(256)),
-        batches,
-        evaluate,
-        1,
-        GROKKING,
-        inputs=(2,),
-        outputs=MODULUS,
-        kind="pair",
+    return pair_task(
+        "mod97", *additions(), seeded(lambda: PairNetwork(256)), GROKKING, modulus=MODULUS
     )
 
 

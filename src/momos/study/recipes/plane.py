@@ -13,9 +13,9 @@ from momos.study.cells import Cell
 from momos.study.landscape import FILE, plane
 from momos.study.loss import loss_of
 from momos.study.networks import network as network_of
+from momos.study.preparation import prepared
 from momos.study.recipes.recipe import Recipe
 from momos.study.store import WEIGHTS
-from momos.study.tasks import TASKS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Plane(Recipe):
     def finish(self, root: Path) -> list[Path]:
         written = []
         for seed in range(self.seeds):
-            cells = self._of(seed)
+            cells = {name: self.shared(cell) for name, cell in self._of(seed).items()}
             path = (
                 root / f"plane-{self.size}-{self.batches}-{cells['mosaic'].folder}" / FILE
             )
@@ -57,7 +57,7 @@ class Plane(Recipe):
         return {"start": start, "dense": dense, "mosaic": mosaic}
 
     def _plane(self, cells: dict[str, Cell], root: Path):
-        task, seed = TASKS[self.task](), cells["start"].seed
+        (task, _), seed = prepared(cells["start"]), cells["start"].seed
         order = torch.Generator().manual_seed(0)
         data = list(islice(task.batches(order), self.batches))
 

@@ -8,16 +8,17 @@ from difflib import get_close_matches
 from pathlib import Path
 from shlex import quote
 from types import UnionType
-from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
-from momos.study.cells import Cell
+from momos.study.cells import OPTIONS, Cell, Keep, Precision
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(ABC):
     """A study as a value: printable, saved with every run, and changed by `with_settings`.
 
-    The first line of a recipe's docstring says what it asks.
+    The first line of a recipe's docstring says what it asks. Settings from `validation` on are
+    those of every cell, as `Cell` explains them.
     """
 
     name: ClassVar[str]
@@ -25,6 +26,11 @@ class Recipe(ABC):
     task: str = "digits"
     seeds: int = 5
     epochs: float | None = None
+    validation: float = 0.0
+    patience: int = 0
+    keep: Keep = "last"
+    precision: Precision = "float32"
+    channels_last: bool = False
 
     def __post_init__(self) -> None:
         if self.seeds < self.least_seeds:
@@ -32,14 +38,29 @@ class Recipe(ABC):
 
     @abstractmethod
     def cells(self) -> list[Cell]:
-        """The runs that it consists of."""
+        """What it asks for, without the settings that all cells share."""
+
+    def runs(self) -> list[Cell]:
+        """The cells that it consists of."""
+        return [self.shared(cell) for cell in self.cells()]
+
+    def shared(self, cell: Cell) -> Cell:
+        """A cell with the settings that all share, and so those it needs."""
+        needs = {"start": cell.start, "teacher": cell.teacher}
+        found = {name: other and self.shared(other) for name, other in needs.items()}
+        return replace(cell, **found, **self._shared())
+
+    def _shared(self) -> dict[str, Any]:
+        given = {name: getattr(self, name) for name in OPTIONS}
+        return {n: v for n, v in given.items() if v != getattr(Recipe, n)}
 
     def finish(self, root: Path) -> list[Path]:
         """What is to be made of the finished runs under `root`; the files written."""
         return []
 
     def __str__(self) -> str:
-        values = (f"{f.name}={getattr(self, f.name)!r}" for f in fields(self))
+        names = [f.name for f in fields(self) if f.name not in OPTIONS]
+        values = (f"{n}={getattr(self, n)!r}" for n in [*names, *self._shared()])
         return f"{self.name}({', '.join(values)})"
 
     @property
@@ -81,6 +102,9 @@ def _value(name: str, text: str, hint: Any) -> Any:
     if any(get_origin(kind) is tuple for kind in kinds) and value is not None:
         value = tuple(value) if isinstance(value, list) else (value,)
     if not _fits(value, hint):
+        if get_origin(hint) is Literal:
+            known = " or ".join(get_args(hint))
+            raise ValueError(f"{name} must be {known}, got {text!r}")
         kind = getattr(hint, "__name__", str(hint)) if isinstance(hint, type) else str(hint)
         raise ValueError(f"{name} must be of type {kind}, got {text!r}")
     return value
@@ -91,6 +115,8 @@ def _fits(value: Any, hint: Any) -> bool:
     if get_origin(hint) is tuple:
         kind = get_args(hint)[0]
         return isinstance(value, tuple) and all(_fits(item, kind) for item in value)
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
     if isinstance(hint, UnionType):
         return any(_fits(value, kind) for kind in get_args(hint))
     if isinstance(value, bool):

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from momos.study.cells import Cell
 from momos.study.cohorts import seedless
+from momos.study.preparation import epochs_of, optimization_of
 from momos.study.recipes import Recipe, recipe_of
 from momos.study.recipes.ablations import Ablations
 from momos.study.recipes.sizes import Sizes
 from momos.study.report.lines import Line, checked
-from momos.study.run import epochs_of, optimization_of
 from momos.study.store import Finished
 from momos.study.tasks import TASKS, Task
 from momos.study.treatments import PUBLISHED

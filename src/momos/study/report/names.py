@@ -8,7 +8,13 @@ from momos.study.store import Finished
 
 
 def titled(cell: Cell) -> str:
-    """A treatment in a few words: what a reader tells it by."""
+    """A treatment in a few words, and how else it was trained: what a reader tells it by."""
+    name = _mosaic(cell)
+    return " ".join([name, *cell.option_words]) if name else cell.label
+
+
+def _mosaic(cell: Cell) -> str:
+    """Motifs sampled or learned, their size and number; nothing of other treatments."""
     settings = cell.settings
     size = settings.get("block_size", 2)
     if cell.treatment == "sampled" and "capacity" in settings:
@@ -17,7 +23,7 @@ def titled(cell: Cell) -> str:
         return f"MoMos s={size}, k={settings.get('num_motifs')}"
     if cell.treatment == "learned":
         return f"learned s={size}, k={settings.get('num_motifs', 64)}"
-    return cell.label
+    return ""
 
 
 def by_treatment(runs: Sequence[Finished]) -> dict[str, list[Finished]]:

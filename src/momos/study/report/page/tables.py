@@ -97,6 +97,7 @@ def settings_of(run: Finished) -> str:
     for name in ("epochs", "learning_rate", "weight_decay"):
         if getattr(cell, name) is not None:
             words.append(f"{name}={getattr(cell, name):g}")
+    words += cell.option_words
     for name in ("start", "teacher"):
         if other := getattr(cell, name):
             words.append(f"{name}={other.folder}")
