@@ -67,7 +67,9 @@ def test_a_machine_that_sees_folder_locks_and_needed_runs_is_accepted(
     (tmp_path / "needed" / "result.json").touch()
     with held(tmp_path / "mark", "0"):
         check_shared(tmp_path / "mark", [tmp_path / "needed"])
-        with pytest.raises(FileNotFoundError, match=re.escape(f"{tmp_path / 'other'} must")):
+        with pytest.raises(
+            FileNotFoundError, match=re.escape(f"{tmp_path / 'other'} must")
+        ):
             check_shared(tmp_path / "mark", [tmp_path / "needed", tmp_path / "other"])
 
 
