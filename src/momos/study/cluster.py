@@ -6,10 +6,11 @@ given up, as with processes.
 
 import logging
 import os
+import pickle
 import signal
 import socket
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,7 @@ class Cluster:
         died: Callable[[Job], Result],
         name: Callable[[Job], str] = str,
         note: Note = lambda value: None,
-    ) -> Iterator[tuple[Job, Result]]:
+    ) -> Generator[tuple[Job, Result]]:
         """Jobs and what `work` returns for them, as they end; every job once.
 
         Each is a task with one core, which Ray shows by its `name`. What `work` passes to its
@@ -67,7 +68,7 @@ class Cluster:
                     running[named.remote(work, jobs[number], notes)] = number
                 ended, _ = ray.wait(list(running), timeout=POLL)
                 for value in ray.get(notes.take.remote()):
-                    note(value)
+                    note(pickle.loads(value))
                 for reference in ended:
                     number = running.pop(reference)
                     found = _result(reference)
@@ -148,6 +149,7 @@ def _check_reached(address: str) -> None:
 def _local(processes: int, ending: ExitStack) -> dict[str, Any]:
     """Options of a cluster that is started here, whose files are removed afterwards."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_worker_niceness", "0")  # as processes; Ray's own is 15
     short = (
         "/tmp" if Path("/tmp").is_dir() else None
     )  # a socket's path has 104 bytes at most
@@ -171,22 +173,22 @@ def _environment() -> dict[str, str]:
 
 
 def _notes() -> Any:
-    """What tasks have to tell, until it is taken.
+    """What tasks have to tell, as bytes, until it is taken.
 
     Kept beside this process, so that no other machine's death ends it. The class is defined here
-    so that it travels whole: its process then has no need to import torch.
+    so that it travels whole: its process need not import torch, nor what is told.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     class Notes:
         def __init__(self) -> None:
-            self.values: list[Any] = []
+            self.values: list[bytes] = []
 
-        def add(self, value: Any) -> None:
+        def add(self, value: bytes) -> None:
             self.values.append(value)
 
-        def take(self) -> list[Any]:
+        def take(self) -> list[bytes]:
             taken, self.values = self.values, []
             return taken
 
@@ -200,7 +202,11 @@ def _do(work: Callable[[Job, Note], Result], job: Job, notes: Any) -> Result:
     import ray
 
     told: list[Any] = []
-    result = work(job, lambda value: told.append(notes.add.remote(value)))
+
+    def note(value: Any) -> None:
+        told.append(notes.add.remote(pickle.dumps(value)))
+
+    result = work(job, note)
     ray.get(told)  # before the end is
     return result
 
