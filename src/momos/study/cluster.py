@@ -87,7 +87,7 @@ def connected(address: str, *, processes: int | None = None) -> Iterator[Cluster
 
     `local` is one that is started here, with as many `processes` (one for each core, if None),
     and ended afterwards; others go on, and are given `processes` tasks at a time (as many as
-    they have cores, if None). A process that is connected already stays so.
+    they have cores by now, if None). A process that is connected already stays so.
 
     Raises:
         ModuleNotFoundError: if Ray is not installed (names the extra).
@@ -120,7 +120,7 @@ def connected(address: str, *, processes: int | None = None) -> Iterator[Cluster
             except RuntimeError as error:
                 message = f"a Ray cluster must be usable at {address}, but: {error}"
                 raise ConnectionError(message) from error
-        yield Cluster(processes or int(ray.cluster_resources().get("CPU", 1)))
+        yield Cluster(processes or max(1, int(ray.cluster_resources().get("CPU", 0))))
 
 
 @contextmanager
