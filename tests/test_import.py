@@ -60,6 +60,7 @@ OPTIONAL = {
     "matplotlib",
     "pytorch_lightning",
     "pandas",
+    "ray",
     "rich",
     "scipy",
     "sklearn",

@@ -15,13 +15,13 @@ from torch import nn
 from momos.study.processes import cores, each
 
 
-def doubled(job: int, note) -> tuple[int, int]:
+def doubled(job: int, note) -> tuple[int, int, nn.Module]:
     time.sleep(0.3 if job == 0 else 0)  # the first is the last to finish
     note(job)
-    return 2 * job, os.getpid()
+    return 2 * job, os.getpid(), network(job)
 
 
-def network(job: int, note) -> nn.Module:
+def network(job: int) -> nn.Module:
     torch.manual_seed(job)
     return nn.Linear(3, 2)
 
@@ -43,20 +43,18 @@ def sleeping(job: int, note) -> None:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_results_come_in_the_order_of_jobs_and_every_note_arrives(processes: int) -> None:
+def test_results_come_whole_in_the_order_of_jobs_and_every_note_arrives(
+    processes: int,
+) -> None:
     notes: list[int] = []
     found = list(each(doubled, range(5), processes=processes, note=notes.append))
-    assert [value for value, _ in found] == [0, 2, 4, 6, 8]
+    assert [value for value, _, _ in found] == [0, 2, 4, 6, 8]
     assert sorted(notes) == [0, 1, 2, 3, 4]
-    own = {process for _, process in found} & {os.getpid()}
+    for job, (_, _, returned) in enumerate(found):
+        assert torch.equal(returned.weight, network(job).weight)
+    own = {process for _, process, _ in found} & {os.getpid()}
     assert bool(own) == (processes == 1)
     assert not active_children()
-
-
-def test_networks_come_back_as_they_are() -> None:
-    for job, found in enumerate(each(network, range(2), processes=2)):
-        expected = network(job, None)
-        assert torch.equal(found.weight, expected.weight)
 
 
 @pytest.mark.parametrize("processes", [1, 2])

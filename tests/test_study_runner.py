@@ -12,6 +12,7 @@ import pytest
 
 from momos.study import runner
 from momos.study.cells import Cell
+from momos.study.cluster import Cluster
 from momos.study.runner import ATTEMPTS, Event, run_all
 from momos.study.store import begin, finished, read, write_json, write_lines
 
@@ -102,6 +103,28 @@ def test_cells_of_a_process_that_died_are_tried_again_and_then_given_up(
     assert tried == [[one, two, three], [two, three], [three]]
     assert [cell.folder for cell in report.ran] == [one, three]
     assert f"died {ATTEMPTS} times" in report.failed[two]
+
+
+def test_a_cell_that_a_cluster_gives_up_has_failed_unless_it_had_finished(
+    tmp_path: Path,
+) -> None:
+    class Lost(Cluster):
+        def each(self, work: Any, jobs: Any, *, attempts: int, died: Any, **others: Any):
+            """The first job had finished when its last process died."""
+            assert attempts == ATTEMPTS
+            begin(
+                jobs[0].root / jobs[0].cell.folder, jobs[0].cell, recipe="", environment={}
+            )
+            write_json(jobs[0].root / jobs[0].cell.folder / "result.json", {})
+            yield from ((job, died(job)) for job in jobs)
+
+    told: list[Event] = []
+    report = run_all(OTHERS[:2], tmp_path, cluster=Lost(2), tell=told.append)
+    one, two = (cell.folder for cell in OTHERS[:2])
+    assert [cell.folder for cell in report.ran] == [one]
+    assert list(report.failed) == [two]
+    assert f"died {ATTEMPTS} times" in (tmp_path / two / "failure.txt").read_text()
+    assert [event.failure for event in told] == ["", report.failed[two]]
 
 
 @pytest.fixture

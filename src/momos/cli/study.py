@@ -28,6 +28,14 @@ Retry = Annotated[bool, typer.Option("--retry", help="Run again what failed earl
 LoggerName = Annotated[
     str, typer.Option("--logger", help="csv, tensorboard, wandb or mlflow, in run folders.")
 ]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Run on a Ray cluster: HOST:PORT, auto, or local to start one here.",
+    ),
+]
 RUNS = Path("runs/study")
 
 
@@ -61,6 +69,7 @@ def run(
     ] = None,
     runs: Root = RUNS,
     processes: Processes = None,
+    ray: Ray = None,
     retry: Retry = False,
     logger: LoggerName = "csv",
 ) -> None:
@@ -76,7 +85,7 @@ def run(
         Console().print(str(chosen), style="dim", highlight=False)
         run_cells(
             chosen.runs(),
-            Options(str(chosen), runs, processes, retry, logger),
+            Options(str(chosen), runs, processes, retry, logger, ray),
             chosen.finish,
         )
 
@@ -88,6 +97,7 @@ def sweep(
     ],
     runs: Root = RUNS,
     processes: Processes = None,
+    ray: Ray = None,
     retry: Retry = False,
     logger: LoggerName = "csv",
 ) -> None:
@@ -97,7 +107,8 @@ def sweep(
 
         found = Sweep.read(grid)
         run_cells(
-            found.cells, Options(f"sweep {found.name}", runs, processes, retry, logger)
+            found.cells,
+            Options(f"sweep {found.name}", runs, processes, retry, logger, ray),
         )
 
 

@@ -25,6 +25,9 @@ def imported(command: str = "study") -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
+        if missing == "ray":
+            typer.echo(f"momos: {error}", err=True)
+            raise typer.Exit(WRONG) from None
         if missing not in STUDY:
             raise
         typer.echo(

@@ -1,6 +1,7 @@
 """Running cells from the shell: what they will take, how far they are, what became of them."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from momos.cli.outcome import WRONG
 
 if TYPE_CHECKING:
     from momos.study.cells import Cell
-    from momos.study.runner import Event
+    from momos.study.runner import Event, Report
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Options:
     processes: int | None
     retry: bool
     logger: str = "csv"
+    ray: str | None = None
 
 
 def run_cells(
@@ -39,28 +41,14 @@ def run_cells(
     """Runs what is not finished; exits with 1 if a run failed."""
     from momos.study.cells import ordered
     from momos.study.loggers import check_logger
-    from momos.study.processes import cores
-    from momos.study.runner import run_all
     from momos.study.store import finished
 
     check_logger(options.logger)
-    console, processes = Console(), options.processes or cores()
-    everything = ordered(cells)
+    console, everything = Console(), ordered(cells)
     left = [cell for cell in everything if not finished(options.runs / cell.folder)]
     console.print(f"{len(everything)} runs, {len(everything) - len(left)} finished before")
-    if left:
-        _tell_estimate(console, left, processes, options.runs)
     try:
-        with _shown(console, len(left)) as tell:
-            done = run_all(
-                cells,
-                options.runs,
-                recipe=options.recipe,
-                logger=options.logger,
-                processes=processes,
-                retry=options.retry,
-                tell=tell,
-            )
+        done = _run(console, cells, left, options)
     except KeyboardInterrupt:
         console.print(
             f"Stopped. Finished runs are whole in {options.runs}; the same command goes on."
@@ -77,8 +65,38 @@ def run_cells(
         raise typer.Exit(WRONG)
 
 
+def _run(
+    console: Console, cells: Sequence["Cell"], left: list["Cell"], options: Options
+) -> "Report":
+    """Runs `cells`, of which some are `left`, here or on a cluster."""
+    from momos.study.cluster import connected
+    from momos.study.processes import cores
+    from momos.study.runner import run_all
+
+    processes, cluster = options.processes or cores(), None
+    with ExitStack() as using:
+        if left and options.ray:
+            connection = connected(options.ray, processes=options.processes)
+            with console.status("Connecting to Ray"):
+                cluster = using.enter_context(connection)
+            processes = cluster.tasks
+        if left:
+            _tell_estimate(console, left, processes, options)
+        with _shown(console, len(left)) as tell:
+            return run_all(
+                cells,
+                options.runs,
+                recipe=options.recipe,
+                logger=options.logger,
+                processes=processes,
+                cluster=cluster,
+                retry=options.retry,
+                tell=tell,
+            )
+
+
 def _tell_estimate(
-    console: Console, cells: Sequence["Cell"], processes: int, root: Path
+    console: Console, cells: Sequence["Cell"], processes: int, options: Options
 ) -> None:
     """What the cells will take, and what this machine seems too small for."""
     from momos.study.estimate import estimate
@@ -90,8 +108,9 @@ def _tell_estimate(
         f"{expected.memory / 2**30:.1f} GiB of memory, {expected.disk / 2**20:.0f} MiB of disk",
         highlight=False,
     )
-    for warning in expected.warnings(root):
-        console.print(f"Warning: {warning}", style="yellow")
+    if options.ray in (None, "local"):  # other machines may have more
+        for warning in expected.warnings(options.runs):
+            console.print(f"Warning: {warning}", style="yellow")
 
 
 def duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Cells run in processes: each once, those that others need first.
+"""Cells run in processes, or on a cluster: each once, those that others need first.
 
 A cell that fails says so in its folder, and the others go on; what needs it is left out. When a
 process dies, the cells that it may have been running are tried once more, from their last
@@ -8,13 +8,17 @@ checkpoints.
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from momos.study.cells import Cell, ordered
+from momos.study.cluster import Cluster
 from momos.study.processes import each
 from momos.study.run import run
+from momos.study.sharing import alone, check_shared, shared
 from momos.study.store import FAILURE, finished
 
 ATTEMPTS = 2  # of a cell whose process dies
@@ -56,20 +60,26 @@ def run_all(
     recipe: str = "",
     logger: str = "csv",
     processes: int = 1,
+    cluster: Cluster | None = None,
     retry: bool = False,
     tell: Tell = lambda event: None,
 ) -> Report:
     """Runs all cells that are not finished, and those they need, in folders under `root`.
 
-    Cells that failed in an earlier run stay so, unless `retry`.
+    They are run in so many `processes`, or on a `cluster` whose machines all see `root`. Cells
+    that failed in an earlier run stay so, unless `retry`.
 
     Raises:
+        OSError: if a machine of the cluster does not see `root`, or locks in it (names both).
         KeyboardInterrupt: on Ctrl-C; finished cells are whole, others go on from checkpoints.
     """
     report = Report()
     for level in levels(ordered(cells)):
         left = [cell for cell in level if _left(cell, root, report, retry)]
         jobs = [_Job(cell, root, recipe, logger) for cell in left]
+        if cluster is not None:
+            _on_cluster(jobs, root, cluster, report, tell)
+            continue
         deaths: Counter[str] = Counter()
         while jobs:
             jobs = _attempt(jobs, processes, report, deaths, tell)
@@ -119,11 +129,7 @@ def _attempt(
             jobs, each(_work, jobs, processes=processes, note=tell), strict=True
         ):
             done += 1
-            if failure:
-                report.failed[job.cell.folder] = failure
-            else:
-                report.ran.append(job.cell)
-            tell(Event(job.cell, failure=failure))
+            _end(job, failure, report, tell)
     except BrokenProcessPool:
         return _again(jobs[done:], report, deaths, tell)
     return []
@@ -139,13 +145,57 @@ def _again(
         begun = folder.exists() and not finished(folder) and not (folder / FAILURE).exists()
         deaths[job.cell.key] += begun
         if deaths[job.cell.key] >= ATTEMPTS:
-            failure = f"its process died {ATTEMPTS} times, as for want of memory"
-            (folder / FAILURE).write_text(failure + "\n", "utf-8")
-            report.failed[job.cell.folder] = failure
-            tell(Event(job.cell, failure=failure))
+            _end(job, _given_up(job), report, tell)
         else:
             left.append(job)
     return left
+
+
+def _on_cluster(
+    jobs: list[_Job], root: Path, cluster: Cluster, report: Report, tell: Tell
+) -> None:
+    """Runs jobs, each as a task; the machines need not be in the same folder as this process."""
+    if not jobs:
+        return
+    root = root.absolute()
+    with shared(root) as mark:
+        results = cluster.each(
+            partial(_work_alone, mark=mark),
+            [replace(job, root=root) for job in jobs],
+            attempts=ATTEMPTS,
+            died=_given_up,
+            name=lambda job: job.cell.folder,
+            note=tell,
+        )
+        with closing(results):
+            for job, failure in results:
+                _end(job, failure, report, tell)
+
+
+def _end(job: _Job, failure: str, report: Report, tell: Tell) -> None:
+    if failure:
+        report.failed[job.cell.folder] = failure
+    else:
+        report.ran.append(job.cell)
+    tell(Event(job.cell, failure=failure))
+
+
+def _given_up(job: _Job) -> str:
+    """Says in a cell's folder that its processes died, unless the last one had finished."""
+    folder = job.root / job.cell.folder
+    if finished(folder):
+        return ""
+    failure = f"its process died {ATTEMPTS} times, as for want of memory"
+    folder.mkdir(exist_ok=True)
+    (folder / FAILURE).write_text(failure + "\n", "utf-8")
+    return failure
+
+
+def _work_alone(job: _Job, note: Callable[[Any], None], *, mark: Path) -> str:
+    """The same on a machine of a cluster, where a task that was given up may still be at work."""
+    check_shared(mark, [job.root / other.folder for other in job.cell.needs])
+    with alone(job.root, job.cell.key):
+        return _work(job, note)
 
 
 def _work(job: _Job, note: Callable[[Any], None]) -> str:

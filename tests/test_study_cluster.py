@@ -1,0 +1,214 @@
+"""Cells on a Ray cluster: the same bits, each once, whoever is killed; faults are told."""
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+import ray
+from typer.testing import CliRunner
+
+from momos.cli import app
+from momos.study import runner
+from momos.study.cells import Cell, ordered
+from momos.study.cluster import Cluster, connected
+from momos.study.runner import Event, Report, run_all
+from momos.study.store import finished, read
+
+psutil = import_module("psutil")  # Ray's own, there only after Ray
+
+EPOCHS = 20  # of the cell whose process is killed after the first
+DENSE = Cell(task="digits", network="mlp:8", epochs=1, controls=0)
+PRUNED = replace(DENSE, treatment="prune", start=DENSE, teacher=DENSE)
+KILLED = replace(DENSE, seed=1, epochs=EPOCHS)
+WRONG = replace(DENSE, seed=2, settings={"bits": 3})
+CELLS = [KILLED, PRUNED, WRONG]
+SECONDS = 120  # until a test that waits for a process gives up
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Two workers, started in another folder than they work in."""
+    with connected("local", processes=2) as found:
+        yield found
+    assert not ray.is_initialized()
+
+
+def kill(cell: Cell, folder: Path, killed: list[int]) -> None:
+    """Kills the process that a cell runs in, as soon as it has a checkpoint."""
+    until = time.monotonic() + SECONDS
+    while not (found := running(cell)) and time.monotonic() < until:
+        time.sleep(0.1)
+    while not (folder / "last.ckpt").exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    for process in found:
+        process.kill()
+        killed.append(process.pid)
+
+
+def running(cell: Cell) -> list[Any]:
+    """The processes that Ray shows as those of a cell."""
+    processes = list(psutil.process_iter(["cmdline"]))
+    return [p for p in processes if f"ray::{cell.folder}" in (p.info["cmdline"] or [])]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    root: Path
+    report: Report
+    told: list[Event]
+    killed: list[int]
+    finished: bool  # when its process was killed
+
+
+@pytest.fixture(scope="module")
+def outcome(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """Of cells on the cluster, one of which cannot be run, and one loses its process."""
+    root, killed, told = tmp_path_factory.mktemp("cluster"), [], []
+    folder = root / KILLED.folder
+    killer = Thread(target=kill, args=(KILLED, folder, killed))
+    killer.start()
+    report = run_all(CELLS, root, recipe="tried", cluster=cluster, tell=told.append)
+    killer.join()
+    return Outcome(root, report, told, killed, finished(folder))
+
+
+def test_every_cell_ends_once_and_is_told_once(outcome: Outcome) -> None:
+    assert len(outcome.killed) == 1
+    ended = Counter(event.cell.key for event in outcome.told if event.line is None)
+    assert ended == Counter(cell.key for cell in ordered(CELLS))
+    ran = sorted(cell.key for cell in outcome.report.ran)
+    assert ran == sorted(cell.key for cell in (KILLED, DENSE, PRUNED))
+    assert not [path for path in outcome.root.iterdir() if path.name.startswith(".shared")]
+
+
+def test_a_cell_that_fails_is_told_and_the_others_go_on(outcome: Outcome) -> None:
+    assert list(outcome.report.failed) == [WRONG.folder]
+    assert "settings of 'dense' must be its own" in outcome.report.failed[WRONG.folder]
+    failures = [event.cell for event in outcome.told if event.failure]
+    assert failures == [WRONG]
+
+
+def test_a_cell_whose_process_was_killed_went_on_from_its_checkpoint(
+    outcome: Outcome,
+) -> None:
+    lines = [e.line["epoch"] for e in outcome.told if e.cell == KILLED and e.line]
+    assert sorted(set(lines)) == list(range(EPOCHS + 1))
+    assert lines.count(0) == 1
+    assert lines[-1] == EPOCHS
+
+
+def test_bits_are_those_of_runs_in_this_process(outcome: Outcome, tmp_path: Path) -> None:
+    report = run_all([KILLED, PRUNED], tmp_path)
+    assert len(report.ran) == 3
+    for cell in report.ran:
+        here, there = (read(root / cell.folder) for root in (tmp_path, outcome.root))
+        assert here.weights.read_bytes() == there.weights.read_bytes()
+        assert here.history == there.history
+        assert here.metric == there.metric
+        assert there.recipe == "tried"
+
+
+def test_a_folder_that_machines_do_not_share_is_refused_by_its_name(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        runner, "shared", lambda root: nullcontext(root / "elsewhere" / "mark")
+    )
+    message = f"{tmp_path / 'elsewhere'} must be a folder that all machines share"
+    with pytest.raises(FileNotFoundError, match=message):
+        run_all([DENSE], tmp_path, cluster=cluster)
+    assert not (tmp_path / DENSE.folder).exists()
+
+
+def test_a_sweep_runs_on_a_cluster_from_the_shell(cluster: Cluster, tmp_path: Path) -> None:
+    grid, runs = tmp_path / "grid.toml", tmp_path / "runs"
+    grid.write_text(
+        '[cell]\ntask = "digits"\nnetwork = "mlp:8"\nepochs = 1\ncontrols = 0\n'
+    )
+    command = ["study", "sweep", str(grid), "--runs", str(runs), "--ray", "local"]
+    first = CliRunner().invoke(app, command)
+    assert first.exit_code == 0, first.output
+    assert "1 runs finished now, 0 failed" in first.output
+    again = CliRunner().invoke(app, command)
+    assert "1 runs, 1 finished before" in again.output
+    assert ray.is_initialized()
+
+
+def test_a_job_that_dies_too_often_is_given_up_and_told_once(cluster: Cluster) -> None:
+    def work(job: int, note: Any) -> str:
+        os.kill(os.getpid(), signal.SIGKILL) if job else note(job)
+        return "done"
+
+    notes: list[int] = []
+    results = cluster.each(
+        work, [0, 1], attempts=1, died=lambda job: f"job {job} died", note=notes.append
+    )
+    assert sorted(results) == [(0, "done"), (1, "job 1 died")]
+    assert notes == [0]
+
+
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """A Ctrl-C is one, also where tests are run by processes that do not hear it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
+def test_ctrl_c_ends_what_is_running(cluster: Cluster) -> None:
+    def work(job: int, note: Any) -> None:
+        note(os.getpid())
+        time.sleep(10 * SECONDS)
+
+    processes: list[int] = []
+
+    def interrupt(process: int) -> None:
+        processes.append(process)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    results = cluster.each(
+        work, [0, 1, 2], attempts=2, died=lambda job: None, note=interrupt
+    )
+    with pytest.raises(KeyboardInterrupt):
+        list(results)
+    until = time.monotonic() + SECONDS
+    while psutil.pid_exists(processes[0]):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def test_ray_must_be_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    command = ["study", "run", "simplify", "--task", "digits", "--runs", str(tmp_path)]
+    found = CliRunner().invoke(app, [*command, "--ray", "local"])
+    assert found.exit_code == 1
+    assert 'needs ray: pip install "mosaic-of-motifs[ray]"' in found.output
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("address", ["nowhere", "nowhere:port", "ray://nowhere:1", ":1"])
+def test_what_is_no_address_is_refused(address: str) -> None:
+    message = f"must be HOST:PORT, auto or local, got '{address}'"
+    with pytest.raises(ValueError, match=message), connected(address):
+        pass
+
+
+def test_an_address_where_nothing_answers_is_refused_at_once() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # and does not listen
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+        message = f"a Ray cluster must answer at {address}, but: "
+        with pytest.raises(ConnectionError, match=message), connected(address):
+            pass

@@ -1,0 +1,103 @@
+"""A shared folder: machines that do not see it are refused, and a cell is one process's alone."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from momos.study import sharing
+from momos.study.sharing import LOCKS, alone, check_shared, shared
+
+KEY = "9bd7cd213a62"
+HOLDS = """
+import fcntl, sys
+file = open(sys.argv[1], "ab")
+fcntl.lockf(file, fcntl.LOCK_EX, 1, int(sys.argv[2], 16))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def held(path: Path, key: str) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds a lock until it is killed."""
+    command = [sys.executable, "-c", HOLDS, str(path), key]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "held\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def is_free(path: Path, key: str) -> bool:
+    """Whether another process could lock a key at once."""
+    tried = HOLDS.replace("LOCK_EX,", "LOCK_EX | fcntl.LOCK_NB,")
+    command = [sys.executable, "-c", tried, str(path), key]
+    found = subprocess.run(command, input="", capture_output=True, text=True)
+    assert found.returncode == 0 or "BlockingIOError" in found.stderr, found.stderr
+    return found.returncode == 0
+
+
+def test_a_cell_is_one_processs_alone_and_others_are_free(tmp_path: Path) -> None:
+    with alone(tmp_path, KEY):
+        assert not is_free(tmp_path / LOCKS, KEY)
+        assert is_free(tmp_path / LOCKS, "9bd7cd213a63")
+    assert is_free(tmp_path / LOCKS, KEY)
+
+
+def test_who_is_killed_leaves_the_cell_to_who_waits(tmp_path: Path) -> None:
+    with held(tmp_path / LOCKS, KEY) as other:
+        other.kill()
+        with alone(tmp_path, KEY):
+            assert not is_free(tmp_path / LOCKS, KEY)
+
+
+def test_a_machine_that_sees_folder_locks_and_needed_runs_is_accepted(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "needed").mkdir()
+    (tmp_path / "needed" / "result.json").touch()
+    with held(tmp_path / "mark", "0"):
+        check_shared(tmp_path / "mark", [tmp_path / "needed"])
+        with pytest.raises(
+            FileNotFoundError, match=re.escape(f"{tmp_path / 'other'} must")
+        ):
+            check_shared(tmp_path / "mark", [tmp_path / "needed", tmp_path / "other"])
+
+
+def test_a_machine_that_sees_another_folder_is_refused(tmp_path: Path) -> None:
+    message = f"{tmp_path} must be a folder that all machines share, but .* does not see"
+    with pytest.raises(FileNotFoundError, match=message):
+        check_shared(tmp_path / "mark", [])
+
+
+def test_a_machine_that_sees_no_locks_of_others_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mark").touch()
+    message = f"locks in {tmp_path} must be seen by all machines"
+    with pytest.raises(OSError, match=message):
+        check_shared(tmp_path / "mark", [])
+
+
+def test_the_mark_is_locked_and_goes_with_the_block(tmp_path: Path) -> None:
+    with shared(tmp_path / "runs") as mark:
+        assert mark.parent == tmp_path / "runs"
+        assert not is_free(mark, "0")
+    assert not list((tmp_path / "runs").iterdir())
+
+
+def test_a_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch) -> None:
+    def lockf(*arguments: object) -> None:
+        raise OSError(38, os.strerror(38))
+
+    monkeypatch.setattr(sharing.fcntl, "lockf", lockf)
+    message = f"{tmp_path} must be on a file system with locks, but: "
+    with pytest.raises(OSError, match=message), shared(tmp_path):
+        pass
