@@ -9,7 +9,7 @@ demo: .venv/.study
 	$(BIN)/momos demo
 
 test: .venv/.test browser
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 slow: .venv/.test
 	$(BIN)/python -m pytest -m slow

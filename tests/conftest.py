@@ -20,6 +20,24 @@ settings.register_profile(
 settings.load_profile("momos")
 
 
+LONG = (  # files that begin first, so that processes end together
+    "test_triton.py",
+    "test_study_cluster.py",
+    "test_cli.py",
+    "test_files_hostile.py",
+    "test_learning_schedule.py",
+    "test_examples.py",
+    "test_study_demo.py",
+    "test_study_page_html.py",
+    "test_measures_controls.py",
+    "test_files_atomic.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """Where a network is saved."""

@@ -105,7 +105,7 @@ def test_it_opens_without_a_complaint_or_a_request(browser: Chrome) -> None:
 
 def test_every_figure_is_drawn(browser: Chrome) -> None:
     drawn = boxes(browser, "figure svg")
-    assert len(drawn) == len(browser.find_elements(By.TAG_NAME, "figure")) == 10
+    assert len(drawn) == len(browser.find_elements(By.TAG_NAME, "figure")) == 11
     assert all(width > 300 and height > 100 for width, height in drawn)
     script = """return [...document.querySelectorAll("figure svg")].map((svg) =>
         [...svg.querySelectorAll("path, use, image")].filter((e) => e.getBBox().width > 0).length)"""

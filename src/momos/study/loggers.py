@@ -52,7 +52,7 @@ def logging_to(name: str, folder: Path, label: str) -> Iterator[Logger]:
         try:
             yield loggers.WandbLogger(name=label, project=PROJECT, save_dir=folder)
         finally:
-            import_module("wandb").finish(quiet=True)
+            import_module("wandb").finish()
     else:
         with _mlflow_place(folder.resolve()) as (database, files):
             yield loggers.MLFlowLogger(

@@ -1,0 +1,72 @@
+"""Loggers that hold on to a process's first run are made to let go of it."""
+
+import os
+import sys
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from momos.study import loggers
+from momos.study.loggers import logging_to
+
+PLACE = "MLFLOW_TRACKING_URI"
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What happens to loggers, whose packages are made up."""
+    found: list[Any] = []
+    for name in ("wandb", "mlflow"):
+        module = ModuleType(name)
+        module.__spec__ = ModuleSpec(name, None)
+        monkeypatch.setitem(sys.modules, name, module)
+    finish = lambda: found.append("finished")  # noqa: E731
+    monkeypatch.setattr(sys.modules["wandb"], "finish", finish, raising=False)
+
+    def mlflow(**settings: Any) -> None:
+        found.append(settings)
+        os.environ[PLACE] = settings["tracking_uri"]  # as MLflow does
+
+    monkeypatch.setattr(
+        loggers.loggers, "WandbLogger", lambda **settings: found.append(settings)
+    )
+    monkeypatch.setattr(loggers.loggers, "MLFlowLogger", mlflow)
+    monkeypatch.delenv(PLACE, raising=False)
+    return found
+
+
+def test_each_run_of_wandb_is_finished(made: list[Any], tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), logging_to("wandb", tmp_path, "a"):
+        raise RuntimeError
+    with logging_to("wandb", tmp_path, "b"):
+        pass
+    settings = {"project": "momos", "save_dir": tmp_path}
+    assert made == [
+        *({"name": "a"} | settings, "finished"),
+        *({"name": "b"} | settings, "finished"),
+    ]
+
+
+def test_each_run_of_mlflow_has_a_database_of_its_own(
+    made: list[Any], tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        with logging_to("mlflow", tmp_path / name, name):
+            pass
+        assert PLACE not in os.environ
+        assert made[-1]["tracking_uri"] == f"sqlite:///{tmp_path / name / 'mlflow.db'}"
+        assert made[-1]["artifact_location"] == (tmp_path / name / "mlruns").as_uri()
+
+
+def test_mlflow_goes_where_the_user_says(
+    made: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PLACE, "http://server")
+    with logging_to("mlflow", tmp_path, "a"):
+        pass
+    assert made[-1]["tracking_uri"] == "http://server"
+    assert made[-1]["artifact_location"] is None
+    assert os.environ[PLACE] == "http://server"
