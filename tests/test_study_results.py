@@ -76,6 +76,8 @@ def test_start_and_trained_stand_side_by_side() -> None:
     assert float(arrangement) * float(values) == pytest.approx(0.5005, abs=1e-3)
     rising = simplify_part(runs_of("simplify", value=21.0)).text
     assert cells_of(rising, "signs")[-1] == "not supported"
+    published = simplify_part(runs_of("simplify", "published")).text
+    assert "published: 90.00 accuracy, % (one network, n = 3 starts)." in published
 
 
 def test_treatments_are_compared_with_the_dense_network() -> None:
@@ -83,8 +85,9 @@ def test_treatments_are_compared_with_the_dense_network() -> None:
     part = compressors_part(runs)
     (picture,) = part.pictures
     assert picture.name == "length-digits-accuracy"
-    dense, pruned = cells_of(part.text, "dense"), cells_of(part.text, "prune")
+    dense, pruned = cells_of(part.text, "dense, the start"), cells_of(part.text, "prune")
     assert dense[4:6] == ["–", "–"]
+    assert (dense[0], pruned[0]) == ("dense, the start", "prune")
     assert pruned[1] == "the dense network"
     assert pruned[4] == "−1.00 [−1.00, −1.00]"
     assert pruned[5] == "no"

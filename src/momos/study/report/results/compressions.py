@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from momos.study.claims import comparable
-from momos.study.cohorts import Cohort, reference_of
+from momos.study.cohorts import DENSE, Cohort, cohorts, reference_of
 from momos.study.quantities import (
     FILE_LENGTH,
     Quantity,
@@ -26,7 +26,6 @@ from momos.study.report.results.part import (
     differing,
     of_recipe,
     score,
-    title,
 )
 from momos.study.statistics import Ratio
 from momos.study.store import Finished
@@ -51,8 +50,11 @@ def _pictures(runs: Sequence[Finished]) -> Iterator[Picture]:
 
 
 def _table(runs: Sequence[Finished]) -> str:
-    everything = [cohort for group in by_task(runs).values() for cohort in group]
-    quantities = [q for q in quantities_of(runs) if q.name != FILE_LENGTH]
+    everything = sorted(cohorts(runs), key=_order)
+    dense = everything[
+        0
+    ].runs.values()  # measures of mosaics alone have nothing beside them
+    quantities = [q for q in quantities_of(dense) if q.name != FILE_LENGTH]
     label = metric_of(runs[0]).label
     unit = metric_of(runs[0]).difference_unit
     header = (
@@ -63,6 +65,11 @@ def _table(runs: Sequence[Finished]) -> str:
     return markdown(header, rows, left=2)
 
 
+def _order(cohort: Cohort) -> tuple[bool, bool, bool]:
+    """The start, the same trained on, what they are compared with."""
+    return cohort.is_distilled, not cohort.is_dense, cohort.cell.start is not None
+
+
 def _row(
     cohort: Cohort, everything: Sequence[Cohort], quantities: Sequence[Quantity]
 ) -> tuple[str, ...]:
@@ -71,7 +78,7 @@ def _row(
         None if cohort.cell.treatment == "published" else reference_of(cohort, everything)
     )
     start = (
-        title(cohort.label, ""),
+        _name(cohort),
         NONE if found is None or found[0] is cohort else found[1],
         str(len(runs)),
         score(cohort, metric_of(runs[0])),
@@ -82,6 +89,15 @@ def _row(
     reference, _ = found
     ratios = (_ratio(quantity, cohort, reference) for quantity in quantities)
     return (*start, *_metric(cohort, reference), factor, *ratios)
+
+
+def _name(cohort: Cohort) -> str:
+    cell = cohort.cell
+    if cohort.is_distilled:
+        return f"{cell.network or 'the same network'}, distilled"
+    if cohort.is_published or cell.treatment != DENSE:
+        return cell.label
+    return f"{cell.label}, {'the start' if cell.start is None else 'trained on'}"
 
 
 def _metric(cohort: Cohort, reference: Cohort) -> tuple[str, str]:

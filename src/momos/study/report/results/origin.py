@@ -30,7 +30,7 @@ def origin_part(runs: Sequence[Finished]) -> Part:
             commands.items(), key=lambda pair: (_place(order, pair[1][0]), pair[0])
         )
     ]
-    table = markdown(("command", "runs", "minutes of one core", "commit"), rows, left=1)
+    table = markdown(("command", "runs", "minutes, all runs", "commit"), rows, left=1)
     return Part(f"{table}\n{_machines(runs)}\n", tables=[_runs(runs)])
 
 

@@ -58,9 +58,10 @@ def _said(cohort: Cohort) -> str:
     """How a cohort was trained, how well it does, and of how many seeds it is."""
     runs = list(cohort.runs.values())
     metric = metric_of(runs[0])
-    seeds = seeds_said(len(runs))
     if cohort.is_published:
-        seeds = f"one network, n = {len(runs)} starts"
+        value = metric.text(metric.scale * runs[0].metric)
+        return f"published: {value} {metric.label} (one network, n = {len(runs)} starts)"
+    seeds = seeds_said(len(runs))
     return f"{trained_as(cohort)}: {score(cohort, metric)} {metric.label} ({seeds})"
 
 
