@@ -11,11 +11,14 @@ from made_up import finished, row
 
 from momos.study.recipes import Compressors, Simplify
 from momos.study.recipes.grokking import Grokking
+from momos.study.recipes.plane import Plane
+from momos.study.recipes.usage import Usage
 from momos.study.report.results.capacities import capacity_part
 from momos.study.report.results.compressions import compressors_part
 from momos.study.report.results.grokking import grokking_part
 from momos.study.report.results.origin import command_of, origin_part
 from momos.study.report.results.page import PARTS, main
+from momos.study.report.results.part import of_recipe
 from momos.study.report.results.planes import plane_part
 from momos.study.report.results.trainings import simplify_part
 from momos.study.report.results.usages import usage_part
@@ -94,6 +97,18 @@ def test_treatments_are_compared_with_the_dense_network() -> None:
     assert pruned[-1] == "0.500 ↓"
 
 
+def test_runs_count_for_every_recipe_that_asks_for_them() -> None:
+    recipe, other = Compressors(seeds=1), Usage(seeds=1)
+    cells = [recipe.runs()[0], recipe.runs()[2], other.runs()[0]]
+    texts = [str(Plane()), str(recipe), str(other)]
+    runs = [
+        replace(run, cell=cell, recipe=text)
+        for run, cell, text in zip(runs_of(""), cells, texts, strict=True)
+    ]
+    assert of_recipe(runs, "compressors") == runs[:2]
+    assert of_recipe(runs, "usage") == runs[2:]
+
+
 def test_capacity_names_the_least_that_is_as_good_as_dense() -> None:
     runs = runs_of("capacity")
     for capacity, metric in ((0.01, 0.7), (0.1, 0.899), (0.2, 0.9)):
@@ -156,9 +171,7 @@ def test_the_plane_tells_the_greatest_loss_between_both(tmp_path: Path) -> None:
     }
     (tmp_path / "plane.json").write_text(json.dumps(plane))
     part = plane_part([tmp_path])
-    assert cells_of(part.text, "digits, seed 0")[1:] == [
-        *("4.0000", "1.0000", "2.0000", "3.0000", "5.0000", "2.00")
-    ]
+    assert cells_of(part.text, "digits, seed 0")[1:] == [*("4", "1", "2", "3", "5", "2.00")]
     assert len(part.pictures) == 1
 
 

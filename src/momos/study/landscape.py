@@ -7,7 +7,7 @@ of parameters, all of them, tied ones once.
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -160,13 +160,9 @@ def plane(
     }
     places = [(along, up) for up in y for along in x]
     places += [place for line in pairs.values() for place in line]
-    network = copy.deepcopy(network)
     losses = []
-    for along, up in places:
-        network.load_state_dict(span.state_at(along, up))
-        if refresh is not None:
-            refresh(network)
-        losses.append(float(loss(network.eval())))
+    for value in _losses(loss, copy.deepcopy(network), span, places, refresh):
+        losses.append(value)
         progress(len(losses), len(places))
     grid, between = losses[: size * size], losses[size * size :]
     return Plane(
@@ -178,6 +174,20 @@ def plane(
         dict(zip(pairs, _rows(between, BETWEEN), strict=True)),
         unit,
     )
+
+
+def _losses(
+    loss: Callable[[nn.Module], float],
+    network: nn.Module,
+    span: Span,
+    places: Sequence[Place],
+    refresh: Callable[[nn.Module], None] | None,
+) -> Iterator[float]:
+    for along, up in places:
+        network.load_state_dict(span.state_at(along, up))
+        if refresh is not None:
+            refresh(network)
+        yield float(loss(network.eval()))
 
 
 def _rows(losses: list[float], length: int) -> tuple[Losses, ...]:

@@ -51,9 +51,7 @@ def _pictures(runs: Sequence[Finished]) -> Iterator[Picture]:
 
 def _table(runs: Sequence[Finished]) -> str:
     everything = sorted(cohorts(runs), key=_order)
-    dense = everything[
-        0
-    ].runs.values()  # measures of mosaics alone have nothing beside them
+    dense = everything[0].runs.values()
     quantities = [q for q in quantities_of(dense) if q.name != FILE_LENGTH]
     label = metric_of(runs[0]).label
     unit = metric_of(runs[0]).difference_unit

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from momos.study.recipes import RECIPES, recipe_of
+from momos.study.recipes import RECIPES
 from momos.study.report.markdown import markdown
 from momos.study.report.page.tables import Table, table_of_runs
-from momos.study.report.results.part import Part, recipe_name
+from momos.study.report.results.part import Part, parsed, recipe_name
 from momos.study.store import Finished
 
 
@@ -36,10 +36,7 @@ def origin_part(runs: Sequence[Finished]) -> Part:
 
 def command_of(text: str) -> str:
     """What to type for a recipe that was saved as text; the text, if there is no such recipe."""
-    try:
-        recipe = recipe_of(text)
-    except ValueError:
-        return text
+    recipe = parsed(text)
     return text if recipe is None else recipe.command
 
 

@@ -4,7 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from momos.study.cells import ordered
 from momos.study.cohorts import Cohort, cohorts
+from momos.study.recipes import Recipe, recipe_of
 from momos.study.report.metric import Metric, number
 from momos.study.report.page.estimate import Estimate
 from momos.study.report.page.picture import Picture, write_csv
@@ -39,8 +41,22 @@ def recipe_name(run: Finished) -> str:
     return run.recipe.partition("(")[0]
 
 
-def of_recipe(runs: Iterable[Finished], name: str) -> list[Finished]:
-    return [run for run in runs if recipe_name(run) == name]
+def of_recipe(runs: Sequence[Finished], name: str) -> list[Finished]:
+    """The runs that a recipe asks for, whichever recipe ran them first."""
+    keys: set[str] = set()
+    for text in dict.fromkeys(run.recipe for run in runs):
+        recipe = parsed(text)
+        if recipe is not None and recipe.name == name:
+            keys |= {cell.key for cell in ordered(recipe.runs())}
+    return [run for run in runs if run.cell.key in keys or recipe_name(run) == name]
+
+
+def parsed(text: str) -> Recipe | None:
+    """The recipe that was saved as text; None if there is none of such settings today."""
+    try:
+        return recipe_of(text)
+    except ValueError:
+        return None
 
 
 def by_task(runs: Iterable[Finished]) -> dict[tuple[str, str], list[Cohort]]:

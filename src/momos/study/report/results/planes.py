@@ -37,6 +37,6 @@ def _row(plane: Plane) -> tuple[str, ...]:
     losses = (from_start[0], between[0], between[-1], max(between), max(from_start))
     return (
         plane.title.partition(":")[0],
-        *(number(loss, 4) for loss in losses),
+        *(f"{loss:.3g}" for loss in losses),
         number(math.dist(first, second), 2),
     )
