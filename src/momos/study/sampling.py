@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization, remove_parametrizations
 
 import momos
+from momos.study.quantization import least_squares_scales
 
 LEVELS = tuple(2**bits - 1 for bits in range(2, 9))
 
@@ -99,8 +100,10 @@ class Sampled:
 class Grid(nn.Module):
     """Weights to whole numbers of one step; gradients pass straight through, all of them.
 
-    The step is the greatest weight's over the most steps, and stays until it is fitted anew: a
-    projection may drop the greatest weight, and a step that followed would move all others.
+    The step is that of least squared error, and stays until it is fitted anew: one that followed
+    the weights would move all others when a projection drops a few. The greatest weight's over
+    the most steps did worse: on Fashion-MNIST, from dense networks of 89.9 %, 2 epochs, 15 levels,
+    3 seeds, it left 83, 47 and 39 %, since a few weights that grow make the step coarse for all.
     """
 
     step: Tensor
@@ -113,8 +116,8 @@ class Grid(nn.Module):
 
     @torch.no_grad()
     def fit_(self, weight: Tensor) -> None:
-        greatest = weight.detach().abs().max() / self.most
-        self.step.copy_(greatest.clamp_min(1e-8).bfloat16())
+        self.step.copy_(least_squares_scales(weight.detach().reshape(1, -1), self.most))
+        self.step.copy_(self.step.bfloat16())
 
     def whole(self, weight: Tensor) -> Tensor:
         """`weight` in steps, rounded; no −0."""
