@@ -128,6 +128,15 @@ def test_published_weights_take_the_place_of_training() -> None:
     assert (student.teacher, student.treatment, student.epochs) == (dense, "dense", 9)
 
 
+def test_nothing_of_a_published_network_is_trained() -> None:
+    recipe = Compressors(published=True, validation=0.1, precision="bfloat16", keep="best")
+    published, tuned, *_ = recipe.runs()
+    assert published.options == {"validation": 0.1}
+    assert tuned.options == {"validation": 0.1, "precision": "bfloat16", "keep": "best"}
+    with pytest.raises(ValueError, match="epochs must not be given for published weights"):
+        Simplify(published=True, epochs=3)
+
+
 def test_texts_that_are_no_recipes_are_none() -> None:
     assert [
         recipe_of(text) for text in ("", "sweep mine", "sizes", "nothing(seeds=1)")

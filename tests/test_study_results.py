@@ -97,6 +97,13 @@ def test_treatments_are_compared_with_the_dense_network() -> None:
     assert pruned[-1] == "0.500 ↓"
 
 
+def test_what_diverged_is_told_beside_the_mean_of_the_others() -> None:
+    runs = runs_of("compressors") + runs_of("compressors", "prune", 5.0)
+    runs[-1] = replace(runs[-1], metric=float("nan"))
+    found = cells_of(compressors_part(runs).text, "prune")
+    assert found[2:4] == ["3", "90.00 (1 of 3 diverged)"]
+
+
 def test_runs_count_for_every_recipe_that_asks_for_them() -> None:
     recipe, other = Compressors(seeds=1), Usage(seeds=1)
     cells = [recipe.runs()[0], recipe.runs()[2], other.runs()[0]]
@@ -170,7 +177,10 @@ def test_the_plane_tells_the_greatest_loss_between_both(tmp_path: Path) -> None:
         "unit": "nats",
     }
     (tmp_path / "plane.json").write_text(json.dumps(plane))
-    part = plane_part([tmp_path])
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "plane.json").write_text("{}")
+    part, (broken,) = plane_part([tmp_path])
+    assert "plane.json must have" in broken.reason
     assert cells_of(part.text, "digits, seed 0")[1:] == [*("4", "1", "2", "3", "5", "2.00")]
     assert len(part.pictures) == 1
 
@@ -250,9 +260,16 @@ def test_the_page_is_filled_and_what_was_not_run_is_said(
     assert (docs / "results.md").read_text() == page
 
 
-def test_a_page_without_its_places_is_left_as_it_was(tmp_path: Path) -> None:
+def test_a_page_without_its_places_is_left_as_it_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "results.md").write_text("nothing to fill")
-    with pytest.raises(ValueError, match="one place for each of"):
-        main([str(tmp_path), "-o", str(tmp_path)])
+    for arguments, message in (
+        ([str(tmp_path)], "one place for each of"),
+        ([str(tmp_path / "none")], "runs must be in a folder"),
+    ):
+        with pytest.raises(SystemExit):
+            main([*arguments, "-o", str(tmp_path)])
+        assert message in capsys.readouterr().err
     assert (tmp_path / "results.md").read_text() == "nothing to fill"
     assert not (tmp_path / "results").exists()

@@ -268,6 +268,7 @@ def test_published_weights_are_measured_against_an_untrained_network(
     [
         ({"epochs": 3}, "a published network is not trained, so it must have no epochs"),
         ({"start": Cell(task="blobs")}, "so it must have no start"),
+        ({"precision": "bfloat16"}, "so it must have no precision"),
         ({}, "network must be one with published weights .*, got that of the task 'blobs'"),
     ],
 )
@@ -276,3 +277,4 @@ def test_what_is_not_published_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         run(Cell(task="blobs", treatment="published", **changes), tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -65,7 +65,11 @@ def test_equal_cells_are_one() -> None:
         ({"task": "digits"}, {"seed": 3}, "seed must be a list"),
         ({"task": "digits"}, {"task": ["a"]}, "got task in both"),
         ({}, {"seed": [0]}, "a cell must have a task"),
-        ({"task": "digits"}, {"seed": [-1]}, "seed must be at least 0, got -1"),
+        (
+            {"task": "digits"},
+            {"seed": [-1]},
+            "seed must be a whole number of at least 0, got -1",
+        ),
         ({"task": "digits", "settings.": 1}, {}, "got 'settings.'"),
     ],
 )

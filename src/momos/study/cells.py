@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from hashlib import sha256
+from math import inf
 from typing import Any, Literal, get_args
 
 Keep = Literal["last", "best"]
@@ -59,14 +60,16 @@ class Cell:
             ("patience", 0),
         ):
             value = getattr(self, name)
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
-        if self.controls < 0 or self.controls == 1:
-            raise ValueError(f"controls must be 0, or at least 2, got {self.controls}")
+            if type(value) is not int or value < least:
+                raise ValueError(
+                    f"{name} must be a whole number of at least {least}, got {value!r}"
+                )
+        if type(self.controls) is not int or self.controls < 0 or self.controls == 1:
+            raise ValueError(f"controls must be 0, or at least 2, got {self.controls!r}")
         for name in ("epochs", "learning_rate"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be above 0, got {value}")
+            if value is not None and not 0 < value < inf:
+                raise ValueError(f"{name} must be above 0 and finite, got {value}")
         self._check_options()
 
     def _check_options(self) -> None:

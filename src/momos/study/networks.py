@@ -78,8 +78,18 @@ def published(name: str, task: Task, seed: int) -> nn.Module:
         ImportError: if the package that it comes from is not installed.
         ValueError: if there is no such network, or no weights of it for the task.
     """
+    load = check_published(name, task)
+    return task.network(seed) if load is None else seeded(load)(seed)
+
+
+def check_published(name: str, task: Task) -> Callable[[], nn.Module] | None:
+    """What loads the published weights of that name; None if the task's own network has them.
+
+    Raises:
+        ValueError: if there are none of that name for the task.
+    """
     if not name and task.untrained is not None:
-        return task.network(seed)
+        return None
     family, settings = _family(name, task) if name else (None, "")
     if family is None or family.published is None:
         known = [known.form for known in NETWORKS.values() if known.published]
@@ -88,8 +98,7 @@ def published(name: str, task: Task, seed: int) -> nn.Module:
             f"network must be one with published weights ({', '.join(known)}, or that of the "
             f"task resnet20), got {got}"
         )
-    load = family.published
-    return seeded(lambda: load(settings, task))(seed)
+    return partial(family.published, settings, task)
 
 
 def _family(name: str, task: Task) -> tuple["Family", str]:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from momos.study.baselines import Treatment
 from momos.study.cells import Cell
 from momos.study.learned import Learned
+from momos.study.networks import check_published
 from momos.study.optimization import Optimization
 from momos.study.tasks import TASKS, Task
 from momos.study.treatments import PUBLISHED, TREATMENTS
@@ -27,9 +28,10 @@ def prepared(cell: Cell) -> tuple[Task, Treatment]:
         raise ValueError(
             f"settings of {cell.treatment!r} must be its own: {error}"
         ) from None
+    task = TASKS[cell.task]().held_out(cell.validation)
     if cell.treatment == PUBLISHED:
         _check_untouched(cell)
-    task = TASKS[cell.task]().held_out(cell.validation)
+        check_published(cell.network, task)
     if isinstance(treatment, Learned):
         treatment.task = task
     return task, treatment
@@ -38,6 +40,7 @@ def prepared(cell: Cell) -> tuple[Task, Treatment]:
 def _check_untouched(cell: Cell) -> None:
     training = ("epochs", "learning_rate", "weight_decay", "start", "teacher")
     given = [name for name in training if getattr(cell, name) is not None]
+    given += [name for name in cell.options if name != "validation"]
     if given:
         raise ValueError(
             f"a published network is not trained, so it must have no {' and '.join(given)}"

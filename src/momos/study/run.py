@@ -87,7 +87,7 @@ def run(
             if cell.treatment == PUBLISHED:
                 network = published(cell.network, task, cell.seed)
                 write_lines(folder / HISTORY, [])
-                chosen = {}
+                chosen = _unchosen(task, network)
             else:
                 network, chosen = _trained(cell, task, treatment, root, logger, note)
             with torch.random.fork_rng(devices=[]):
@@ -172,6 +172,11 @@ def _choice(cell: Cell, task: Task, treatment: Treatment) -> Choice:
         patience=cell.patience,
         higher_is_better=task.higher_is_better,
     )
+
+
+def _unchosen(task: Task, network: nn.Module) -> dict[str, Any]:
+    """The same of a network that is taken as it is."""
+    return {} if task.validate is None else {"validation": task.validate(network)}
 
 
 def _chosen(cell: Cell, task: Task, network: nn.Module, history: History) -> dict[str, Any]:

@@ -8,14 +8,17 @@ while its machine could not be reached keeps its own.
 import errno
 import fcntl
 import platform
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import IO, Any
 
 from momos.study.store import finished
 
+NEW = 60.0  # seconds in which a mark has certainly been locked
+MARK = ".shared-"  # begins the names of marks
 LOCKS = ".locks"  # an empty file; its byte at a cell's key is what is locked
 
 
@@ -27,7 +30,8 @@ def shared(root: Path) -> Iterator[Path]:
         OSError: if the file system has no locks.
     """
     root.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(prefix=".shared-", dir=root) as mark:
+    _sweep(root)
+    with NamedTemporaryFile(prefix=MARK, dir=root) as mark:
         if not _locked(mark, root):
             raise OSError(f"locks in {root} must be free where nothing holds them")
         yield Path(mark.name)
@@ -60,6 +64,15 @@ def alone(root: Path, key: str) -> Iterator[None]:
     with (root / LOCKS).open("ab") as file:
         fcntl.lockf(file, fcntl.LOCK_EX, 1, int(key, 16))
         yield
+
+
+def _sweep(root: Path) -> None:
+    """Removes marks of processes that were killed: nobody holds their locks, new ones apart."""
+    for path in root.glob(f"{MARK}*"):
+        with suppress(FileNotFoundError), path.open("r+b") as file:
+            old = time.time() - path.stat().st_mtime > NEW
+            if old and _locked(file, root):
+                path.unlink()
 
 
 def _locked(file: IO[Any] | Any, root: Path) -> bool:

@@ -67,5 +67,6 @@ class Plane(Recipe):
 
         states = {n: load_file(root / cell.folder / WEIGHTS) for n, cell in cells.items()}
         network = network_of(self.network, task, seed)
-        title = f"{self.task}, seed {seed}: training loss around dense network and mosaic"
+        which = f"{self.task}, {self.network}" if self.network else self.task
+        title = f"{which}, seed {seed}: training loss around dense network and mosaic"
         return plane(loss, network, states, size=self.size, title=title)

@@ -11,6 +11,7 @@ from types import UnionType
 from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
 from momos.study.cells import OPTIONS, Cell, Keep, Precision
+from momos.study.treatments import PUBLISHED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +46,21 @@ class Recipe(ABC):
         return [self.shared(cell) for cell in self.cells()]
 
     def shared(self, cell: Cell) -> Cell:
-        """A cell with the settings that all share, and so those it needs."""
+        """A cell with the settings that all share, and so those it needs.
+
+        Of them, published networks have held-out samples only: nothing of them is trained.
+        """
         needs = {"start": cell.start, "teacher": cell.teacher}
         found = {name: other and self.shared(other) for name, other in needs.items()}
-        return replace(cell, **found, **self._shared())
+        given = self._shared()
+        if cell.treatment == PUBLISHED:
+            given = {"validation": self.validation}
+        return replace(cell, **found, **given)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it has none of the settings that all cells share."""
+        return not self._shared()
 
     def _shared(self) -> dict[str, Any]:
         given = {name: getattr(self, name) for name in OPTIONS}

@@ -23,6 +23,13 @@ class Simplify(Recipe):
     weight_decays: tuple[float, ...] = (0.0, 0.01)
     measure_every: int = 10
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.published and self.epochs is not None:
+            raise ValueError(
+                f"epochs must not be given for published weights, got {self.epochs}"
+            )
+
     def cells(self) -> list[Cell]:
         if self.published or is_given(self.task, self.network, self.epochs):
             return [

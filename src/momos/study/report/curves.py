@@ -8,8 +8,10 @@ them first.
 import sys
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 
+from momos.study.cells import OPTIONS
 from momos.study.report.ablations import NOT_RUN, ablation_section
 from momos.study.report.entries import ABLATIONS, lines_of, with_new
 from momos.study.report.goals import GOALS
@@ -37,7 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "-o", "--output", type=Path, required=True, help="folder of sizes.md and results/"
     )
     options = parser.parse_args(arguments)
-    write(options.output, _lines_in(options.runs))
+    try:
+        write(options.output, _lines_in(options.runs))
+    except (OSError, ValueError) as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
 
 
 def write(docs: Path, new: Mapping[str, Sequence[Line]]) -> None:
@@ -83,9 +88,16 @@ def _lines_in(places: Sequence[Path]) -> dict[str, list[Line]]:
     keys = {line.key for group in lines.values() for line in group}
     for reason in dict.fromkeys(run.reason for run in broken):
         print(f"left out: {reason}", file=sys.stderr)
-    others = sum(run.cell.key not in keys for run in runs)
+    others = [run for run in runs if run.cell.key not in keys]
+    for run in others:
+        if not isfinite(run.metric):
+            print(f"left out: {run.folder}: its metric is {run.metric}", file=sys.stderr)
     if others:
-        print(f"left out: {others} runs of other recipes", file=sys.stderr)
+        print(
+            f"left out: {len(others)} runs of other recipes, with {', '.join(OPTIONS)}, or "
+            "without a finite metric",
+            file=sys.stderr,
+        )
     return lines
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
+from math import isfinite
 from pathlib import Path
 
 from momos.study.cells import Cell
@@ -56,7 +57,8 @@ def lines_of(runs: Sequence[Finished]) -> dict[str, list[Line]]:
     """The lines of runs, by the file that they belong to.
 
     Runs are told by the recipes that made one of them: what is a cell of such a recipe has a
-    line, and one in each table that it is in.
+    line, and one in each table that it is in. Lines know nothing of held-out samples or of
+    precision, and of no metric that is not finite, so runs of these have none.
     """
     by_key = {run.cell.key: run for run in runs}
     task_of = cache(lambda name: TASKS[name]())
@@ -64,8 +66,9 @@ def lines_of(runs: Sequence[Finished]) -> dict[str, list[Line]]:
     for text in dict.fromkeys(run.recipe for run in runs):
         recipe = recipe_of(text)
         for name, ablation, cell in _entries(recipe):
-            if recipe is not None and cell.key in by_key:
-                run, task = by_key[cell.key], task_of(cell.task)
+            run = by_key.get(cell.key)
+            if recipe is not None and run is not None and isfinite(run.metric):
+                task = task_of(cell.task)
                 line = line_of(run, task, command=recipe.command, ablation=ablation)
                 found.setdefault(name, {}).setdefault((cell.key, ablation), line)
     return {name: list(lines.values()) for name, lines in found.items()}
@@ -95,6 +98,8 @@ def with_new(folder: Path, new: Mapping[str, Sequence[Line]]) -> dict[str, list[
 
 def _entries(recipe: Recipe | None) -> list[tuple[str, str, Cell]]:
     """File, row among ablations, and cell of all that is on the page of a recipe."""
+    if recipe is None or not recipe.is_plain:
+        return []
     if isinstance(recipe, Sizes):
         return [(recipe.task, "", cell) for cell in recipe.cells()]
     if isinstance(recipe, Ablations):

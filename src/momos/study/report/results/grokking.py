@@ -10,7 +10,7 @@ from momos.study.report.page.courses import (
     metric_through_training,
 )
 from momos.study.report.page.groups import subjects_of
-from momos.study.report.results.part import NONE, Part, of_recipe
+from momos.study.report.results.part import NONE, Part, of_recipe, trained_as
 from momos.study.store import Finished
 
 GENERALIZES = 0.95  # of the held-out sums
@@ -25,7 +25,7 @@ HEADER = (
 def grokking_part(runs: Sequence[Finished]) -> Part:
     """When held-out accuracy comes, and every measure before, then and at the end."""
     own = of_recipe(runs, "grokking")
-    texts = [_table(run) for run in own]
+    texts = [_table(run) for run in own if run.history]
     pictures = []
     for subject in subjects_of(own):
         pictures += metric_through_training(subject)
@@ -41,11 +41,10 @@ def _table(run: Finished) -> str:
     names = lines[-1]["measures"] if lines else {}
     rows = [_row(name, run, lines, reached) for name in names]
     when = "never" if reached is None else f"at step {reached:g}"
-    decay = run.cell.weight_decay
     told = (
-        f"{run.cell.network}, seed {run.cell.seed}, weight decay {decay:g}: held-out accuracy "
+        f"{run.cell.network}, seed {run.cell.seed}, {trained_as(run.cell)}: held-out accuracy "
         f"reaches {100 * GENERALIZES:g} % {when}, and ends at {100 * run.metric:.1f} % after "
-        f"{run.cell.epochs:g} steps.\n"
+        f"{run.history[-1]['epoch']:g} steps.\n"
     )
     return f"{told}\n{markdown(HEADER, rows, left=1)}"
 

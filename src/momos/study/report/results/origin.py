@@ -49,7 +49,7 @@ def _machines(runs: Sequence[Finished]) -> str:
     """What they ran on, and with what."""
     found = {}
     for run in runs:
-        machine, versions = (run.environment.get(n, {}) for n in ("machine", "versions"))
+        machine, versions = (run.environment.get(n) or {} for n in ("machine", "versions"))
         words = [f"{name} {version}" for name, version in versions.items() if version]
         place = f"{machine.get('processor', '')}, {machine.get('cores', '?')} cores"
         threads = f"{machine.get('threads', '?')} thread a run"

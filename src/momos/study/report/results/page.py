@@ -44,8 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "-o", "--output", type=Path, required=True, help=f"folder of {PAGE}"
     )
     options = parser.parse_args(arguments)
-    for reason in publish(options.runs, options.output):
-        print(f"left out: {reason}")
+    try:
+        for reason in publish(options.runs, options.output):
+            print(f"left out: {reason}")
+    except (OSError, ValueError) as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
 
 
 def publish(places: Sequence[Path], folder: Path) -> list[str]:
@@ -60,14 +63,14 @@ def publish(places: Sequence[Path], folder: Path) -> list[str]:
     before = page.read_text("utf-8")
     with matplotlib.rc_context(STYLE):
         parts = {name: part(runs) for name, part in PARTS.items()}
-        parts["plane"] = plane_part(places)
+        parts["plane"], unread = plane_part(places)
         text = fill(before, {name: _text(part) for name, part in parts.items()})
         figures = folder / FIGURES
         figures.mkdir(parents=True, exist_ok=True)
         for part in parts.values():
             part.write(figures)
     page.write_text(text, "utf-8")
-    return [each.reason for each in broken]
+    return [each.reason for each in (*broken, *unread)]
 
 
 def _text(part: Part) -> str:

@@ -2,17 +2,20 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 
-from momos.study.cells import ordered
+from momos.study.cells import Cell, ordered
 from momos.study.cohorts import Cohort, cohorts
 from momos.study.recipes import Recipe, recipe_of
 from momos.study.report.metric import Metric, number
 from momos.study.report.page.estimate import Estimate
+from momos.study.report.page.groups import most_of
 from momos.study.report.page.picture import Picture, write_csv
 from momos.study.report.page.tables import Table
 from momos.study.statistics import Difference, Ratio
 from momos.study.store import Finished
+from momos.study.treatments import PUBLISHED
 
 NONE = "–"
 LEAST = 3  # seeds from which an interval is given
@@ -75,16 +78,23 @@ def seeds_said(count: int) -> str:
     return f"n = {count} seed{'s' * (count != 1)}"
 
 
+def trained_as(cell: Cell) -> str:
+    if cell.treatment == PUBLISHED:
+        return PUBLISHED
+    decay = cell.weight_decay
+    return "as usual" if decay is None else f"weight decay {decay:g}"
+
+
 def score(cohort: Cohort, metric: Metric) -> str:
-    """The metric, its mean over seeds with its interval."""
-    values = (metric.scale * run.metric for run in cohort.runs.values())
-    return estimated(Estimate.of(values), metric.decimals)
-
-
-def estimated(found: Estimate | None, decimals: int) -> str:
+    """The metric, its mean over seeds with its interval; and of how many it is not finite."""
+    values = [metric.scale * run.metric for run in cohort.runs.values()]
+    lost = sum(not isfinite(value) for value in values)
+    diverged = f" ({lost} of {len(values)} diverged)" if lost else ""
+    found = Estimate.of(values)
     if found is None:
-        return NONE
-    return _with_ends(found.mean, found.low, found.high, found.n, decimals)
+        return f"{NONE}{diverged}"
+    high = min(found.high, most_of(metric))
+    return _with_ends(found.mean, found.low, high, found.n, metric.decimals) + diverged
 
 
 def differing(found: Difference) -> str:

@@ -8,6 +8,7 @@ from momos.study.report.markdown import markdown
 from momos.study.report.metric import number
 from momos.study.report.page.planes import Plane, loss_plane, planes_in
 from momos.study.report.results.part import Part
+from momos.study.store import Broken
 
 ENDS = ("dense", "mosaic")
 HEADER = (
@@ -16,19 +17,16 @@ HEADER = (
 )
 
 
-def plane_part(places: Sequence[Path]) -> Part:
-    """Loss at the three networks, and the greatest on the straight lines to the mosaic."""
-    planes, _ = planes_in(places)
-    own = [
-        plane
-        for plane in planes
-        if ENDS in plane.lines and ("start", "mosaic") in plane.lines
-    ]
+def plane_part(places: Sequence[Path]) -> tuple[Part, list[Broken]]:
+    """Loss at the three networks, and the greatest on the lines to the mosaic; files unread."""
+    planes, broken = planes_in(places)
+    own = [p for p in planes if {ENDS, ("start", "mosaic")} <= p.lines.keys()]
     if not own:
-        return Part()
+        return Part(), broken
     rows = [_row(plane) for plane in own]
-    text = f"Loss on training data, in {own[0].unit}.\n"
-    return Part(f"{text}\n{markdown(HEADER, rows, left=1)}", [*map(loss_plane, own)])
+    text = f"Loss on training data, in {own[0].unit}.\n\n{markdown(HEADER, rows, left=1)}"
+    pictures = {picture.name: picture for picture in map(loss_plane, own)}
+    return Part(text, [*pictures.values()]), broken
 
 
 def _row(plane: Plane) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from momos.study.report.results.part import (
     seeds_said,
     times,
     title,
+    trained_as,
 )
 from momos.study.store import Finished
 
@@ -62,14 +63,7 @@ def _said(cohort: Cohort) -> str:
         value = metric.text(metric.scale * runs[0].metric)
         return f"published: {value} {metric.label} (one network, n = {len(runs)} starts)"
     seeds = seeds_said(len(runs))
-    return f"{trained_as(cohort)}: {score(cohort, metric)} {metric.label} ({seeds})"
-
-
-def trained_as(cohort: Cohort) -> str:
-    if cohort.is_published:
-        return "published"
-    decay = cohort.cell.weight_decay
-    return "as usual" if decay is None else f"weight decay {decay:g}"
+    return f"{trained_as(cohort.cell)}: {score(cohort, metric)} {metric.label} ({seeds})"
 
 
 def _row(quantity: Quantity, cohort: Cohort) -> tuple[str, ...]:
@@ -77,10 +71,10 @@ def _row(quantity: Quantity, cohort: Cohort) -> tuple[str, ...]:
     try:
         found = quantity.against_init(cohort.runs)
     except ValueError:
-        return (name, trained_as(cohort), *[NONE] * 5, "undecided")
+        return (name, trained_as(cohort.cell), *[NONE] * 5, "undecided")
     return (
         name,
-        trained_as(cohort),
+        trained_as(cohort.cell),
         *_levels(quantity, cohort),
         times(found.ratio, 4),
         NONE if found.arrangement is None else number(found.arrangement.mean, 4),
