@@ -123,7 +123,7 @@ def test_capacity_names_the_least_that_is_as_good_as_dense() -> None:
         runs += runs_of("capacity", "sampled", metric=metric, settings=settings)
     part = capacity_part(runs)
     assert [picture.name for picture in part.pictures] == ["capacity-digits-accuracy"]
-    assert "no more than 0.5 points are lost: s = 2, 10 %." in part.text
+    assert "0.5 points are lost, by the whole interval: s = 2, 10 %." in part.text
     assert cells_of(part.text, "dense")[3].startswith("90.01 [")
     words = [cells_of(part.text, f"2 | {capacity}")[5] for capacity in (1, 10, 20)]
     assert words == ["no", "yes", "yes"]

@@ -44,7 +44,10 @@ def _table(found: Sequence[Cohort]) -> str:
     rows = [_row(cohort, found) for cohort in sorted(found, key=_order)]
     limit = metric.amount(COMPARABLE[metric.difference_unit])
     least = "; ".join(_least(size, found) for size in _sizes(found))
-    text = f"The least capacity at which no more than {limit} are lost: {least}.\n"
+    text = (
+        f"The least capacity from which on no more than {limit} are lost, by the whole "
+        f"interval: {least}.\n"
+    )
     return f"{markdown(header, rows, left=0)}\n{text}"
 
 
