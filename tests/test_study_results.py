@@ -1,6 +1,7 @@
 """The page of results says what finished runs say, and nothing else."""
 
 import json
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from momos.study.recipes import Compressors, Simplify
 from momos.study.recipes.grokking import Grokking
 from momos.study.recipes.plane import Plane
 from momos.study.recipes.usage import Usage
+from momos.study.report.markdown import PLACE
 from momos.study.report.results.capacities import capacity_part
 from momos.study.report.results.compressions import compressors_part
 from momos.study.report.results.grokking import grokking_part
@@ -273,3 +275,13 @@ def test_a_page_without_its_places_is_left_as_it_was(
         assert message in capsys.readouterr().err
     assert (tmp_path / "results.md").read_text() == "nothing to fill"
     assert not (tmp_path / "results").exists()
+
+
+def test_the_published_page_has_all_parts_and_pictures() -> None:
+    docs = Path(__file__).parents[1] / "docs"
+    text = (docs / "results.md").read_text("utf-8")
+    assert sorted(match[2] for match in PLACE.finditer(text)) == sorted([*PARTS, "plane"])
+    pictures = re.findall(r"\]\((results/study/[^)]*)\)", text)
+    assert len(pictures) > 5
+    assert all((docs / picture).is_file() for picture in pictures)
+    assert "Not run.\n" not in text

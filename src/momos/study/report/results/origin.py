@@ -17,16 +17,16 @@ def origin_part(runs: Sequence[Finished]) -> Part:
         return Part()
     commands: dict[str, list[Finished]] = {}
     for run in runs:
-        commands.setdefault(run.recipe, []).append(run)
+        commands.setdefault(command_of(run.recipe), []).append(run)
     order = list(RECIPES)
     rows = [
         (
-            f"`{command_of(recipe)}`",
+            f"`{command}`",
             str(len(group)),
             f"{sum(run.seconds for run in group) / 60:.0f}",
             ", ".join(sorted({f"`{run.environment.get('commit', '')}`" for run in group})),
         )
-        for recipe, group in sorted(
+        for command, group in sorted(
             commands.items(), key=lambda pair: (_place(order, pair[1][0]), pair[0])
         )
     ]
