@@ -131,11 +131,25 @@ def test_capacity_names_the_least_that_is_as_good_as_dense() -> None:
     assert words == ["no", "yes", "yes"]
 
 
-def test_usage_is_told_in_bits_and_shares() -> None:
+def test_usage_is_told_in_bits_and_shares(tmp_path: Path) -> None:
     usage = [512] + [256] * 2 + [0] * 7
     history = ({"epoch": 0, "metric": 0.1, "usage": usage},)
-    found = usage_part(runs_of("usage", "learned", history=history)).text
-    assert cells_of(found, "learned")[1:] == ["0", "3", "10", "3", "50.0", "1.50", "3.32"]
+    part = usage_part(runs_of("usage", "learned", history=history))
+    for count, names in ((1, ["csv", "png"]), (2000, ["png"])):
+        (picture,) = part.pictures
+        long = replace(picture, rows=[*picture.rows[:1]] * count)
+        (folder := tmp_path / str(count)).mkdir()
+        replace(part, pictures=[long]).write(folder)
+        assert sorted(path.suffix[1:] for path in folder.iterdir()) == names
+    assert cells_of(part.text, "learned")[1:] == [
+        "0",
+        "3",
+        "10",
+        "3",
+        "50.0",
+        "1.50",
+        "3.32",
+    ]
 
 
 def test_grokking_tells_when_accuracy_came_and_complexity_fell() -> None:

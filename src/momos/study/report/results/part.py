@@ -18,6 +18,7 @@ from momos.study.store import Finished
 from momos.study.treatments import PUBLISHED
 
 NONE = "–"
+MOST_ROWS = 1000  # of the table beside a picture
 LEAST = 3  # seeds from which an interval is given
 
 
@@ -30,11 +31,12 @@ class Part:
     tables: Sequence[Table] = field(default=())
 
     def write(self, folder: Path) -> None:
-        """PNG and CSV of pictures, CSV of tables."""
+        """PNG and CSV of pictures, CSV of tables; long ones are left to the report."""
         for picture in self.pictures:
             path = folder / f"{picture.name}.png"
             picture.figure.savefig(path, metadata={"Software": None})
-            write_csv(folder / f"{picture.name}.csv", picture.header, picture.rows)
+            if len(picture.rows) <= MOST_ROWS:
+                write_csv(folder / f"{picture.name}.csv", picture.header, picture.rows)
         for table in self.tables:
             table.write(folder)
 
