@@ -1,5 +1,7 @@
 """Property tests run the same examples every time, for as long as they need."""
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,3 +44,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def path(tmp_path: Path) -> Path:
     """Where a network is saved."""
     return tmp_path / "network.momos"
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A Ctrl-C is one, also where tests are run by processes that do not hear it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -158,15 +158,7 @@ def test_a_job_that_dies_too_often_is_given_up_and_told_once(cluster: Cluster) -
     assert notes == [0]
 
 
-@pytest.fixture
-def _interruptible() -> Iterator[None]:
-    """A Ctrl-C is one, also where tests are run by processes that do not hear it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("_interruptible")
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_ends_what_is_running(cluster: Cluster) -> None:
     def work(job: int, note: Any) -> None:
         note(os.getpid())

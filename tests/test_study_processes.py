@@ -3,7 +3,6 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import active_children
 from threading import Timer
@@ -72,15 +71,7 @@ def test_a_process_that_dies_is_an_error_and_no_hang() -> None:
     assert not active_children()
 
 
-@pytest.fixture
-def _interruptible() -> Iterator[None]:
-    """A Ctrl-C is one, also where tests are run by processes that do not hear it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("_interruptible")
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_ends_the_processes_at_once() -> None:
     start = time.monotonic()
     alarm = Timer(4, lambda: os.kill(os.getpid(), signal.SIGINT))

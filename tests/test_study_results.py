@@ -129,6 +129,9 @@ def test_capacity_names_the_least_that_is_as_good_as_dense() -> None:
     assert cells_of(part.text, "dense")[3].startswith("90.01 [")
     words = [cells_of(part.text, f"2 | {capacity}")[5] for capacity in (1, 10, 20)]
     assert words == ["no", "yes", "yes"]
+    diverged = [*runs[:-1], replace(runs[-1], metric=float("nan"))]
+    found = cells_of(capacity_part(diverged).text, "2 | 20")
+    assert found[3:6] == ["90.00 (1 of 3 diverged)", "–", "–"]
 
 
 def test_usage_is_told_in_bits_and_shares(tmp_path: Path) -> None:

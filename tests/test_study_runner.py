@@ -127,15 +127,7 @@ def test_a_cell_that_a_cluster_gives_up_has_failed_unless_it_had_finished(
     assert [event.failure for event in told] == ["", report.failed[two]]
 
 
-@pytest.fixture
-def _interruptible() -> Iterator[None]:
-    """A Ctrl-C is one, also where tests are run by processes that do not hear it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("_interruptible")
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_ends_everything(calls: list[str], tmp_path: Path) -> None:
     def tell(event: Event) -> None:
         os.kill(os.getpid(), signal.SIGINT)

@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 
 from momos.study.cells import Cell
 from momos.study.store import Finished
+from momos.study.treatments import PUBLISHED
 
 DENSE = "dense"
-PLAIN = (DENSE, "published")  # treatments that make nothing simpler but by training
+PLAIN = (DENSE, PUBLISHED)  # treatments that make nothing simpler but by training
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +52,7 @@ class Cohort:
     @property
     def is_published(self) -> bool:
         """Whether it is one network that its authors trained, against starts of all seeds."""
-        return self.cell.treatment in PLAIN and self.cell.treatment != DENSE
+        return self.cell.treatment == PUBLISHED
 
 
 def cohorts(finished: Iterable[Finished]) -> list[Cohort]:

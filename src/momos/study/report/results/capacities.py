@@ -1,20 +1,19 @@
 """Accuracy by block size and capacity, and what is lost against the dense network."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from momos.study.claims import COMPARABLE, comparable
-from momos.study.cohorts import DENSE, Cohort, seedless
-from momos.study.quantities import metric_difference, metric_of
+from momos.study.cohorts import Cohort, reference_of
+from momos.study.quantities import metric_of
 from momos.study.report.markdown import markdown
-from momos.study.report.metric import number
 from momos.study.report.page.capacities import accuracy_against_capacity
 from momos.study.report.page.groups import subjects_of
 from momos.study.report.results.part import (
     NONE,
     Part,
     by_task,
-    differing,
+    compared,
+    factor,
     of_recipe,
     score,
     title,
@@ -64,31 +63,18 @@ def _sizes(found: Sequence[Cohort]) -> list[int]:
 def _row(cohort: Cohort, found: Sequence[Cohort]) -> tuple[str, ...]:
     runs = list(cohort.runs.values())
     size, capacity = _order(cohort)
-    dense = _dense(cohort, found)
+    reference = reference_of(cohort, found)
     ends = (NONE, NONE)
-    if dense is not None and dense is not cohort:
-        ends = (
-            differing(metric_difference(cohort.runs, dense.runs)),
-            _word(cohort, dense),
-        )
+    if reference is not None and reference[0] is not cohort:
+        ends = compared(cohort, reference[0])
     return (
         f"{size:g}" if size else "dense",
         f"{100 * capacity:g}" if capacity else NONE,
         str(len(runs)),
         score(cohort, metric_of(runs[0])),
         *ends,
-        number(sum(run.factor for run in runs) / len(runs), 1),
+        factor(cohort),
     )
-
-
-def _dense(cohort: Cohort, found: Sequence[Cohort]) -> Cohort | None:
-    twin = seedless(replace(cohort.cell, treatment=DENSE, settings={}))
-    return next((each for each in found if each.cell == twin), None)
-
-
-def _word(cohort: Cohort, dense: Cohort) -> str:
-    words = {"supported": "yes", "not supported": "no", "undecided": "undecided"}
-    return words[comparable(cohort, dense)]
 
 
 def _least(size: int, found: Sequence[Cohort]) -> str:
@@ -96,8 +82,8 @@ def _least(size: int, found: Sequence[Cohort]) -> str:
     own = sorted((each for each in found if _order(each)[0] == size), key=_order)
     least = None
     for cohort in reversed(own):
-        dense = _dense(cohort, found)
-        if dense is None or comparable(cohort, dense) != "supported":
+        reference = reference_of(cohort, found)
+        if reference is None or comparable(cohort, reference[0]) != "supported":
             break
         least = cohort.cell.settings["capacity"]
     return f"s = {size}, " + ("none of these" if least is None else f"{100 * least:g} %")

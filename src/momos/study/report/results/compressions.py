@@ -2,28 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
-from momos.study.claims import comparable
+from momos.study.claims import LEAST
 from momos.study.cohorts import DENSE, Cohort, cohorts, reference_of
-from momos.study.quantities import (
-    FILE_LENGTH,
-    Quantity,
-    metric_difference,
-    metric_of,
-    quantities_of,
-)
+from momos.study.quantities import FILE_LENGTH, Quantity, metric_of, quantities_of
 from momos.study.report.markdown import markdown
 from momos.study.report.metric import number
 from momos.study.report.page.groups import subjects_of
 from momos.study.report.page.lengths import accuracy_against_length
 from momos.study.report.page.picture import Picture
 from momos.study.report.results.part import (
-    LEAST,
     NONE,
     Part,
-    by_task,
-    differing,
+    compared,
+    factor,
     of_recipe,
     score,
 )
@@ -35,8 +26,7 @@ def compressors_part(runs: Sequence[Finished]) -> Part:
     """A table for each task, of all networks that its treatments left."""
     own = of_recipe(runs, "compressors")
     tables = []
-    tasks = dict.fromkeys(task for task, _ in by_task(own))
-    for task in tasks:
+    for task in sorted({run.cell.task for run in own}):
         found = [run for run in own if run.cell.task == task]
         tables.append(f"### {task}\n\n{_table(found)}")
     return Part("\n".join(tables), [*_pictures(own)])
@@ -72,21 +62,18 @@ def _row(
     cohort: Cohort, everything: Sequence[Cohort], quantities: Sequence[Quantity]
 ) -> tuple[str, ...]:
     runs = list(cohort.runs.values())
-    found = (
-        None if cohort.cell.treatment == "published" else reference_of(cohort, everything)
-    )
+    found = None if cohort.is_published else reference_of(cohort, everything)
     start = (
         _name(cohort),
         NONE if found is None or found[0] is cohort else found[1],
         str(len(runs)),
         score(cohort, metric_of(runs[0])),
     )
-    factor = number(float(np.mean([run.factor for run in runs])), 1)
     if found is None or found[0] is cohort:
-        return (*start, NONE, NONE, factor, *[NONE] * len(quantities))
+        return (*start, NONE, NONE, factor(cohort), *[NONE] * len(quantities))
     reference, _ = found
     ratios = (_ratio(quantity, cohort, reference) for quantity in quantities)
-    return (*start, *_metric(cohort, reference), factor, *ratios)
+    return (*start, *compared(cohort, reference), factor(cohort), *ratios)
 
 
 def _name(cohort: Cohort) -> str:
@@ -96,15 +83,6 @@ def _name(cohort: Cohort) -> str:
     if cohort.is_published or cell.treatment != DENSE:
         return cell.label
     return f"{cell.label}, {'the start' if cell.start is None else 'trained on'}"
-
-
-def _metric(cohort: Cohort, reference: Cohort) -> tuple[str, str]:
-    try:
-        found = metric_difference(cohort.runs, reference.runs)
-    except ValueError:
-        return NONE, NONE
-    words = {"supported": "yes", "not supported": "no", "undecided": "undecided"}
-    return differing(found), words[comparable(cohort, reference)]
 
 
 def _ratio(quantity: Quantity, cohort: Cohort, reference: Cohort) -> str:

@@ -4,22 +4,24 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
+from statistics import fmean
 
 from momos.study.cells import Cell, ordered
+from momos.study.claims import LEAST, comparable
 from momos.study.cohorts import Cohort, cohorts
+from momos.study.quantities import metric_difference
 from momos.study.recipes import Recipe, recipe_of
 from momos.study.report.metric import Metric, number
 from momos.study.report.page.estimate import Estimate
 from momos.study.report.page.groups import most_of
 from momos.study.report.page.picture import Picture, write_csv
 from momos.study.report.page.tables import Table
-from momos.study.statistics import Difference, Ratio
+from momos.study.statistics import Ratio
 from momos.study.store import Finished
 from momos.study.treatments import PUBLISHED
 
 NONE = "–"
 MOST_ROWS = 1000  # of the table beside a picture
-LEAST = 3  # seeds from which an interval is given
 
 
 @dataclass(frozen=True)
@@ -99,9 +101,20 @@ def score(cohort: Cohort, metric: Metric) -> str:
     return _with_ends(found.mean, found.low, high, found.n, metric.decimals) + diverged
 
 
-def differing(found: Difference) -> str:
-    """A difference of metrics with its interval."""
-    return _with_ends(found.mean, found.low, found.high, found.n, 2, sign=True)
+def compared(cohort: Cohort, reference: Cohort) -> tuple[str, str]:
+    """The difference of metrics with its interval, and whether they are comparable."""
+    try:
+        found = metric_difference(cohort.runs, reference.runs)
+    except ValueError:  # no shared seed, or one that diverged
+        return NONE, NONE
+    words = {"supported": "yes", "not supported": "no", "undecided": "undecided"}
+    difference = _with_ends(found.mean, found.low, found.high, found.n, 2, sign=True)
+    return difference, words[comparable(cohort, reference)]
+
+
+def factor(cohort: Cohort) -> str:
+    """How many times smaller the files are than all parameters in 32 bits, on the mean."""
+    return number(fmean(run.factor for run in cohort.runs.values()), 1)
 
 
 def times(found: Ratio, decimals: int = 3) -> str:
