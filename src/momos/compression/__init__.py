@@ -12,6 +12,7 @@ from momos.blocks import Layout
 from momos.compression.assigning import assign
 from momos.compression.banks import choose_banks, in_steps, rate_weight_of, stored_motifs
 from momos.compression.dense import check_dense, chosen_of, read_dense, why_dense
+from momos.compression.unchanged import watch
 from momos.compression.weights import Weights, measured_scales
 from momos.config import MosaicConfig
 from momos.files.atomic import refuse_same
@@ -48,11 +49,13 @@ def compress(
     Raises:
         FormatError: if `source` is damaged or not a checkpoint.
         ValueError: if no tensor is chosen, a weight is not finite, or values do not fit what
-            they are stored in; names the tensor.
+            they are stored in; names the tensor. Also if `path` is one of the files that are
+            read, or one of these changes meanwhile.
         OSError: if a file cannot be read or written.
     """
-    refuse_same(source, path)
     opened = open_source(source)
+    refuse_same(opened.files, path)
+    check_unchanged = watch(opened.files)
     mosaic, distortions = _mosaic(opened, config, progress)
     contents = Contents(
         records=_records(opened, distortions, config),
@@ -61,6 +64,7 @@ def compress(
             opened.tensors[name], config, start, stop
         ),
         metadata=opened.metadata,
+        check_unchanged=check_unchanged,
     )
     return replace(save_contents(contents, path, progress), left_out=opened.left_out)
 

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from momos.errors import FormatError
+from momos.ordinary import open_ordinary
 from momos.sources.pickled import open_pickled
 from momos.sources.safetensors import open_safetensors
 from momos.sources.source import Source
@@ -44,7 +45,8 @@ def open_source(path: str | os.PathLike[str]) -> Source:
 def _open_shards(index: Path) -> Source:
     """All tensors that the index names, from the files beside it."""
     try:
-        places = json.loads(index.read_bytes())["weight_map"]
+        with open_ordinary(index) as file:
+            places = json.loads(file.read())["weight_map"]
         if not all(isinstance(part, str) for part in (*places, *places.values())):
             raise TypeError("names and files must be strings")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -73,4 +75,5 @@ def _open_shards(index: Path) -> Source:
         for name in shard.tensors
         if name not in tensors
     }
-    return Source(index.parent, tensors, left_out=unnamed, metadata=metadata)
+    files = (index, *(file for shard in shards.values() for file in shard.files))
+    return Source(index.parent, tensors, left_out=unnamed, metadata=metadata, files=files)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from momos.blocks import memory
 from momos.errors import FormatError
+from momos.ordinary import open_ordinary
 from momos.sources.source import Source, SourceTensor
 
 NESTED = ("state_dict", "model_state_dict", "model", "net", "module")  # where weights lie
@@ -42,14 +43,13 @@ def open_pickled(path: Path) -> Source:
         first[key] = name
         read = partial(_read, value)
         tensors[name] = SourceTensor(name, tuple(value.shape), value.dtype, read)
-    return Source(path, tensors, aliases, left_out)
+    return Source(path, tensors, aliases, left_out, files=(path,))
 
 
 def _load(path: Path) -> Any:
     """What is in the file; mapped into memory where its kind allows that."""
-    with open(
-        path, "rb"
-    ) as file:  # a missing file is an OSError, whatever torch makes of it
+    # A missing file is an OSError, whatever torch makes of it.
+    with open_ordinary(path) as file:
         zipped = zipfile.is_zipfile(file)
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)

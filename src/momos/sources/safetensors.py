@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from momos.errors import FormatError
+from momos.ordinary import open_ordinary
 from momos.sources.source import Source, SourceTensor
 
 CODES = {
@@ -63,12 +64,12 @@ def open_safetensors(path: Path) -> Source:
             tensors[name] = _tensor(path, name, about, start, end - start)
         except (KeyError, TypeError, ValueError) as error:
             raise FormatError(path, f"tensor {name!r}", str(error)) from error
-    return Source(path, tensors, metadata=metadata)
+    return Source(path, tensors, metadata=metadata, files=(path,))
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int, int]:
     """The header, where the values begin, and where the file ends."""
-    with open(path, "rb") as file:
+    with open_ordinary(path) as file:
         end = os.fstat(file.fileno()).st_size
         if end < 8:
             raise FormatError(path, "header", f"must have 8 bytes at least, got {end}")
@@ -113,7 +114,7 @@ def _tensor(path: Path, name: str, about: Any, start: int, size: int) -> SourceT
 def _read(path: Path, start: int, dtype: torch.dtype, first: int, last: int) -> Tensor:
     values = torch.empty(last - first, dtype=dtype)
     raw = memoryview(values.view(torch.uint8).numpy())  # pyright: ignore[reportArgumentType]
-    with open(path, "rb", buffering=0) as file:
+    with open_ordinary(path) as file:
         file.seek(start + first * dtype.itemsize)
         while len(raw):
             count = file.readinto(raw)

@@ -30,7 +30,7 @@ class Source:
     """The tensors of a checkpoint by name.
 
     `aliases` are further names of tensors that share their memory; `left_out` is what the file
-    holds beside tensors, and what it is.
+    holds beside tensors, and what it is. `files` are all files that are read.
     """
 
     path: Path
@@ -38,3 +38,4 @@ class Source:
     aliases: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
