@@ -1,5 +1,6 @@
 """Writing a file: section after section, then the header into the room left for it."""
 
+import os
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -7,7 +8,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO
 
@@ -166,7 +166,7 @@ def _write_dense(
     dtypes = dict.fromkeys(r.dtype for r in contents.records if r.stored == "dense")
     packs: dict[torch.dtype, list[Packs]] = {dtype: [] for dtype in dtypes}
     hashing = Hashing(contents.records, progress, "packing")
-    folder = Path(writer.file.name).parent
+    folder = os.path.dirname(writer.file.name)
 
     def packed(values: Tensor) -> tuple[torch.dtype, Pack]:
         return values.dtype, pack(values)
