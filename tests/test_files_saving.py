@@ -268,3 +268,43 @@ def test_bools_of_a_checkpoint_are_saved_as_0_and_1(path):
     checkpoint.dense["mask"] = odd()
     momos.save(checkpoint, path)
     assert_plain(momos.load(path).dense["mask"])
+
+
+# Checkpoints that were changed by hand
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("mask", torch.zeros(6), r"torch\.float32 of shape \(5,\), .* shape \(6,\)"),
+        ("mask", torch.zeros(5).int(), r"torch\.float32 of shape .* got torch\.int32 of"),
+        ("new", torch.zeros(5), r"absent, as its record says, got torch\.float32"),
+        ("mask", None, r"torch\.float32 of shape \(5,\), as its record says, got absent"),
+    ],
+)
+def test_a_checkpoint_that_is_not_what_its_records_say_is_refused(
+    name, value, message, tmp_path
+):
+    model = projected()
+    model.register_buffer("mask", torch.ones(5))
+    momos.save(model, tmp_path / "x.momos")
+    checkpoint = momos.load(tmp_path / "x.momos")
+    if value is None:
+        del checkpoint.dense[name]
+    else:
+        checkpoint.dense[name] = value
+    path = tmp_path / "folder" / "network.momos"
+    path.parent.mkdir()
+    refused(
+        checkpoint, path, ValueError, rf"tensor '{name}' of a checkpoint must be {message}"
+    )
+
+
+def test_a_checkpoint_may_hold_other_values(path):
+    model = projected()
+    model.register_buffer("mask", torch.ones(2, 3))
+    momos.save(model, path)
+    checkpoint = momos.load(path)
+    checkpoint.dense["mask"] = nn.Parameter(torch.arange(6.0).view(3, 2)).T
+    momos.save(checkpoint, path)
+    assert momos.load(path).dense["mask"].tolist() == [[0, 2, 4], [1, 3, 5]]

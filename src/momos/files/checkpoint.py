@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from momos.files.contents import Contents
@@ -37,9 +38,26 @@ class Checkpoint:
         }
 
     def contents(self) -> Contents:
-        """What is to be written to save this again."""
+        """What is to be written to save this again.
+
+        Raises:
+            ValueError: if `dense` has other names, shapes or dtypes than `records`.
+        """
+        wanted = {r.name: (r.dtype, r.shape) for r in self.records if r.stored == "dense"}
+        found = {name: (t.dtype, tuple(t.shape)) for name, t in self.dense.items()}
+        for name in wanted | found:
+            if found.get(name) != wanted.get(name):
+                raise ValueError(
+                    f"tensor {name!r} of a checkpoint must be {_described(wanted.get(name))}, "
+                    f"as its record says, got {_described(found.get(name))}"
+                )
+        flat = {name: t.detach().contiguous().view(-1) for name, t in self.dense.items()}
 
         def read(name: str, start: int, stop: int) -> Tensor:
-            return self.dense[name].contiguous().view(-1)[start:stop].cpu()
+            return flat[name][start:stop].cpu()
 
         return Contents(self.records, self.mosaic, read, self.metadata)
+
+
+def _described(about: tuple[torch.dtype, tuple[int, ...]] | None) -> str:
+    return f"{about[0]} of shape {about[1]}" if about else "absent"

@@ -208,7 +208,7 @@ def _read_once(contents: Contents, hashing: Hashing) -> Iterator[Tensor]:
         while start < record.num_weights:
             if dtype not in held:
                 size = min(PACK_VALUES, left[dtype])
-                held[dtype] = torch.empty(size, dtype=dtype), 0
+                held[dtype] = torch.empty(size, dtype=dtype, device="cpu"), 0
                 left[dtype] -= size
             values, filled = held.pop(dtype)
             stop = min(record.num_weights, start + len(values) - filled)
@@ -232,4 +232,4 @@ def _copy(part: Tensor, values: Tensor, record: Record) -> None:
     if part.dtype == torch.bool:
         torch.ne(values.contiguous().view(torch.uint8), 0, out=part)
     else:
-        part.copy_(values)
+        part.copy_(values.detach())
