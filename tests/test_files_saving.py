@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import momos
@@ -268,6 +269,25 @@ def test_bools_of_a_checkpoint_are_saved_as_0_and_1(path):
     checkpoint.dense["mask"] = odd()
     momos.save(checkpoint, path)
     assert_plain(momos.load(path).dense["mask"])
+
+
+@pytest.mark.parametrize("scales", ["none", "channel"])
+def test_the_default_device_is_no_matter(scales, tmp_path):
+    model = projected()
+    mask = torch.randn(3000)
+    model.register_buffer("mask", mask)
+    save_file({"w": torch.randn(8, 80), "m": mask}, tmp_path / "x.safetensors")
+    config = momos.MosaicConfig(block_size=4, num_motifs=8, scales=scales, exclude=("m",))
+    with torch.device("meta"):
+        momos.save(model, tmp_path / "x.momos")
+        momos.compress(tmp_path / "x.safetensors", tmp_path / "y.momos", config)
+        momos.expand(tmp_path / "y.momos", tmp_path / "y.safetensors")
+        momos.expand(tmp_path / "y.momos", tmp_path / "y.pt")
+        momos.compress(tmp_path / "y.pt", tmp_path / "z.momos", config)
+    assert torch.equal(momos.load(tmp_path / "x.momos").dense["mask"], mask)
+    assert torch.equal(load_file(tmp_path / "y.safetensors")["m"], mask)
+    assert torch.equal(torch.load(tmp_path / "y.pt")["m"], mask)
+    assert torch.equal(momos.load(tmp_path / "z.momos").dense["m"], mask)
 
 
 # Checkpoints that were changed by hand

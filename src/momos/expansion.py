@@ -52,7 +52,7 @@ def expand(
             f"{TORCH[-1]}, got {output}"
         )
     refuse_same([path], output)
-    with MosaicFile(path) as file:
+    with torch.device("cpu"), MosaicFile(path) as file:
         if output.suffix in TORCH:
             _write_torch(file, output, progress)
         else:

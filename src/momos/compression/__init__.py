@@ -53,20 +53,21 @@ def compress(
             read, or one of these changes meanwhile.
         OSError: if a file cannot be read or written.
     """
-    opened = open_source(source)
-    refuse_same(opened.files, path)
-    check_unchanged = watch(opened.files)
-    mosaic, distortions = _mosaic(opened, config, progress)
-    contents = Contents(
-        records=_records(opened, distortions, config),
-        mosaic=mosaic,
-        read=lambda name, start, stop: read_dense(
-            opened.tensors[name], config, start, stop
-        ),
-        metadata=opened.metadata,
-        check_unchanged=check_unchanged,
-    )
-    return replace(save_contents(contents, path, progress), left_out=opened.left_out)
+    with torch.device("cpu"):  # whatever the default device is
+        opened = open_source(source)
+        refuse_same(opened.files, path)
+        check_unchanged = watch(opened.files)
+        mosaic, distortions = _mosaic(opened, config, progress)
+        contents = Contents(
+            records=_records(opened, distortions, config),
+            mosaic=mosaic,
+            read=lambda name, start, stop: read_dense(
+                opened.tensors[name], config, start, stop
+            ),
+            metadata=opened.metadata,
+            check_unchanged=check_unchanged,
+        )
+        return replace(save_contents(contents, path, progress), left_out=opened.left_out)
 
 
 def _mosaic(

@@ -4,6 +4,7 @@ import dataclasses
 import os
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from momos.files.atomic import replacing
@@ -31,17 +32,20 @@ def save(
         ValueError: if the module is not a mosaic, or holds what is not an ordinary tensor.
         OSError: if `path` cannot be written, or another process is writing it.
     """
+    with torch.device("cpu"):  # whatever the default device is
+        return save_contents(_contents_of(network), path)
+
+
+def _contents_of(network: nn.Module | Mosaic | Checkpoint) -> Contents:
     if isinstance(network, nn.Module):
-        contents = Contents.of_model(network)
-    elif isinstance(network, Mosaic):
-        contents = Contents.of_mosaic(network)
-    elif isinstance(network, Checkpoint):
-        contents = network.contents()
-    else:
-        raise TypeError(
-            f"a Module, a Mosaic or a Checkpoint can be saved, got {type(network).__name__}"
-        )
-    return save_contents(contents, path)
+        return Contents.of_model(network)
+    if isinstance(network, Mosaic):
+        return Contents.of_mosaic(network)
+    if isinstance(network, Checkpoint):
+        return network.contents()
+    raise TypeError(
+        f"a Module, a Mosaic or a Checkpoint can be saved, got {type(network).__name__}"
+    )
 
 
 def save_contents(
