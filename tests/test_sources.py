@@ -131,7 +131,7 @@ def entry(**changes: object) -> bytes:
         (entry(shape=[10**15]), bytes(8), None, "of the file's 8 bytes"),
         (entry(data_offsets=[8, 0]), bytes(8), None, "got 8 to 0"),
         (entry(data_offsets=[0]), bytes(8), None, "expected 2"),
-        (entry(dtype="F6_E2M3"), bytes(8), None, "dtype must be one of .* got 'F6_E2M3'"),
+        (entry(dtype="F7"), bytes(8), None, "dtype must be one of .* got 'F7'"),
         (b'{"x": 3}', b"", None, "tensor 'x'"),
         (b'{"__metadata__": {"a": 3}}', b"", None, "metadata must be strings"),
     ],

@@ -30,7 +30,8 @@ class Source:
     """The tensors of a checkpoint by name.
 
     `aliases` are further names of tensors that share their memory; `left_out` is what the file
-    holds beside tensors, and what it is.
+    holds beside tensors, and what it is; `unreadable` are tensors whose values are not plain
+    numbers, as quantized and sparse ones, and what to do about them.
     """
 
     path: Path
@@ -38,3 +39,4 @@ class Source:
     aliases: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
