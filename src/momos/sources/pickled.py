@@ -54,7 +54,7 @@ def open_pickled(path: Path, key: str = "") -> Source:
         one = one.detach()
         why, found = _why_unreadable(one), None
         if not why and (found := located(one)) is None:
-            why = "of a kind whose values cannot be read"
+            why = "without values in the file: load it where it was made and save it again"
         if why or found is None:
             unreadable[name] = why
             continue

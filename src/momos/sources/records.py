@@ -12,7 +12,9 @@ from torch import Tensor
 from momos.errors import FormatError
 from momos.sources.pieces import read_piece
 
-LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of the name and the extra field
+LOCAL_HEADER = struct.Struct(
+    "<4s22xHH"
+)  # signature, lengths of the name and the extra field
 MOST_DEFLATED = 1032  # bytes that one deflated byte can stand for
 DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError)
 
@@ -73,7 +75,9 @@ class Records:
             )
         info = self._infos[name]
         if info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1:
-            return read_piece(self.path, self._start(info) + first, torch.uint8, last - first)
+            return read_piece(
+                self.path, self._start(info) + first, torch.uint8, last - first
+            )
         if self._inflated is None or self._inflated[0] != name:
             self._inflated = None
             self._inflated = name, self._inflate(info, name)

@@ -7,7 +7,9 @@ from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from momos.errors import FormatError
 
-REFUSED = re.compile(r"Unsupported global: GLOBAL (\S+) was not|unsupported GLOBAL (\S+) whose")
+REFUSED = re.compile(
+    r"Unsupported global: GLOBAL (\S+) was not|unsupported GLOBAL (\S+) whose"
+)
 PROTOCOL = re.compile(r"Unsupported operand 1(?:2[89]|[34]\d|5[01])$", re.MULTILINE)
 OF_MODULES = ("torch.nn.modules.", "torch.fx.")
 NEVER = ("os", "posix", "nt", "sys", "subprocess", "builtins")

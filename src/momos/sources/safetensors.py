@@ -36,7 +36,11 @@ CODES = {
     "F64": torch.float64,
     "C64": torch.complex64,
 }
-UNREADABLE = ("F4", "F6_E2M3", "F6_E3M2")  # codes of the format with less than a byte a value
+UNREADABLE = (
+    "F4",
+    "F6_E2M3",
+    "F6_E3M2",
+)  # codes of the format with less than a byte a value
 MOST_HEADER = 100_000_000  # the limit of the safetensors format
 
 

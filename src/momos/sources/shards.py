@@ -22,7 +22,9 @@ def open_shards(index: Path, open_file: Callable[[Path], Source]) -> Source:
         OSError: if a file cannot be read.
     """
     places = _places(index)
-    shards = {file: open_file(index.parent / file) for file in dict.fromkeys(places.values())}
+    shards = {
+        file: open_file(index.parent / file) for file in dict.fromkeys(places.values())
+    }
     found = Source(index.parent, {})
     for shard in shards.values():
         found.metadata.update(shard.metadata)

@@ -15,7 +15,9 @@ from momos.errors import FormatError
 
 USUAL = ("state_dict", "model_state_dict", "model", "net", "module")  # where weights lie
 OF_OPTIMIZERS = ("exp_avg", "exp_avg_sq", "momentum_buffer", "square_avg", "max_exp_avg_sq")
-OF_TRAINING = re.compile("optim(?!al)|callback|loops|scheduler")  # names of what is no weights
+OF_TRAINING = re.compile(
+    "optim(?!al)|callback|loops|scheduler"
+)  # names of what is no weights
 DEPTH = 4
 
 

@@ -33,11 +33,11 @@ class Strided:
     @property
     def span(self) -> tuple[int, int]:
         """The values of the storage that the tensor lies between."""
-        first = self.value.storage_offset()
+        first = int(self.value.storage_offset())
         if not self.value.numel():
             return first, first
         steps = zip(self.value.shape, self.value.stride(), strict=True)
-        return first, first + sum((size - 1) * stride for size, stride in steps) + 1
+        return first, first + sum((size - 1) * int(stride) for size, stride in steps) + 1
 
     def read(self, first: int, last: int) -> Tensor:
         """Values from one position up to another, flat and contiguous."""
@@ -53,7 +53,9 @@ class Strided:
     def _stored(self, first: int, last: int) -> Tensor:
         dtype = self.value.dtype
         raw = self.raw(first * dtype.itemsize, last * dtype.itemsize)
-        return (raw if raw.storage_offset() % dtype.itemsize == 0 else raw.clone()).view(dtype)
+        return (raw if raw.storage_offset() % dtype.itemsize == 0 else raw.clone()).view(
+            dtype
+        )
 
     def _as_meant(self, values: Tensor) -> Tensor:
         if self.value.is_conj():
