@@ -64,7 +64,7 @@ def test_of_several_checkpoints_none_is_guessed(tmp_path, names):
 
 
 def test_a_folder_without_a_checkpoint_lists_what_is_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match="or another checkpoint, got nothing$"):
+    with pytest.raises(FileNotFoundError, match=r"or another checkpoint, got nothing$"):
         open_source(tmp_path)
     write(tmp_path, "optimizer.pt")
     for number in range(10):

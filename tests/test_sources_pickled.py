@@ -66,11 +66,12 @@ STRIDED = {
 }
 
 
+@pytest.mark.parametrize("step", [3, 7, 64, 1000])
 @pytest.mark.parametrize("zipped", [True, False])
-def test_every_way_to_lie_in_memory_is_read(tmp_path, zipped):
+def test_every_way_to_lie_in_memory_is_read(tmp_path, zipped, step):
     tensors = {n: t for n, t in STRIDED.items() if zipped or n != "float8"}
     torch.save(tensors, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
-    found = read_all(tmp_path / "x.pt")
+    found = read_all(tmp_path / "x.pt", step=step)
     for name, tensor in tensors.items():
         assert found[name].dtype == tensor.dtype, name
         assert torch.equal(found[name], tensor.detach()), name
