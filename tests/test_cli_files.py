@@ -1,6 +1,7 @@
 """From a checkpoint to a small file and back, from the shell."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -165,12 +166,16 @@ def test_what_is_no_momos_file_is_told_in_one_line(command, checkpoint, tmp_path
         (["compress", "net.safetensors", "x.momos", "--block-size", "0"], 2, "block-size"),
         (["compress", "net.safetensors"], 2, "OUTPUT.momos"),
         (["inspect"], 2, "FILE.momos"),
+        (["inspect", "pipe"], 3, "a file must be an ordinary one, but pipe is a pipe"),
+        (["compress", "pipe.pt", "x.momos"], 3, "but pipe.pt is a pipe"),
     ],
 )
 def test_every_failure_has_its_code_and_its_reason(
     checkpoint, monkeypatch, arguments, code, message
 ):
     monkeypatch.chdir(checkpoint.parent)
+    os.mkfifo("pipe")
+    Path("pipe.pt").symlink_to("pipe")
     done = invoke(*arguments)
     assert done.exit_code == code, done.output
     assert message in done.output
@@ -184,6 +189,45 @@ def test_capacity_and_num_motifs_exclude_each_other(checkpoint, tmp_path):
     )
     assert done.exit_code == 1
     assert "one of capacity and num_motifs must be given, got both" in done.output
+
+
+def test_a_torch_file_comes_back(mosaic):
+    assert invoke("expand", mosaic, mosaic.with_name("back.pt")).exit_code == 0
+    found, state = torch.load(mosaic.with_name("back.pt")), momos.load(mosaic).state_dict()
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
+    done = invoke("expand", mosaic, mosaic.with_name("back.ckpt"))
+    assert done.exit_code == 1
+    assert "must be named .safetensors, .pt, .pth or .bin" in done.output
+
+
+def test_expanding_is_bounded_as_asked(mosaic):
+    back = mosaic.with_name("back.safetensors")
+    done = invoke("expand", mosaic, back, "--most-bytes", "5000")
+    assert done.exit_code == 1
+    assert "must have at most 5,000 bytes" in done.output
+    assert invoke("expand", mosaic, back, "--most-bytes", "9999").exit_code == 0
+
+
+@pytest.mark.parametrize("target", ["index", "one", "two", "link"])
+def test_no_file_that_is_read_is_written_over(target, checkpoint, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    names = {"index": "model.safetensors.index.json", "one": "one.safetensors"}
+    names |= {"two": "two.safetensors", "link": "link.momos"}
+    places = {}
+    for number, name in enumerate(load_file(checkpoint)):
+        places[name] = names["one" if number else "two"]
+    for shard in ("one", "two"):
+        own = {n: t for n, t in load_file(checkpoint).items() if places[n] == names[shard]}
+        save_file(own, folder / names[shard])
+    (folder / names["index"]).write_text(json.dumps({"weight_map": places}))
+    (folder / names["link"]).hardlink_to(folder / names["two"])
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    done = invoke("compress", folder, folder / names[target])
+    assert done.exit_code == 1
+    assert "must be written beside the files that are read" in done.output
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_an_interrupt_leaves_nothing_and_exits_with_130(checkpoint, tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from torch import nn
 import momos
 from momos.compression import banks
 from momos.compression import weights as reading
+from momos.compression.unchanged import watch
 
 CONFIG = momos.MosaicConfig(block_size=4, num_motifs=16, selection="kmeans")
 OPTIONS = [
@@ -400,7 +401,9 @@ def test_a_momos_file_is_no_checkpoint(tmp_path):
 def test_a_checkpoint_is_not_overwritten_by_its_own_mosaic(tmp_path):
     path = checkpoint(tmp_path)
     before = path.read_bytes()
-    with pytest.raises(ValueError, match="must be written beside the checkpoint"):
+    with pytest.raises(
+        ValueError, match=f"must be written beside .* {path} is one of them"
+    ):
         momos.compress(path, path, CONFIG)
     assert path.read_bytes() == before
 
@@ -414,7 +417,7 @@ def test_progress_ends_at_its_totals(tmp_path):
 
     report: Callable[[str, int, int], None] = progress
     momos.compress(checkpoint(tmp_path), tmp_path / "x.momos", CONFIG, progress=report)
-    for doing in ("assigning", "encoding", "packing", "checking weights"):
+    for doing in ("assigning", "encoding", "packing"):
         done, total = seen[doing]
         assert done == total
 
@@ -465,3 +468,57 @@ def test_float8_alone_is_refused_with_what_to_do(tmp_path):
         ValueError, match=r"64 values of float8_e5m2 stay dense \(w\): dequantize"
     ):
         momos.compress(path, tmp_path / "x.momos", CONFIG)
+
+
+@pytest.mark.parametrize("kind", ["pt", "safetensors"])
+def test_bools_that_are_not_1_are_stored_as_1(tmp_path, kind):
+    mask = torch.tensor([2, 255, 0, 1], dtype=torch.uint8).view(torch.bool)
+    path = tmp_path / f"x.{kind}"
+    (torch.save if kind == "pt" else save_file)({"w": torch.randn(64), "m": mask}, path)
+    momos.compress(path, tmp_path / "x.momos", CONFIG)
+    found = momos.load(tmp_path / "x.momos").dense["m"]
+    assert found.view(torch.uint8).tolist() == [1, 1, 0, 1]
+
+
+def change(path: Path) -> None:
+    """Another checkpoint of the same size in place of the one at `path`."""
+    save_file(
+        {name: -value for name, value in load_file(path).items()}, path.with_name("y")
+    )
+    path.with_name("y").replace(path)
+
+
+def test_a_checkpoint_that_changes_while_it_is_read_is_refused(tmp_path):
+    path = checkpoint(tmp_path, {"w": torch.randn(640), "e": torch.randn(9)})
+    (tmp_path / "x.momos").write_bytes(b"old")
+
+    def once(doing: str, done: int, total: int) -> None:
+        if doing == "encoding" and done == total:
+            change(path)
+
+    config = replace(CONFIG, exclude=("e",))
+    message = f"must stay as it is while it is read, but {path} has changed"
+    with pytest.raises(ValueError, match=message):
+        momos.compress(path, tmp_path / "x.momos", config, progress=once)
+    assert (tmp_path / "x.momos").read_bytes() == b"old"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["x.momos", "x.safetensors"]
+
+
+def test_a_checkpoint_that_vanishes_while_it_is_read_is_refused(tmp_path):
+    path = checkpoint(tmp_path)
+    momos.compress(path, tmp_path / "x.momos", CONFIG)
+    check = watch([path])
+    check()
+    path.unlink()
+    with pytest.raises(ValueError, match=f"{path} has changed"):
+        check()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "link.momos"])
+def test_the_checkpoint_is_not_written_over(tmp_path, name):
+    save_file({"w": torch.randn(64)}, tmp_path / "model.safetensors")
+    (tmp_path / "link.momos").symlink_to("model.safetensors")
+    before = (tmp_path / "model.safetensors").read_bytes()
+    with pytest.raises(ValueError, match="must be written beside the files that are read"):
+        momos.compress(tmp_path, tmp_path / name, CONFIG)
+    assert (tmp_path / "model.safetensors").read_bytes() == before

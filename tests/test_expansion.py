@@ -1,5 +1,7 @@
 """A .momos file becomes a dense checkpoint again, with the very weights that it holds."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import momos
+from momos import expansion
+from momos.files import atomic
+from momos.files.manifest import Record
 
 CONFIG = momos.MosaicConfig(block_size=4, num_motifs=16, selection="kmeans")
 
@@ -106,9 +111,156 @@ def test_an_empty_network_is_an_empty_checkpoint(tmp_path):
     assert load_file(tmp_path / "x.safetensors") == {}
 
 
-def test_a_file_is_not_expanded_onto_itself(tmp_path):
+@pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
+def test_a_file_is_not_expanded_onto_itself(tmp_path, link):
     _, path = saved(tmp_path)
     before = path.read_bytes()
+    output = tmp_path / "x.safetensors"
+    getattr(output, link)(path)
     with pytest.raises(ValueError, match="must be written beside"):
-        momos.expand(path, path)
+        momos.expand(path, output)
+    assert path.read_bytes() == output.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["x.momos", "y.ckpt", "y", "y.safetensors.tmp", "y.PT"])
+def test_a_name_that_is_no_checkpoints_is_refused(tmp_path, name):
+    _, path = saved(tmp_path)
+    before = path.read_bytes()
+    message = rf"must be named \.safetensors, \.pt, \.pth or \.bin, got .*{name}$"
+    with pytest.raises(ValueError, match=message):
+        momos.expand(path, tmp_path / name)
     assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["x.momos"]
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin"])
+def test_a_torch_file_is_the_state_of_the_network(tmp_path, suffix):
+    model, path = saved(tmp_path)
+    momos.expand(path, tmp_path / f"x{suffix}")
+    found, state = (
+        torch.load(tmp_path / f"x{suffix}", weights_only=True),
+        model.state_dict(),
+    )
+    assert list(found) == list(state)
+    assert all(torch.equal(found[name], state[name]) for name in state)
+    assert found["one.weight"].data_ptr() == found["two.weight"].data_ptr()
+    momos.compress(tmp_path / f"x{suffix}", tmp_path / "y.momos", CONFIG)
+    assert momos.load(tmp_path / "y.momos").state_dict().keys() == state.keys()
+
+
+def test_a_damaged_file_leaves_the_old_torch_file(tmp_path):
+    _, path = saved(tmp_path)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    (tmp_path / "x.pt").write_bytes(b"old")
+    with pytest.raises(momos.FormatError):
+        momos.expand(path, tmp_path / "x.pt")
+    assert (tmp_path / "x.pt").read_bytes() == b"old"
+
+
+def test_a_full_disk_leaves_the_old_torch_file(tmp_path, monkeypatch):
+    _, path = saved(tmp_path)
+    (tmp_path / "x.pt").write_bytes(b"old")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(atomic.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        momos.expand(path, tmp_path / "x.pt")
+    assert (tmp_path / "x.pt").read_bytes() == b"old"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["x.momos", "x.pt"]
+
+
+def with_buffer(folder: Path, name: str) -> Path:
+    model = nn.Linear(8, 8)
+    model.register_buffer(name, torch.arange(3))
+    momos.project_(model, CONFIG)
+    momos.save(model, folder / "x.momos")
+    return folder / "x.momos"
+
+
+def test_the_name_that_safetensors_keeps_for_itself_is_refused(tmp_path):
+    path = with_buffer(tmp_path, "__metadata__")
+    with pytest.raises(ValueError, match="must not be named '__metadata__'"):
+        momos.expand(path, tmp_path / "x.safetensors")
+    assert [file.name for file in tmp_path.iterdir()] == ["x.momos"]
+    momos.expand(path, tmp_path / "x.pt")
+    assert torch.load(tmp_path / "x.pt")["__metadata__"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["", "重み", "quote\"'\\", "\x00\n\x1b[1m", "😀", "momos"])
+def test_any_other_name_is_kept(tmp_path, name):
+    if not name:
+        save_file({"": torch.randn(40)}, tmp_path / "a.safetensors")
+        momos.compress(tmp_path / "a.safetensors", tmp_path / "x.momos", CONFIG)
+    path = tmp_path / "x.momos" if not name else with_buffer(tmp_path, name)
+    momos.expand(path, tmp_path / "x.safetensors")
+    assert name in load_file(tmp_path / "x.safetensors")
+
+
+def test_a_header_that_safetensors_would_refuse_is_refused(tmp_path, monkeypatch):
+    _, path = saved(tmp_path)
+    monkeypatch.setattr(expansion, "MOST_HEADER", 500)
+    with pytest.raises(ValueError, match="must have at most 500 bytes, but 12 tensors"):
+        momos.expand(path, tmp_path / "x.safetensors")
+    assert [file.name for file in tmp_path.iterdir()] == ["x.momos"]
+
+
+def aliased(folder: Path, count: int) -> Path:
+    """A tensor of 4 MB under `count` more names, in a file of a few kB."""
+    first = Record("w", "dense", (1 << 20,), torch.float32)
+    others = (Record(f"w{number}", "same", same_as="w") for number in range(count))
+    checkpoint = momos.Checkpoint(None, {"w": torch.zeros(1 << 20)}, (first, *others))
+    momos.save(checkpoint, folder / "x.momos")
+    return folder / "x.momos"
+
+
+def test_what_names_repeat_is_bounded_by_the_size_of_the_file(tmp_path):
+    path = aliased(tmp_path, 300)
+    size = path.stat().st_size
+    message = (
+        rf"x\.safetensors must have at most {65536 * size:,} bytes of weights, but the "
+        rf"{size:,} bytes of .*x\.momos expand to {301 << 22:,}, of which {300 << 22:,} repeat "
+        rf"tensors with several names \(most_bytes={301 << 22} allows that"
+    )
+    with pytest.raises(ValueError, match=message):
+        momos.expand(path, tmp_path / "x.safetensors")
+    assert [file.name for file in tmp_path.iterdir()] == ["x.momos"]
+
+
+def test_more_or_fewer_bytes_can_be_allowed(tmp_path):
+    path = aliased(tmp_path, 2)
+    with pytest.raises(
+        ValueError, match=r"at most 9,000,000 bytes .* expand to 12,582,912"
+    ):
+        momos.expand(path, tmp_path / "x.safetensors", most_bytes=9_000_000)
+    momos.expand(path, tmp_path / "x.safetensors", most_bytes=3 << 22)
+    found = load_file(tmp_path / "x.safetensors")
+    assert [len(found[name]) for name in ("w", "w0", "w1")] == [1 << 20] * 3
+
+
+def test_a_torch_file_holds_a_tensor_of_many_names_once(tmp_path):
+    path = aliased(tmp_path, 300)
+    momos.expand(path, tmp_path / "x.pt")
+    assert (tmp_path / "x.pt").stat().st_size < 5 << 20
+    assert len(torch.load(tmp_path / "x.pt")) == 301
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_a_file_system_without_locks_gives_one_warning(tmp_path, monkeypatch, suffix):
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    _, path = saved(tmp_path)
+    monkeypatch.setattr(atomic.fcntl, "flock", fail)
+    with pytest.warns(UserWarning, match=f"x{suffix} is written without a lock") as warned:
+        momos.expand(path, tmp_path / f"x{suffix}")
+    assert [warning.filename for warning in warned] == [__file__]
+
+
+def test_a_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "x.momos")
+    with pytest.raises(OSError, match=r"must be an ordinary one, but .*x\.momos is a pipe"):
+        momos.expand(tmp_path / "x.momos", tmp_path / "x.safetensors")

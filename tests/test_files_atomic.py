@@ -3,11 +3,15 @@
 import errno
 import io
 import os
+import stat
 import subprocess
 import sys
 import threading
+import time
+import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +19,7 @@ from torch import nn
 
 import momos
 from momos.files import atomic, writer
-from momos.files.atomic import replacing
+from momos.files.atomic import refuse_same, replacing
 
 # What happens to processes happens to children of another one, which has but one thread.
 SCENES = '''
@@ -211,9 +215,13 @@ def test_a_disk_that_is_full_leaves_the_old_file(path, monkeypatch):
         def write(self, data: bytes) -> int:
             raise OSError(errno.ENOSPC, "No space left on device")
 
+    def full(name: Path, mode: str, **options: Any) -> io.BufferedRandom:
+        assert mode == "x+b"
+        return Full(io.FileIO(str(name), "x+", **options))
+
     momos.save(network(), path)
     with monkeypatch.context() as patched:
-        patched.setattr(atomic.os, "fdopen", lambda n, _: Full(io.FileIO(n, "r+b")))
+        patched.setattr(atomic, "open", full, raising=False)
         with pytest.raises(OSError, match="No space left"):
             momos.save(network(1), path)
     assert_holds(path, network())
@@ -294,27 +302,187 @@ def test_a_path_may_be_relative_and_text(as_given, path, monkeypatch):
     assert_holds(path, network())
 
 
-# What others left, and others that write
+# What others left
+
+
+def part_of(path: Path, token: str = "0123456789abcdef") -> Path:
+    """Where a process that died may have left its part."""
+    return path.with_name(f".{path.name}.{token}.part")
 
 
 @pytest.mark.parametrize("length", [0, 5, 1 << 20])
-def test_what_a_killed_process_left_is_taken_over(length, path):
-    (path.parent / f".{path.name}.part").write_bytes(b"x" * length)
+def test_what_killed_processes_left_is_removed(length, path):
+    for token in ("0" * 16, "f" * 16):
+        part_of(path, token).write_bytes(b"x" * length)
     momos.save(network(), path)
     assert_holds(path, network())
 
 
-def test_a_link_in_place_of_the_part_is_not_followed(path):
+@pytest.mark.parametrize("name", ["a" * 200, "a" * 130])
+def test_what_killed_processes_left_of_a_long_name_is_removed(name, tmp_path):
+    path = tmp_path / name
+    with replacing(path) as file:
+        left = Path(file.name)
+    left.write_bytes(b"x")
+    momos.save(network(), path)
+    assert_holds(path, network())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".network.momos.part",
+        ".network.momos.0123456789abcde.part",
+        ".network.momos.0123456789abcdeg.part",
+        ".network.momos.0123456789ABCDEF.part",
+        ".other.momos.0123456789abcdef.part",
+        ".networkxmomos.0123456789abcdef.part",
+        "network.momos.0123456789abcdef.part",
+    ],
+)
+def test_a_file_that_is_not_ours_is_left_alone(name, path):
+    (path.parent / name).write_bytes(b"precious")
+    momos.save(network(), path)
+    assert (path.parent / name).read_bytes() == b"precious"
+    assert sorted(os.listdir(path.parent)) == sorted([name, path.name])
+
+
+@pytest.mark.parametrize(
+    "name", [".network.momos.part", part_of(Path("network.momos")).name]
+)
+def test_a_pipe_is_not_waited_for_and_a_link_not_followed(name, path):
+    os.mkfifo(path.parent / name)
+    momos.save(network(), path)
+    assert (path.parent / name).is_fifo()
+    (path.parent / name).unlink()
     precious = path.parent.parent / f"precious {path.parent.name}"
     precious.write_bytes(b"precious")
-    (path.parent / f".{path.name}.part").symlink_to(precious)
-    try:
-        momos.save(network(), path)
-    except OSError:
-        pass
-    else:
-        assert not path.is_symlink()
+    (path.parent / name).symlink_to(precious)
+    momos.save(network(), path)
+    assert (path.parent / name).is_symlink()
     assert precious.read_bytes() == b"precious"
+    assert momos.load(path)
+
+
+# File systems that cannot do everything
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, call: str, error: int) -> list[object]:
+    """Lets a call of the operating system fail; how it was called."""
+    calls: list[object] = []
+
+    def fail(*arguments: object) -> None:
+        calls.append(arguments)
+        raise OSError(error, os.strerror(error))
+
+    module = atomic.fcntl if call == "flock" else atomic.os
+    monkeypatch.setattr(module, call, fail)
+    return calls
+
+
+@pytest.mark.parametrize("error", ["ENOSYS", "EOPNOTSUPP", "ENOLCK", "EINVAL", "EPERM"])
+def test_without_locks_a_file_is_saved_after_one_warning(error, path, monkeypatch):
+    number = getattr(errno, error)
+    assert refuse(monkeypatch, "flock", number) == []
+    with pytest.warns(UserWarning, match="without a lock") as warned:
+        momos.save(network(), path)
+    (warning,) = warned
+    assert warning.filename == __file__
+    assert str(warning.message) == (
+        f"{path} is written without a lock, which its file system refuses "
+        f"({os.strerror(number)}): two processes must not write it at once"
+    )
+    assert_holds(path, network())
+
+
+def test_a_warning_that_is_an_error_leaves_the_old_file(path, monkeypatch):
+    momos.save(network(), path)
+    refuse(monkeypatch, "flock", errno.ENOSYS)
+    with (
+        warnings.catch_warnings(action="error"),
+        pytest.raises(UserWarning, match="a lock"),
+    ):
+        momos.save(network(1), path)
+    assert_holds(path, network())
+
+
+@pytest.mark.filterwarnings("ignore:.*written without a lock")
+def test_without_locks_only_a_part_that_is_old_is_abandoned(path, monkeypatch):
+    refuse(monkeypatch, "flock", errno.ENOSYS)
+    part_of(path).write_bytes(b"x")
+    momos.save(network(), path)
+    assert part_of(path).exists()
+    long_ago = time.time() - atomic.ABANDONED_AFTER - 60
+    os.utime(part_of(path), (long_ago, long_ago))
+    momos.save(network(), path)
+    assert_holds(path, network())
+
+
+@pytest.mark.filterwarnings("ignore:.*written without a lock")
+def test_without_locks_the_last_of_two_files_stays(path, monkeypatch):
+    refuse(monkeypatch, "flock", errno.ENOSYS)
+    with replacing(path) as file:
+        momos.save(network(), path)
+        file.write(b"the last")
+    assert path.read_bytes() == b"the last"
+    assert os.listdir(path.parent) == [path.name]
+
+
+@pytest.mark.parametrize("error", [errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_mode_that_cannot_be_kept_is_no_error(error, path, monkeypatch):
+    momos.save(network(), path)
+    path.chmod(0o606)  # which no umask leaves of it
+    refuse(monkeypatch, "fchmod", error)
+    before = os.umask(0o022)
+    try:
+        match = r"mode 604 instead of the 606 .* refuses \("
+        with pytest.warns(UserWarning, match=match) as warned:
+            momos.save(network(1), path)
+        assert warned[0].filename == __file__
+    finally:
+        os.umask(before)
+    assert_holds(path, network(1))
+    momos.save(network(2), path)  # the mode is what the file system makes of it: no warning
+    assert_holds(path, network(2))
+
+
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.EPERM, errno.ENOSYS, errno.EIO])
+def test_a_folder_that_cannot_be_synced_is_no_error(error, path, monkeypatch):
+    sync = os.fsync
+
+    def fail(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(error, os.strerror(error))
+        sync(descriptor)
+
+    monkeypatch.setattr(atomic.os, "fsync", fail)
+    momos.save(network(), path)
+    assert_holds(path, network())
+
+
+def test_a_folder_that_cannot_be_opened_or_listed_is_no_error(path, monkeypatch):
+    open_file = os.open
+
+    def open_no_folder(name: str, flags: int, *mode: int) -> int:
+        if Path(name).is_dir():
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), name)
+        return open_file(name, flags, *mode)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(atomic.os, "open", open_no_folder)
+        refuse(patched, "listdir", errno.EACCES)
+        momos.save(network(), path)
+    assert_holds(path, network())
+
+
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_that_cannot_sync_is_no_error(error, path, monkeypatch):
+    assert refuse(monkeypatch, "fsync", error) == []
+    momos.save(network(), path)
+    assert_holds(path, network())
+
+
+# Others that write
 
 
 def test_a_file_is_written_by_one_at_a_time(path):
@@ -379,3 +547,25 @@ def test_processes_leave_a_whole_file(scene):
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         found = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert (found.returncode, found.stdout) == (0, "ended well\n"), found.stderr
+
+
+# Reading what is written over
+
+
+def made(folder: Path) -> tuple[Path, Path]:
+    (folder / "read").write_bytes(b"read")
+    return folder / "read", folder / "other"
+
+
+@pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
+def test_a_file_that_is_read_is_not_written_over_by_another_name(link, tmp_path):
+    read, other = made(tmp_path)
+    refuse_same([read], other)
+    getattr(other, link)(read)
+    with pytest.raises(
+        ValueError, match=f"must be written beside .* but {other} is {read}"
+    ):
+        refuse_same([read], other)
+    other.unlink()
+    other.write_bytes(b"read")
+    refuse_same([read], other)

@@ -1,6 +1,7 @@
 """What cannot be saved is refused by name, and an old file stays whole."""
 
 import os
+import threading
 import warnings
 from pathlib import Path
 
@@ -11,6 +12,11 @@ from torch import Tensor, nn
 
 import momos
 from momos import Mosaic
+from momos.codec import PACK_VALUES
+from momos.files import saving, writer
+from momos.files.contents import Contents
+from momos.files.manifest import Record
+from momos.files.saving import save_contents
 from networks import assert_returns, network, projected
 
 
@@ -123,3 +129,142 @@ def test_the_config_may_hold_any_number(capacity, path):
     model = projected(num_motifs=None, capacity=capacity)
     momos.save(model, path)
     assert momos.load(path).mosaic.config == Mosaic.of(model).config
+
+
+# Values that change while they are saved
+
+
+def changing(folder: Path, records: tuple[Record, ...], mosaic: Mosaic | None) -> Path:
+    """A file of dense tensors that are other ones whenever they are read."""
+    count = iter(range(1, 1_000_000))
+
+    def read(name: str, start: int, stop: int) -> Tensor:
+        dtype = {record.name: record.dtype for record in records}[name]
+        return torch.full((stop - start,), next(count) % 100).to(dtype)
+
+    path = folder / "x.momos"
+    save_contents(Contents(records, mosaic, read), path)
+    return path
+
+
+def test_a_file_whose_values_change_between_reads_is_readable(tmp_path):
+    mosaic = Mosaic.of(projected())
+    blocks = Contents.of_mosaic(mosaic).records
+    long = PACK_VALUES + 7  # so that packs are shared and cut
+    dense = (
+        Record("a", "dense", (long,), torch.int16),
+        Record("b", "dense", (5,), torch.float32),
+        Record("c", "dense", (2, long), torch.uint8),
+        Record("d", "dense", (0,), torch.float64),
+        Record("e", "dense", (3,), torch.int16),
+        Record("f", "dense", (4,), torch.bool),
+        Record("g", "dense", (), torch.float32),
+        Record("h", "same", same_as="a"),
+    )
+    records = (*dense[:3], *blocks[:1], *dense[3:], *blocks[1:])
+    path = changing(tmp_path, records, mosaic)
+    with momos.MosaicFile(path) as file:
+        file.verify()
+        assert [dtype for dtype, _ in file.manifest.dense] == [
+            *(torch.int16, torch.float32, torch.uint8, torch.float64, torch.bool)
+        ]
+    found = momos.load(path).tensors()
+    assert found["a"].unique_consecutive().tolist() == [1, 2]
+    assert found["b"].tolist() == [3] * 5
+    assert found["h"].shape == (long,)
+    assert all(torch.equal(found[name], tensor) for name, tensor in mosaic.dense().items())
+
+
+def test_values_wait_on_disk_as_in_memory(tmp_path, monkeypatch):
+    model = projected()
+    for number, dtype in enumerate((torch.int32, torch.float16, torch.int8)):
+        model.register_buffer(f"b{number}", torch.arange(100).to(dtype))
+    momos.save(model, tmp_path / "memory.momos")
+    monkeypatch.setattr(writer, "MOST_WAITING", 1)
+    momos.save(model, tmp_path / "disk.momos")
+    assert (tmp_path / "memory.momos").read_bytes() == (
+        tmp_path / "disk.momos"
+    ).read_bytes()
+    assert len(os.listdir(tmp_path)) == 2
+
+
+def test_weights_that_train_in_another_thread_are_saved_readable(path):
+    model = nn.Sequential(nn.Linear(8, 64), nn.BatchNorm1d(64))
+    momos.project_(model, momos.MosaicConfig(block_size=4, num_motifs=8))
+    done = threading.Event()
+
+    def forward() -> None:
+        while not done.is_set():
+            model(torch.randn(16, 8))
+
+    thread = threading.Thread(target=forward)
+    thread.start()
+    try:
+        for _ in range(15):
+            momos.save(model, path)
+            momos.load(path)
+    finally:
+        done.set()
+        thread.join()
+    assert momos.load(path).tensors()["1.num_batches_tracked"] > 0
+
+
+@pytest.mark.parametrize(
+    "values", [torch.zeros(2), torch.zeros(1, dtype=torch.int64), torch.zeros(1, 2).long()]
+)
+def test_values_of_another_number_or_dtype_are_refused(values, path):
+    contents = Contents((Record("a", "dense", (2,), torch.int64),), None, lambda *_: values)
+    path.write_bytes(b"the old file")
+    with pytest.raises(
+        ValueError, match=r"'a' must give 2 values of torch\.int64, got torch"
+    ):
+        save_contents(contents, path)
+    assert path.read_bytes() == b"the old file"
+
+
+def test_a_report_that_fails_leaves_the_old_file(path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise MemoryError("stop")
+
+    momos.save(projected(), path)
+    before = path.read_bytes()
+    monkeypatch.setattr(saving, "report_on", fail)
+    with pytest.raises(MemoryError):
+        momos.save(projected(seed=1), path)
+    assert path.read_bytes() == before
+    assert os.listdir(path.parent) == [path.name]
+
+
+# Bools
+
+
+def odd() -> Tensor:
+    """Bools as no file may hold them: true ones that are not 1."""
+    return torch.tensor([2, 255, 0, 1, 128], dtype=torch.uint8).view(torch.bool)
+
+
+def assert_plain(found: Tensor) -> None:
+    assert found.dtype == torch.bool
+    assert found.view(torch.uint8).tolist() == [1, 1, 0, 1, 1]
+
+
+def test_bools_of_a_model_are_saved_as_0_and_1(path):
+    model = projected()
+    model.register_buffer("mask", odd())
+    model.register_buffer("square", torch.stack([odd(), odd()]).T)
+    momos.save(model, path)
+    found = momos.load(path)
+    assert_plain(found.dense["mask"])
+    assert_plain(found.dense["square"][:, 1].contiguous())
+    momos.load_(model, path)
+    assert_plain(model.get_buffer("mask"))
+
+
+def test_bools_of_a_checkpoint_are_saved_as_0_and_1(path):
+    model = projected()
+    model.register_buffer("mask", torch.tensor([True] * 5))
+    momos.save(model, path)
+    checkpoint = momos.load(path)
+    checkpoint.dense["mask"] = odd()
+    momos.save(checkpoint, path)
+    assert_plain(momos.load(path).dense["mask"])

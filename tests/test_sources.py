@@ -1,6 +1,7 @@
 """Checkpoints are read as they lie, piece by piece, and nothing in them is run or believed."""
 
 import json
+import os
 import struct
 from pathlib import Path
 
@@ -219,3 +220,24 @@ def test_missing_files_are_os_errors(tmp_path):
             open_source(tmp_path / name)
     with pytest.raises(FileNotFoundError, match=r"must hold model\.safetensors"):
         open_source(tmp_path)
+
+
+def test_every_file_that_is_read_is_named(tmp_path):
+    folder = shards(tmp_path)
+    index = folder / "model.safetensors.index.json"
+    expected = (index, folder / "one.safetensors", folder / "two.safetensors")
+    assert open_source(folder).files == expected
+    assert open_source(folder / "one.safetensors").files == expected[1:2]
+    torch.save({"a": torch.ones(2)}, folder / "x.pt")
+    assert open_source(folder / "x.pt").files == (folder / "x.pt",)
+
+
+@pytest.mark.parametrize(
+    "name", ["one.safetensors", "two.safetensors", "model.safetensors.index.json", "x.pt"]
+)
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path, name):
+    folder = shards(tmp_path)
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    with pytest.raises(OSError, match=f"must be an ordinary one, but .*{name} is a pipe"):
+        open_source(folder / name if name == "x.pt" else folder)

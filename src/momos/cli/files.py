@@ -106,13 +106,24 @@ def compress(
 def expand(
     path: MosaicPath,
     output: Annotated[
-        Path, typer.Argument(metavar="OUT.safetensors", help="Dense checkpoint to write.")
+        Path,
+        typer.Argument(
+            metavar="OUT.safetensors",
+            help="Dense checkpoint to write; .pt, .pth or .bin make it one of torch.save.",
+        ),
     ],
+    most_bytes: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Bytes that a .safetensors file may have; 65 536 times FILE's if not given.",
+        ),
+    ] = None,
 ) -> None:
-    """Write a .momos file's tensors as a safetensors file, exactly as they were saved."""
+    """Write a .momos file's tensors as a dense checkpoint, exactly as they were saved."""
     with told():
         with bars() as progress:
-            momos.expand(path, output, progress=progress)
+            momos.expand(path, output, most_bytes=most_bytes, progress=progress)
         typer.echo(f"{output}: {output.stat().st_size:,} bytes")
 
 

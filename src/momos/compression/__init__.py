@@ -20,6 +20,7 @@ from momos.compression.dense import (
     why_dense,
     without_odd,
 )
+from momos.compression.unchanged import watch
 from momos.compression.weights import Weights, measured_scales
 from momos.config import MosaicConfig
 from momos.files.atomic import refuse_same
@@ -59,13 +60,15 @@ def compress(
     Raises:
         FormatError: if `source` is damaged or not a checkpoint.
         ValueError: if no tensor is chosen, a weight is not finite, or values do not fit what
-            they are stored in; names the tensor.
+            they are stored in; names the tensor. Also if `path` is one of the files that are
+            read, or one of these changes meanwhile.
         OSError: if a file cannot be read or written.
     """
-    refuse_same(source, path)
     opened = without_odd(open_source(source), config)
+    refuse_same(opened.files, path)
     if warning := warning_of(opened, config):
         warnings.warn(warning, stacklevel=2)
+    check_unchanged = watch(opened.files)
     mosaic, distortions = _mosaic(opened, config, progress)
     contents = Contents(
         records=_records(opened, distortions, config),
@@ -74,6 +77,7 @@ def compress(
             opened.tensors[name], config, start, stop
         ),
         metadata=opened.metadata,
+        check_unchanged=check_unchanged,
     )
     return replace(save_contents(contents, path, progress), left_out=opened.left_out)
 

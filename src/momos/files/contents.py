@@ -24,12 +24,17 @@ LEFT_OUT = "not chosen"
 
 @dataclass(frozen=True)
 class Contents:
-    """Records without their streams, in the order of the file; blocks in that of the layout."""
+    """Records without their streams, in the order of the file; blocks in that of the layout.
+
+    `check_unchanged` is called once everything is read, and raises if what was read has changed
+    since the mosaic was made of it.
+    """
 
     records: tuple[Record, ...]
     mosaic: Mosaic | None
     read: Callable[[str, int, int], Tensor]  # values of a dense tensor, flat, from and to
     metadata: dict[str, str] = field(default_factory=dict)
+    check_unchanged: Callable[[], None] = lambda: None
 
     @property
     def config(self) -> dict[str, Any] | None:

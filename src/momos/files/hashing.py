@@ -13,11 +13,16 @@ from momos.files.progress import Progress, quiet
 class Hashing:
     """SHA-256 of the bytes of all stored values, tensor after tensor in the order of the file."""
 
-    def __init__(self, records: Iterable[Record], progress: Progress = quiet) -> None:
+    def __init__(
+        self,
+        records: Iterable[Record],
+        progress: Progress = quiet,
+        doing: str = "checking weights",
+    ) -> None:
         self.stored = [record for record in records if record.stored != "same"]
         self._total = sum(record.num_weights for record in self.stored)
         self._done = 0
-        self._progress = progress
+        self._progress, self._doing = progress, doing
         self._digest = hashlib.sha256()
 
     def update(self, values: Tensor) -> memoryview:
@@ -25,7 +30,7 @@ class Hashing:
         data = raw(values).numpy().data
         self._digest.update(data)
         self._done += len(values)
-        self._progress("checking weights", self._done, self._total)
+        self._progress(self._doing, self._done, self._total)
         return data
 
     def hexdigest(self) -> str:

@@ -1,9 +1,12 @@
 """Saving a network."""
 
+import dataclasses
 import os
+from pathlib import Path
 
 from torch import nn
 
+from momos.files.atomic import replacing
 from momos.files.checkpoint import Checkpoint
 from momos.files.contents import Contents
 from momos.files.progress import Progress, quiet
@@ -20,6 +23,8 @@ def save(
 
     A module must be a mosaic (`project_` makes it one); all its parameters and buffers are saved,
     those that are not blocks losslessly. An old file at `path` stays whole until the new one is.
+    Every value is read once, so weights that another thread changes meanwhile are saved as they
+    were when they were read.
 
     Raises:
         TypeError: if `network` is none of these.
@@ -42,7 +47,15 @@ def save(
 def save_contents(
     contents: Contents, path: str | os.PathLike[str], progress: Progress = quiet
 ) -> SaveReport:
-    """Writes `contents` to `path`, and says what it takes."""
-    write(path, contents, progress=progress)
-    with MosaicFile(path) as file:
-        return report_on(file, contents.mosaic)
+    """Writes `contents` to `path`, and says what it takes.
+
+    The new file is opened and reported on before it replaces an old one, so nothing can fail
+    once that is gone.
+    """
+    with replacing(path) as file:
+        write(file, contents, progress=progress)
+        contents.check_unchanged()
+        file.flush()
+        with MosaicFile(file.name) as written:
+            report = report_on(written, contents.mosaic)
+    return dataclasses.replace(report, path=Path(path))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from momos.errors import FormatError
 from momos.files.container import LEAST_HEADER, Section, parse_header
+from momos.ordinary import open_ordinary
 
 CHUNK = 1 << 20  # bytes read at once
 # What reading nonsense may raise.
@@ -32,7 +33,7 @@ class SectionFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._file = open(path, "rb")  # noqa: SIM115, `close` closes it
+        self._file = open_ordinary(path)
         with ExitStack() as undo:
             undo.callback(self.close)
             self.num_bytes = os.fstat(self._file.fileno()).st_size

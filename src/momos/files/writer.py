@@ -2,8 +2,13 @@
 
 import os
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
+from itertools import chain
+from tempfile import SpooledTemporaryFile
 from typing import BinaryIO
 
 import torch
@@ -17,41 +22,45 @@ from momos.codec import (
     choose_usage_table,
     pack,
 )
-from momos.files.atomic import replacing
 from momos.files.container import Section, build_header, header_size
 from momos.files.contents import Contents
-from momos.files.hashing import sha256_of
+from momos.files.hashing import Hashing
 from momos.files.manifest import Bank, Manifest, Packs, Record, write_manifest
 from momos.files.packs import bytes_of, coded, lengths, split
 from momos.files.parallel import in_parallel
 from momos.files.parsing import read_manifest
 from momos.files.progress import Progress, quiet
+from momos.files.sections import CHUNK
 from momos.version import __version__
 
+MOST_WAITING = 1 << 24  # bytes of a dtype's packs that wait in memory, not on disk
 
-def write(
-    path: str | os.PathLike[str],
-    contents: Contents,
-    *,
-    progress: Progress = quiet,
-) -> None:
-    """Writes `contents` to `path`, whole or not at all."""
-    with replacing(path) as file:
-        writer = _Writer(file, header_size(contents.num_bytes))
-        bank, model = _write_bank(writer, contents)
-        manifest = Manifest(
-            bank=bank,
-            records=_write_mosaic(writer, contents, model, progress),
-            dense=_write_dense(writer, contents, progress),
-            sha256=sha256_of(contents.records, contents.pieces, progress),
-            config=contents.config,
-            metadata=contents.metadata,
-            producer=f"momos {__version__}",
-        )
-        section = write_manifest(manifest)
-        read_manifest(section)  # what no reader would take must not replace an old file
-        writer.section("manifest", [section])
-        writer.finish()
+
+def write(file: BinaryIO, contents: Contents, *, progress: Progress = quiet) -> None:
+    """Writes `contents` to a new file, reading every dense value once.
+
+    So the checksum is that of the values which were written, even if they change meanwhile.
+
+    Raises:
+        ValueError: if a name or a shape is one that no reader would take.
+    """
+    writer = _Writer(file, header_size(contents.num_bytes))
+    bank, model = _write_bank(writer, contents)
+    records = _write_mosaic(writer, contents, model, progress)
+    dense, sha256 = _write_dense(writer, contents, progress)
+    manifest = Manifest(
+        bank=bank,
+        records=records,
+        dense=dense,
+        sha256=sha256,
+        config=contents.config,
+        metadata=contents.metadata,
+        producer=f"momos {__version__}",
+    )
+    section = write_manifest(manifest)
+    read_manifest(section)  # what no reader would take must not replace an old file
+    writer.section("manifest", [section])
+    writer.finish()
 
 
 class _Writer:
@@ -147,40 +156,80 @@ def _write_mosaic(
 
 def _write_dense(
     writer: _Writer, contents: Contents, progress: Progress
-) -> tuple[tuple[torch.dtype, Packs], ...]:
-    groups: dict[torch.dtype, list[Record]] = {}
-    for record in contents.records:
-        if record.stored == "dense":
-            groups.setdefault(record.dtype, []).append(record)
-    packs: dict[torch.dtype, list[Pack]] = {dtype: [] for dtype in groups}
-    total = sum(record.num_bytes for records in groups.values() for record in records)
+) -> tuple[tuple[tuple[torch.dtype, Packs], ...], str]:
+    """The packs of each dtype, and the SHA-256 of all values, blocks included.
+
+    Values are hashed in the order of the records but stored by dtype. To read each only once,
+    packs of all dtypes are made in one pass; those of all but the first dtype wait in temporary
+    files.
+    """
+    dtypes = dict.fromkeys(r.dtype for r in contents.records if r.stored == "dense")
+    packs: dict[torch.dtype, list[Packs]] = {dtype: [] for dtype in dtypes}
+    hashing = Hashing(contents.records, progress, "packing")
+    folder = os.path.dirname(writer.file.name)
+
+    def packed(values: Tensor) -> tuple[torch.dtype, Pack]:
+        return values.dtype, pack(values)
 
     def encoded() -> Iterator[bytes]:
-        done = 0
-        for dtype, records in groups.items():
-            for one in in_parallel(pack, _joined(contents, records)):
-                packs[dtype].append(one)
-                done = min(total, done + PACK_VALUES * dtype.itemsize)
-                progress("packing", done, total)
-                yield from bytes_of([one])
+        with ExitStack() as stack:
+            waiting = {
+                dtype: stack.enter_context(SpooledTemporaryFile(MOST_WAITING, dir=folder))
+                for dtype in list(dtypes)[1:]
+            }
+            for dtype, one in in_parallel(packed, _read_once(contents, hashing)):
+                packs[dtype].append(lengths([one]))
+                if dtype in waiting:
+                    waiting[dtype].writelines(bytes_of([one]))
+                else:
+                    yield from bytes_of([one])
+            for file in waiting.values():
+                file.seek(0)
+                yield from iter(partial(file.read, CHUNK), b"")
 
     writer.section("dense", encoded())
-    return tuple((dtype, lengths(found)) for dtype, found in packs.items())
+    found = tuple((dtype, tuple(chain.from_iterable(own))) for dtype, own in packs.items())
+    return found, hashing.hexdigest()
 
 
-def _joined(contents: Contents, records: list[Record]) -> Iterator[Tensor]:
-    """The values of all `records` behind one another, cut into packs."""
-    held: list[Tensor] = []
-    room = PACK_VALUES
-    for record in records:
-        start = 0
+def _read_once(contents: Contents, hashing: Hashing) -> Iterator[Tensor]:
+    """All dense values in packs of one dtype each; everything is hashed on the way."""
+    left: Counter[torch.dtype] = Counter()
+    for record in contents.records:
+        if record.stored == "dense":
+            left[record.dtype] += record.num_weights
+    held: dict[torch.dtype, tuple[Tensor, int]] = {}
+    for record in hashing.stored:
+        if record.stored == "blocks":
+            for values in contents.pieces(record):
+                hashing.update(values)
+            continue
+        dtype, start = record.dtype, 0
         while start < record.num_weights:
-            stop = min(record.num_weights, start + room)
-            held.append(contents.read(record.name, start, stop))
-            room -= stop - start
-            start = stop
-            if not room:
-                yield torch.cat(held)
-                held, room = [], PACK_VALUES
-    if held:
-        yield torch.cat(held)
+            if dtype not in held:
+                size = min(PACK_VALUES, left[dtype])
+                held[dtype] = torch.empty(size, dtype=dtype), 0
+                left[dtype] -= size
+            values, filled = held.pop(dtype)
+            stop = min(record.num_weights, start + len(values) - filled)
+            part = values[filled : filled + stop - start]
+            _copy(part, contents.read(record.name, start, stop), record)
+            hashing.update(part)
+            filled, start = filled + len(part), stop
+            if filled < len(values):
+                held[dtype] = values, filled
+            else:
+                yield values
+
+
+def _copy(part: Tensor, values: Tensor, record: Record) -> None:
+    """Takes over values as a file holds them: a true bool, which may be any byte, as 1."""
+    if values.dtype != part.dtype or values.shape != part.shape:
+        raise ValueError(
+            f"tensor {record.name!r} must give {len(part)} values of {part.dtype}, got "
+            f"{values.dtype} of shape {tuple(values.shape)}"
+        )
+    if part.dtype == torch.bool:
+        torch.ne(values.contiguous().view(torch.uint8), 0, out=part)
+    else:
+        part.copy_(values)

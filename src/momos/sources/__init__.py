@@ -2,6 +2,7 @@
 
 from momos.sources.opening import open_source as open_source
 from momos.sources.safetensors import CODES as CODES
+from momos.sources.safetensors import MOST_HEADER as MOST_HEADER
 from momos.sources.source import STATISTICS as STATISTICS
 from momos.sources.source import Source as Source
 from momos.sources.source import SourceTensor as SourceTensor

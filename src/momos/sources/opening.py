@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from momos.errors import FormatError
+from momos.ordinary import open_ordinary
 from momos.sources.folders import checkpoint_in
 from momos.sources.pickled import open_pickled
 from momos.sources.recognition import MOMOS, SAFETENSORS, TORCH, recognized
@@ -32,9 +33,7 @@ def open_source(path: str | os.PathLike[str], *, key: str = "") -> Source:
 
 def _open_file(path: Path, key: str = "") -> Source:
     """The tensors of one file."""
-    if not path.is_file():
-        path.stat()  # a missing file is an OSError
-        raise ValueError(f"a checkpoint must be a file or a folder, got {path}")
+    open_ordinary(path).close()  # what cannot be read is an OSError, whatever it is
     kind = recognized(path)
     if kind in (SAFETENSORS, MOMOS) or (kind is None and path.suffix == ".safetensors"):
         return open_safetensors(path)

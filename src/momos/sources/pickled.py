@@ -22,6 +22,7 @@ from torch import Tensor
 from torch._weights_only_unpickler import Unpickler
 
 from momos.errors import FormatError
+from momos.ordinary import open_ordinary
 from momos.sources.records import Records
 from momos.sources.refusals import refusal
 from momos.sources.source import Source, SourceTensor
@@ -45,7 +46,7 @@ def open_pickled(path: Path, key: str = "") -> Source:
         FormatError: if it holds none, or more than data.
         OSError: if it cannot be read.
     """
-    with open(path, "rb") as file:
+    with open_ordinary(path) as file:
         zipped = file.read(4) == b"PK\x03\x04"
     value, located = _of_archive(path) if zipped else _of_stream(path)
     state, kept = find_state(path, value, key), Kept()
@@ -68,7 +69,9 @@ def open_pickled(path: Path, key: str = "") -> Source:
                 path, f"tensor {name!r}", f"must have {need:,} bytes, got {found[1]:,}"
             )
         tensors[name] = SourceTensor(name, tuple(one.shape), one.dtype, strided.read)
-    return Source(path, tensors, aliases, state.left_out, unreadable=unreadable)
+    return Source(
+        path, tensors, aliases, state.left_out, unreadable=unreadable, files=(path,)
+    )
 
 
 def _place(one: Tensor) -> object:

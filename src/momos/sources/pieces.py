@@ -3,13 +3,13 @@
 A mapped file keeps all that was touched resident, and kills the process if the file shrinks.
 """
 
-import os
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from momos.errors import FormatError
+from momos.ordinary import open_ordinary
 
 
 def read_piece(path: Path, start: int, dtype: torch.dtype, count: int) -> Tensor:
@@ -21,8 +21,8 @@ def read_piece(path: Path, start: int, dtype: torch.dtype, count: int) -> Tensor
     """
     values = torch.empty(count, dtype=dtype, device="cpu")
     raw = memoryview(values.view(torch.uint8).numpy())  # pyright: ignore[reportArgumentType]
-    with open(path, "rb", buffering=0) as file:
-        file.seek(start, os.SEEK_SET)
+    with open_ordinary(path) as file:
+        file.seek(start)
         while len(raw):
             read = file.readinto(raw)
             if not read:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from momos.errors import FormatError
+from momos.ordinary import open_ordinary
 from momos.sources.pieces import read_piece
 
 LOCAL_HEADER = struct.Struct(
@@ -34,7 +35,7 @@ class Records:
         self.path = path
         self._inflated: tuple[str, Tensor] | None = None
         try:
-            with zipfile.ZipFile(path) as zipped:
+            with open_ordinary(path) as file, zipfile.ZipFile(file) as zipped:
                 self._infos = _by_name(path, zipped.infolist())
         except DAMAGE as error:
             raise FormatError(path, "archive", f"must be a whole zip: {error}") from error
@@ -85,7 +86,7 @@ class Records:
 
     def _start(self, info: zipfile.ZipInfo) -> int:
         """Where the bytes of a stored record begin."""
-        with open(self.path, "rb") as file:
+        with open_ordinary(self.path) as file:
             end = os.fstat(file.fileno()).st_size
             file.seek(info.header_offset)
             header = file.read(LOCAL_HEADER.size)
@@ -114,8 +115,12 @@ class Records:
                 f"{info.compress_size:,} bytes, but claims {info.file_size:,}",
             )
         try:
-            with zipfile.ZipFile(self.path) as zipped, zipped.open(info) as file:
-                data = bytearray(file.read())
+            with (
+                open_ordinary(self.path) as file,
+                zipfile.ZipFile(file) as zipped,
+                zipped.open(info) as inflated,
+            ):
+                data = bytearray(inflated.read())
         except DAMAGE as error:
             raise FormatError(self.path, section, f"must be whole: {error}") from error
         if len(data) != info.file_size:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from momos.errors import FormatError
+from momos.ordinary import open_ordinary
 from momos.sources.pieces import read_piece
 from momos.sources.source import Source, SourceTensor
 
@@ -73,12 +74,12 @@ def open_safetensors(path: Path) -> Source:
             tensors[name] = _tensor(path, name, about, start, end - start)
         except (KeyError, TypeError, ValueError) as error:
             raise FormatError(path, f"tensor {name!r}", str(error)) from error
-    return Source(path, tensors, metadata=metadata, unreadable=unreadable)
+    return Source(path, tensors, metadata=metadata, unreadable=unreadable, files=(path,))
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int, int]:
     """The header, where the values begin, and where the file ends."""
-    with open(path, "rb") as file:
+    with open_ordinary(path) as file:
         end = os.fstat(file.fileno()).st_size
         if end < 8:
             raise FormatError(path, "header", f"must have 8 bytes at least, got {end}")

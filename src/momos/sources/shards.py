@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from momos.errors import FormatError
+from momos.ordinary import open_ordinary
 from momos.sources.source import Source
 
 
@@ -25,7 +26,8 @@ def open_shards(index: Path, open_file: Callable[[Path], Source]) -> Source:
     shards = {
         file: open_file(index.parent / file) for file in dict.fromkeys(places.values())
     }
-    found = Source(index.parent, {})
+    files = (index, *(file for shard in shards.values() for file in shard.files))
+    found = Source(index.parent, {}, files=files)
     for shard in shards.values():
         found.metadata.update(shard.metadata)
     for name, file in places.items():
@@ -53,7 +55,8 @@ def open_shards(index: Path, open_file: Callable[[Path], Source]) -> Source:
 def _places(index: Path) -> dict[str, str]:
     """The file of each tensor."""
     try:
-        places = json.loads(index.read_bytes())["weight_map"]
+        with open_ordinary(index) as file:
+            places = json.loads(file.read())["weight_map"]
         if not all(isinstance(part, str) for part in (*places, *places.values())):
             raise TypeError("names and files must be strings")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

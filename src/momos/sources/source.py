@@ -31,7 +31,8 @@ class Source:
 
     `aliases` are further names of tensors that share their memory; `left_out` is what the file
     holds beside tensors, and what it is; `unreadable` are tensors whose values are not plain
-    numbers, as quantized and sparse ones, and what to do about them.
+    numbers, as quantized and sparse ones, and what to do about them. `files` are all files that
+    are read.
     """
 
     path: Path
@@ -40,3 +41,4 @@ class Source:
     left_out: dict[str, str] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
