@@ -63,8 +63,8 @@ def test_a_name_that_the_model_ties_to_one_in_the_file_is_there(kept, path, tmp_
     momos.compress(tmp_path / "x.pt", path, momos.MosaicConfig(num_motifs=4))
     model = Tied()
     momos.load_(model, path)
-    assert torch.equal(model.a.weight, momos.load(path).state_dict()[kept])
-    assert model.a.weight is model.b.weight
+    assert torch.equal(model.get_parameter("a.weight"), momos.load(path).state_dict()[kept])
+    assert model.get_parameter("a.weight") is model.get_parameter("b.weight")
     assert Mosaic.of(model).num_motifs == 4
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import pickle
+import random
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -144,6 +145,25 @@ def test_a_tensor_beyond_its_storage_is_refused(tmp_path):
     path = rezipped(tmp_path / "x.pt", **{"data.pkl": changed})
     with pytest.raises(momos.FormatError, match="'a': must have 344 bytes, got 308"):
         open_source(path)
+
+
+@pytest.mark.parametrize("field", ["header_offset", "compress_size"])
+def test_a_record_that_is_elsewhere_is_refused(tmp_path, field):
+    torch.save({"w": torch.randn(300)}, tmp_path / "x.pt")
+    data = bytearray((tmp_path / "x.pt").read_bytes())
+    for at in range(len(data)):  # the entries of the archive's directory
+        if data[at : at + 4] == b"PK\1\2":
+            start = at + {"header_offset": 42, "compress_size": 20}[field]
+            data[start : start + 4] = b"\xf0\xff\xff\x7f"
+    (tmp_path / "x.pt").write_bytes(data)
+    with pytest.raises(momos.FormatError, match="must"):
+        open_source(tmp_path / "x.pt")
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path):
+    torch.save({"\udc80": torch.ones(3)}, tmp_path / "x.pt")
+    with pytest.raises(momos.FormatError, match="must have a name of Unicode text"):
+        open_source(tmp_path / "x.pt")
 
 
 def test_a_damaged_deflated_record_is_refused(tmp_path):
@@ -315,3 +335,27 @@ def test_of_several_state_dicts_none_is_guessed(tmp_path):
         momos.FormatError, match=r"at 'x', got 'generator' \(2 tensors\), 'cr"
     ):
         open_source(path, key="x")
+
+
+def test_damaged_files_are_read_whole_or_refused(tmp_path):
+    path, chance = tmp_path / "x.pt", random.Random(0)
+    torch.save({"model": {"a": torch.randn(7, 5).T, "b": torch.ones(9)}, "n": 2}, path)
+    plain, deflated = path.read_bytes(), rezipped(path).read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        content = archive.read("x/data.pkl")
+    refused = 0
+    for number in range(150):
+        data = bytearray([plain, deflated, content][number % 3])
+        for _ in range(chance.randint(1, 3)):
+            data[chance.randrange(len(data))] = chance.randrange(256)
+        if number % 3 < 2:
+            path.write_bytes(data)
+        else:
+            path.write_bytes(plain)
+            path.write_bytes(rezipped(path, **{"data.pkl": bytes(data)}).read_bytes())
+        try:
+            for tensor in open_source(path).tensors.values():
+                assert len(tensor.read(0, tensor.num_weights)) == tensor.num_weights
+        except momos.FormatError:
+            refused += 1
+    assert 0 < refused < 150

@@ -6,8 +6,6 @@ for. Files of before torch 1.6 are no archives and are read whole.
 """
 
 import io
-import pickle
-import struct
 import sys
 import warnings
 from collections.abc import Callable
@@ -24,15 +22,11 @@ from torch._weights_only_unpickler import Unpickler
 from momos.errors import FormatError
 from momos.ordinary import open_ordinary
 from momos.sources.records import Records
-from momos.sources.refusals import refusal
+from momos.sources.refusals import BROKEN, refusal
 from momos.sources.source import Source, SourceTensor
 from momos.sources.states import find_state
 from momos.sources.strided import Kept, Raw, Strided
 
-BROKEN = (
-    *(RuntimeError, ValueError, TypeError, LookupError, AttributeError, EOFError),
-    *(ImportError, OverflowError, AssertionError, struct.error, pickle.UnpicklingError),
-)
 WITH_MEMORY = (b"_rebuild_qtensor", b"_rebuild_nested_tensor")  # impossible on meta
 MOST_EXPANDED = 1 << 28  # values that an expanded tensor may stand for
 

@@ -17,7 +17,10 @@ LOCAL_HEADER = struct.Struct(
     "<4s22xHH"
 )  # signature, lengths of the name and the extra field
 MOST_DEFLATED = 1032  # bytes that one deflated byte can stand for
-DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError)
+DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError),
+    *(NotImplementedError, RuntimeError),
+)
 
 
 class Records:
@@ -36,9 +39,13 @@ class Records:
         self._inflated: tuple[str, Tensor] | None = None
         try:
             with open_ordinary(path) as file, zipfile.ZipFile(file) as zipped:
-                self._infos = _by_name(path, zipped.infolist())
+                infos = zipped.infolist()
+                end = os.fstat(file.fileno()).st_size
         except DAMAGE as error:
             raise FormatError(path, "archive", f"must be a whole zip: {error}") from error
+        if not all(0 <= info.header_offset < end for info in infos):
+            raise FormatError(path, "archive", "must have its records within the file")
+        self._infos = _by_name(path, infos)
 
     def __contains__(self, name: str) -> bool:
         return name in self._infos

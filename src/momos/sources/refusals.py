@@ -1,6 +1,8 @@
 """Why torch refuses to unpickle a file, in one sentence that says what to do."""
 
+import pickle
 import re
+import struct
 from pathlib import Path
 
 from torch.serialization import get_unsafe_globals_in_checkpoint
@@ -13,6 +15,10 @@ REFUSED = re.compile(
 PROTOCOL = re.compile(r"Unsupported operand 1(?:2[89]|[34]\d|5[01])$", re.MULTILINE)
 OF_MODULES = ("torch.nn.modules.", "torch.fx.")
 NEVER = ("os", "posix", "nt", "sys", "subprocess", "builtins")
+BROKEN = (
+    *(RuntimeError, ValueError, TypeError, LookupError, AttributeError, EOFError),
+    *(ImportError, OverflowError, AssertionError, struct.error, pickle.UnpicklingError),
+)
 SAVE = "torch.save(model.state_dict(), 'state.pt')"
 
 
@@ -41,7 +47,7 @@ def _refused(path: Path, text: str) -> list[str]:
     first = found[1] or found[2]
     try:
         names = get_unsafe_globals_in_checkpoint(str(path))
-    except (RuntimeError, ValueError, AssertionError, EOFError, LookupError, OSError):
+    except BROKEN:
         names = []
     return sorted({*names, first} - {f"builtins.{first}"} if names else {first})
 

@@ -48,10 +48,19 @@ def find_state(path: Path, value: Any, key: str = "") -> State:
     tensors = {}
     for name, one in state.items():
         if isinstance(one, Tensor) and isinstance(name, str):
+            if not _is_text(name):
+                raise FormatError(
+                    path, f"tensor {name!r}", "must have a name of Unicode text"
+                )
             tensors[name] = one
         else:
             left_out[str(name)] = type(one).__name__
     return State(tensors, left_out)
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name has no lone surrogates, which pickles can hold and files cannot."""
+    return all(not 0xD800 <= ord(letter) < 0xE000 for letter in name)
 
 
 def _choose(path: Path, value: Mapping, found: dict[str, Mapping]) -> str:
