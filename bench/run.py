@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 SCRIPTS = (
     *("assign", "assign_sizes", "engines", "scale", "step", "kmeans", "gather", "learning"),
     "precision",
-    *("files", "order", "codec", "streaming", "fuzz", "measures", "bdm"),
+    *("files", "order", "codec", "streaming", "strided", "fuzz", "measures", "bdm"),
 )
 HEAD = (
     "# Benchmarks\n\n`make bench` runs them all and writes this page; `python bench/run.py NAMES` "

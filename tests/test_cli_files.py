@@ -98,7 +98,18 @@ def test_what_a_torch_file_held_beside_tensors_is_told(tmp_path):
     torch.save({"model": nn.Linear(9, 9).state_dict(), "epoch": 3}, tmp_path / "x.pt")
     done = invoke("compress", tmp_path / "x.pt", tmp_path / "x.momos")
     assert done.exit_code == 0
-    assert "left out, as it is no tensor of the network: epoch (int)" in done.output
+    assert "left out: epoch (int)" in done.output
+
+
+@pytest.mark.filterwarnings("default:.*seems to be quantized")
+def test_a_quantized_checkpoint_is_warned_of_on_standard_error(tmp_path):
+    state = {"w": torch.ones(8, 8).to(torch.float8_e4m3fn), "scale": torch.rand(8)}
+    save_file(state, tmp_path / "x.safetensors")
+    done = invoke("compress", tmp_path / "x.safetensors", tmp_path / "x.momos")
+    assert done.exit_code == 0
+    assert done.stderr.startswith("momos: warning: ")
+    assert "seems to be quantized" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_inspect_shows_every_part_and_length(mosaic):
@@ -151,7 +162,7 @@ def test_what_is_no_momos_file_is_told_in_one_line(command, checkpoint, tmp_path
         (["compress", "net.safetensors", "x.momos", "--capacity", "2"], 1, "at most 1"),
         (["compress", "net.safetensors", "x.momos", "--bits", "9"], 1, "2 to 8, 16 or 32"),
         (["compress", "net.safetensors", "x.momos", "--scales", "all"], 2, "scales"),
-        (["compress", "net.txt", "x.momos"], 1, "a checkpoint must be"),
+        (["compress", "net.txt", "x.momos"], 3, "net.txt: No such file"),
         (["compress", "net.safetensors", "x.momos", "--block-size", "0"], 2, "block-size"),
         (["compress", "net.safetensors"], 2, "OUTPUT.momos"),
         (["inspect"], 2, "FILE.momos"),

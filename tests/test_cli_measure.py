@@ -225,7 +225,7 @@ def test_csv_has_a_line_for_each_row_of_each_network(net, start):
         (("net.safetensors", "--shuffles", "1"), 1, "controls must be 0, or at least 2"),
         (("net.safetensors", "--shuffles", "-1"), 2, "--shuffles"),
         (("net.safetensors", "--init", "absent.pt"), 3, "absent.pt"),
-        (("net.txt",), 1, "a checkpoint must be"),
+        (("net.txt",), 3, "net.txt: No such file"),
         ((), 2, "NETWORK"),
     ],
 )

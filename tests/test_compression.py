@@ -401,7 +401,9 @@ def test_a_momos_file_is_no_checkpoint(tmp_path):
 def test_a_checkpoint_is_not_overwritten_by_its_own_mosaic(tmp_path):
     path = checkpoint(tmp_path)
     before = path.read_bytes()
-    with pytest.raises(ValueError, match=f"must be written beside .* {path} is one of them"):
+    with pytest.raises(
+        ValueError, match=f"must be written beside .* {path} is one of them"
+    ):
         momos.compress(path, path, CONFIG)
     assert path.read_bytes() == before
 
@@ -428,6 +430,44 @@ def test_every_floating_dtype_goes_there_and_back(tmp_path, dtype):
     back = load_file(tmp_path / "back.safetensors")["w"]
     assert back.dtype == dtype
     assert torch.equal(back, momos.load(tmp_path / "x.momos").state_dict()["w"])
+
+
+def quantized(dtype: torch.dtype, shape: tuple[int, ...]) -> dict[str, torch.Tensor]:
+    return {"w": torch.ones(shape).to(dtype), "w_scale": torch.rand(8, 1)}
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8, torch.int32])
+def test_scales_of_a_quantized_checkpoint_do_not_become_the_mosaic_in_silence(
+    tmp_path, dtype
+):
+    path = checkpoint(tmp_path, quantized(dtype, (8, 8)))
+    name = str(dtype).removeprefix("torch.")
+    with pytest.warns(UserWarning, match="seems to be quantized") as warned:
+        report = momos.compress(path, tmp_path / "x.momos", CONFIG)
+    assert str(warned[0].message) == (
+        f"{path} seems to be quantized: 64 values of {name} stay dense (w), and only 8 values "
+        "become blocks (w_scale): dequantize the checkpoint to bfloat16 or float32 first"
+    )
+    assert warned[0].filename == __file__
+    assert [(t.name, t.stored) for t in report.tensors] == [
+        ("w_scale", "blocks"),
+        ("w", "dense"),
+    ]
+    momos.compress(path, tmp_path / "x.momos", replace(CONFIG, exclude=("w",)))
+
+
+def test_weights_among_integers_are_no_quantized_checkpoint(tmp_path):
+    state = {"w": torch.randn(8, 8), "index": torch.zeros(1, 512, dtype=torch.int32)}
+    state |= {"mask": torch.ones(16, 16, dtype=torch.bool), "ids": torch.arange(99)[None]}
+    momos.compress(checkpoint(tmp_path, state), tmp_path / "x.momos", CONFIG)
+
+
+def test_float8_alone_is_refused_with_what_to_do(tmp_path):
+    path = checkpoint(tmp_path, {"w": torch.ones(8, 8).to(torch.float8_e5m2)})
+    with pytest.raises(
+        ValueError, match=r"64 values of float8_e5m2 stay dense \(w\): dequantize"
+    ):
+        momos.compress(path, tmp_path / "x.momos", CONFIG)
 
 
 @pytest.mark.parametrize("kind", ["pt", "safetensors"])

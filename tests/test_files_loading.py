@@ -56,6 +56,25 @@ def test_a_model_that_does_not_tie_what_the_file_does_takes_its_values(path):
     assert_equal(named(untied), named(model))
 
 
+@pytest.mark.parametrize("kept", ["a.weight", "b.weight"])
+def test_a_name_that_the_model_ties_to_one_in_the_file_is_there(kept, path, tmp_path):
+    state = {kept: torch.randn(6, 6), "a.bias": torch.randn(6), "b.bias": torch.randn(6)}
+    torch.save(state, tmp_path / "x.pt")
+    momos.compress(tmp_path / "x.pt", path, momos.MosaicConfig(num_motifs=4))
+    model = Tied()
+    momos.load_(model, path)
+    assert torch.equal(model.get_parameter("a.weight"), momos.load(path).state_dict()[kept])
+    assert model.get_parameter("a.weight") is model.get_parameter("b.weight")
+    assert Mosaic.of(model).num_motifs == 4
+
+
+def test_a_name_that_nothing_ties_is_missed(path, tmp_path):
+    state = {"a.weight": torch.randn(6, 6), "a.bias": torch.randn(6)}
+    torch.save(state, tmp_path / "x.pt")
+    momos.compress(tmp_path / "x.pt", path, momos.MosaicConfig(num_motifs=4))
+    assert untouched(Tied(), path, "only the model has").endswith("has: b.bias")
+
+
 @pytest.mark.parametrize("names", ["ab", "ba"])
 def test_a_model_that_has_its_names_in_another_order_is_a_mosaic(names, path):
     model = projected(Tied)

@@ -132,7 +132,7 @@ def entry(**changes: object) -> bytes:
         (entry(shape=[10**15]), bytes(8), None, "of the file's 8 bytes"),
         (entry(data_offsets=[8, 0]), bytes(8), None, "got 8 to 0"),
         (entry(data_offsets=[0]), bytes(8), None, "expected 2"),
-        (entry(dtype="F6_E2M3"), bytes(8), None, "dtype must be one of .* got 'F6_E2M3'"),
+        (entry(dtype="F7"), bytes(8), None, "dtype must be one of .* got 'F7'"),
         (b'{"x": 3}', b"", None, "tensor 'x'"),
         (b'{"__metadata__": {"a": 3}}', b"", None, "metadata must be strings"),
     ],
@@ -193,11 +193,17 @@ def test_code_in_a_pickle_is_never_run(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"hello" * 9, b"PK\x03\x04" + bytes(50), bytes(99)]
+    ("content", "message"),
+    [
+        (b"", "got an empty file"),
+        (b"hello" * 9, "got neither"),
+        (b"PK\x03\x04" + bytes(50), "a ZIP archive that is not whole"),
+        (bytes(99), "got neither"),
+    ],
 )
-def test_what_torch_did_not_write_is_refused(tmp_path, content):
+def test_what_torch_did_not_write_is_refused(tmp_path, content, message):
     (tmp_path / "x.pt").write_bytes(content)
-    with pytest.raises(momos.FormatError, match="pickle"):
+    with pytest.raises(momos.FormatError, match=message):
         open_source(tmp_path / "x.pt")
 
 
@@ -208,20 +214,8 @@ def test_a_torch_file_without_a_state_dict_is_refused(tmp_path, value):
         open_source(tmp_path / "x.pt")
 
 
-def test_a_sparse_tensor_is_refused_by_name(tmp_path):
-    torch.save({"w": torch.eye(3).to_sparse()}, tmp_path / "x.pt")
-    with pytest.raises(momos.FormatError, match=r"tensor 'w'.*strided"):
-        open_source(tmp_path / "x.pt")
-
-
-def test_a_name_that_says_nothing_is_refused(tmp_path):
-    (tmp_path / "x.zip").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"a checkpoint must be a \.safetensors file"):
-        open_source(tmp_path / "x.zip")
-
-
 def test_missing_files_are_os_errors(tmp_path):
-    for name in ("x.safetensors", "x.pt", "x.safetensors.index.json"):
+    for name in ("x.safetensors", "x.pt", "x", "x.safetensors.index.json"):
         with pytest.raises(FileNotFoundError):
             open_source(tmp_path / name)
     with pytest.raises(FileNotFoundError, match=r"must hold model\.safetensors"):

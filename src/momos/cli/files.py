@@ -24,7 +24,7 @@ def compress(
         Path,
         typer.Argument(
             metavar="INPUT",
-            help="A .safetensors file, a Hugging Face folder, or a .pt/.pth file of tensors.",
+            help="A .safetensors file, what torch.save wrote, or a Hugging Face folder.",
         ),
     ],
     output: Annotated[Path, typer.Argument(metavar="OUTPUT.momos", help="File to write.")],

@@ -1,6 +1,7 @@
 """How a command ends: its exit code, and one line that says why."""
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,9 +12,11 @@ WRONG, UNREADABLE, INTERRUPTED = 1, 3, 130
 
 @contextmanager
 def told() -> Iterator[None]:
-    """What goes wrong inside is told on standard error, without a traceback."""
+    """Says on standard error what goes wrong inside, and warns there, without tracebacks."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            yield
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
     except OSError as error:
@@ -29,6 +32,10 @@ def _describe(error: OSError) -> str:
         return str(error)
     where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
     return f"{where}{error.strerror}"
+
+
+def _warn(message: Warning | str, *place: object, **more: object) -> None:
+    _tell(f"warning: {message}")
 
 
 def _tell(problem: str) -> None:

@@ -12,9 +12,7 @@ def show(report: SaveReport, console: Console) -> None:
     """Prints everything about a file."""
     console.print(_tensors(report))
     for name, kind in report.left_out.items():
-        console.print(
-            f"left out, as it is no tensor of the network: {name} ({kind})", markup=False
-        )
+        console.print(f"left out: {name} ({kind})", markup=False)
     console.print(_sections(report))
     if report.lengths:
         console.print(_lengths(report, report.lengths))

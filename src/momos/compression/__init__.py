@@ -4,6 +4,7 @@ Tensors are read piece by piece, so that memory holds the indices and little els
 """
 
 import os
+import warnings
 from dataclasses import replace
 
 import torch
@@ -11,7 +12,14 @@ import torch
 from momos.blocks import Layout
 from momos.compression.assigning import assign
 from momos.compression.banks import choose_banks, in_steps, rate_weight_of, stored_motifs
-from momos.compression.dense import check_dense, chosen_of, read_dense, why_dense
+from momos.compression.dense import (
+    check_dense,
+    chosen_of,
+    read_dense,
+    warning_of,
+    why_dense,
+    without_odd,
+)
 from momos.compression.unchanged import watch
 from momos.compression.weights import Weights, measured_scales
 from momos.config import MosaicConfig
@@ -34,9 +42,12 @@ def compress(
 ) -> SaveReport:
     """Makes the checkpoint at `source` a mosaic and writes it to `path`.
 
-    A checkpoint is a safetensors file, a Hugging Face folder of them, or what torch.save wrote.
-    All floating tensors that `config` chooses become blocks, running statistics and single
-    numbers excepted. The report says what became of every tensor.
+    A checkpoint is a safetensors file, what torch.save wrote, or a folder with either, as
+    Hugging Face writes it. All floating tensors that `config` chooses become blocks, running
+    statistics and single numbers excepted. The report says what became of every tensor, and what
+    else the checkpoint held; quantized and sparse tensors can only be excluded, which leaves them
+    out. A warning says if it seems to be quantized already, so that its scales are all that
+    becomes blocks.
 
     - `scales` divides each tensor, or output channel, by the root of its mean square before
       blocks are compared, so that small tensors are not lost among large ones.
@@ -54,8 +65,10 @@ def compress(
         OSError: if a file cannot be read or written.
     """
     with torch.device("cpu"):  # whatever the default device is
-        opened = open_source(source)
+        opened = without_odd(open_source(source), config)
         refuse_same(opened.files, path)
+        if warning := warning_of(opened, config):
+            warnings.warn(warning, stacklevel=2)
         check_unchanged = watch(opened.files)
         mosaic, distortions = _mosaic(opened, config, progress)
         contents = Contents(

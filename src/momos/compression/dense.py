@@ -1,5 +1,7 @@
 """Which tensors of a checkpoint stay dense, why, and what they are rounded to."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -7,10 +9,40 @@ from momos.blocks import DTYPES, matches
 from momos.codec import PACK_VALUES
 from momos.config import MosaicConfig
 from momos.files.contents import EMPTY, LEFT_OUT
+from momos.files.manifest import DTYPES as STORED
 from momos.files.progress import Progress
 from momos.sources import STATISTICS, Source, SourceTensor
 
 LEAST_NDIM = 1  # of blocks, where the config does not say
+WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32)  # what quantized weights lie in
+ADVICE = "dequantize the checkpoint to bfloat16 or float32 first"
+
+
+def without_odd(source: Source, config: MosaicConfig) -> Source:
+    """`source` without the tensors that no file can hold, which are then left out by name.
+
+    Raises:
+        ValueError: if `config` does not exclude one.
+    """
+    odd = source.unreadable | {
+        name: f"of dtype {_named(tensor.dtype)}: save it in another"
+        for name, tensor in source.tensors.items()
+        if tensor.dtype not in STORED.values()
+    }
+    for name, what in odd.items():
+        if matches(name, config.include) and not matches(name, config.exclude):
+            raise ValueError(
+                f"tensor {name!r} of {source.path} must hold plain values, but is {what}, or "
+                "exclude it to leave it out"
+            )
+    return replace(
+        source,
+        tensors={name: one for name, one in source.tensors.items() if name not in odd},
+        aliases={name: one for name, one in source.aliases.items() if one not in odd},
+        left_out=source.left_out
+        | odd
+        | {name: f"same as {one}" for name, one in source.aliases.items() if one in odd},
+    )
 
 
 def chosen_of(source: Source, config: MosaicConfig) -> list[SourceTensor]:
@@ -21,13 +53,57 @@ def chosen_of(source: Source, config: MosaicConfig) -> list[SourceTensor]:
     """
     chosen = [t for t in source.tensors.values() if not _why_not(t, config)]
     if not chosen:
+        narrow = _narrow(source, config)
         raise ValueError(
             f"at least one floating tensor must be chosen, got none for "
             f"include={config.include}, exclude={config.exclude}, "
             f"min_ndim={_least_ndim(config)} among {len(source.tensors)} tensors of "
-            f"{source.path}"
+            f"{source.path}" + (f"; {_dense(narrow)}: {ADVICE}" if narrow else "")
         )
     return chosen
+
+
+def warning_of(source: Source, config: MosaicConfig) -> str:
+    """What to warn of if the checkpoint seems quantized, so that its scales become the blocks."""
+    chosen, narrow = chosen_of(source, config), _narrow(source, config)
+    count = sum(tensor.num_weights for tensor in chosen)
+    if sum(tensor.num_weights for tensor in narrow) <= count:
+        return ""
+    return (
+        f"{source.path} seems to be quantized: {_dense(narrow)}, and only {count:,} values "
+        f"become blocks ({_listed(chosen)}): {ADVICE}"
+    )
+
+
+def _narrow(source: Source, config: MosaicConfig) -> list[SourceTensor]:
+    """The tensors that seem to be weights of fewer bits than blocks are made of."""
+    return [tensor for tensor in source.tensors.values() if _is_narrow(tensor, config)]
+
+
+def _is_narrow(tensor: SourceTensor, config: MosaicConfig) -> bool:
+    if matches(tensor.name, config.exclude) or not matches(tensor.name, config.include):
+        return False
+    if tensor.dtype in WHOLE:
+        return sum(size > 1 for size in tensor.shape) > 1
+    return _is_float8(tensor.dtype)
+
+
+def _is_float8(dtype: torch.dtype) -> bool:
+    return dtype.is_floating_point and dtype.itemsize == 1
+
+
+def _dense(tensors: list[SourceTensor]) -> str:
+    count = sum(tensor.num_weights for tensor in tensors)
+    dtypes = ", ".join(sorted({_named(tensor.dtype) for tensor in tensors}))
+    return f"{count:,} values of {dtypes} stay dense ({_listed(tensors)})"
+
+
+def _listed(tensors: list[SourceTensor]) -> str:
+    return ", ".join(tensor.name for tensor in tensors[:3]) + ", …" * (len(tensors) > 3)
+
+
+def _named(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def why_dense(tensor: SourceTensor, config: MosaicConfig) -> str:
@@ -42,7 +118,7 @@ def _why_not(tensor: SourceTensor, config: MosaicConfig) -> str:
     if not tensor.num_weights:
         return EMPTY
     if tensor.dtype not in DTYPES:
-        return "not of a floating dtype"
+        return "float8" if _is_float8(tensor.dtype) else "not of a floating dtype"
     if matches(tensor.name, STATISTICS):
         return "running statistics"
     if not matches(tensor.name, config.include) or matches(tensor.name, config.exclude):

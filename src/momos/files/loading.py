@@ -75,7 +75,9 @@ def load_(model: nn.Module, path: str | os.PathLike[str]) -> Checkpoint:
     """Gives every parameter and buffer of `model` the values that the file at `path` holds.
 
     The model may be on any device. Buffers that `state_dict` leaves out are set where the model
-    has them too. Afterwards the model is a mosaic that `Mosaic.of` knows.
+    has them too. A tensor that the model ties to one in the file need not be in the file itself:
+    checkpoints of tied models often leave `lm_head.weight` out. Afterwards the model is a mosaic
+    that `Mosaic.of` knows.
 
     Raises:
         FormatError: if the file is damaged or not a .momos file.
@@ -107,10 +109,11 @@ def _check_model(model: nn.Module, file: MosaicFile) -> None:
     """Refuses a model that the file does not fit, naming everything that is wrong."""
     records = {record.name: record for record in file.manifest.records}
     tensors = {name: (tensor, kind) for name, tensor, kind in named_tensors(model)}
+    filled = {memory(tensor) for name, (tensor, _) in tensors.items() if name in records}
     missing = [
         name
-        for name, (_, kind) in tensors.items()
-        if name not in records and kind != TEMPORARY
+        for name, (tensor, kind) in tensors.items()
+        if name not in records and memory(tensor) not in filled and kind != TEMPORARY
     ]
     unexpected = [n for n, r in records.items() if n not in tensors and r.persistent]
     other, holders = [], {}

@@ -45,7 +45,8 @@ class SaveReport:
     """A file: its tensors, its sections in bytes, and the lengths it is measured by.
 
     `lengths` is None if the file holds no mosaic. `left_out` is what a compressed checkpoint
-    held beside tensors, and of which type it is.
+    held that the file does not, and what it is: other values than tensors, and excluded tensors
+    that no file can hold.
     """
 
     path: Path

@@ -168,9 +168,8 @@ def _of_path(path: Path) -> Weights:
         _Found(t.name, t.shape, t.dtype, partial(_read, t.read, t.num_weights, t.shape))
         for t in source.tensors.values()
     ]
-    others = source.left_out | {
-        n: f"same as {first}" for n, first in source.aliases.items()
-    }
+    others = source.left_out | source.unreadable
+    others |= {n: f"same as {first}" for n, first in source.aliases.items()}
     return _gather([*found, *(_Found(name, why=why) for name, why in others.items())])
 
 

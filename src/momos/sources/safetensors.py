@@ -1,8 +1,4 @@
-"""safetensors files, read in pieces.
-
-The library maps a file into memory, where all that was touched stays resident; here only what
-is asked for is read.
-"""
+"""safetensors files, of which only what is asked for is read."""
 
 import json
 import math
@@ -17,6 +13,7 @@ from torch import Tensor
 
 from momos.errors import FormatError
 from momos.ordinary import open_ordinary
+from momos.sources.pieces import read_piece
 from momos.sources.source import Source, SourceTensor
 
 CODES = {
@@ -31,6 +28,8 @@ CODES = {
     "I64": torch.int64,
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
+    "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
+    "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
     "F8_E8M0": torch.float8_e8m0fnu,
     "F16": torch.float16,
     "BF16": torch.bfloat16,
@@ -38,6 +37,11 @@ CODES = {
     "F64": torch.float64,
     "C64": torch.complex64,
 }
+UNREADABLE = (
+    "F4",
+    "F6_E2M3",
+    "F6_E3M2",
+)  # codes of the format with less than a byte a value
 MOST_HEADER = 100_000_000  # the limit of the safetensors format
 
 
@@ -56,15 +60,21 @@ def open_safetensors(path: Path) -> Source:
         raise FormatError(path, "header", "metadata must be strings by name")
     if "momos" in metadata:
         raise FormatError(
-            path, "header", "must be dense, but this is a .momos file already"
+            path,
+            "header",
+            "must be dense, but this is a .momos file already (momos expand makes a checkpoint "
+            "of it)",
         )
-    tensors = {}
+    tensors, unreadable = {}, {}
     for name, about in header.items():
+        if isinstance(about, dict) and about.get("dtype") in UNREADABLE:
+            unreadable[name] = f"of dtype {about['dtype']}: save it dequantized"
+            continue
         try:
             tensors[name] = _tensor(path, name, about, start, end - start)
         except (KeyError, TypeError, ValueError) as error:
             raise FormatError(path, f"tensor {name!r}", str(error)) from error
-    return Source(path, tensors, metadata=metadata, files=(path,))
+    return Source(path, tensors, metadata=metadata, unreadable=unreadable, files=(path,))
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int, int]:
@@ -112,13 +122,4 @@ def _tensor(path: Path, name: str, about: Any, start: int, size: int) -> SourceT
 
 
 def _read(path: Path, start: int, dtype: torch.dtype, first: int, last: int) -> Tensor:
-    values = torch.empty(last - first, dtype=dtype)
-    raw = memoryview(values.view(torch.uint8).numpy())  # pyright: ignore[reportArgumentType]
-    with open_ordinary(path) as file:
-        file.seek(start + first * dtype.itemsize)
-        while len(raw):
-            count = file.readinto(raw)
-            if not count:
-                raise FormatError(path, "values", "must be whole, but the file ends early")
-            raw = raw[count:]
-    return values
+    return read_piece(path, start + first * dtype.itemsize, dtype, last - first)

@@ -30,7 +30,9 @@ class Source:
     """The tensors of a checkpoint by name.
 
     `aliases` are further names of tensors that share their memory; `left_out` is what the file
-    holds beside tensors, and what it is. `files` are all files that are read.
+    holds beside tensors, and what it is; `unreadable` are tensors whose values are not plain
+    numbers, as quantized and sparse ones, and what to do about them. `files` are all files that
+    are read.
     """
 
     path: Path
@@ -38,4 +40,5 @@ class Source:
     aliases: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
     files: tuple[Path, ...] = ()

@@ -1,0 +1,147 @@
+"""The zip archives that torch.save writes: their records, and bytes of them by position."""
+
+import os
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from momos.errors import FormatError
+from momos.ordinary import open_ordinary
+from momos.sources.pieces import read_piece
+
+LOCAL_HEADER = struct.Struct(
+    "<4s22xHH"
+)  # signature, lengths of the name and the extra field
+MOST_DEFLATED = 1032  # bytes that one deflated byte can stand for
+DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError),
+    *(NotImplementedError, RuntimeError),
+)
+
+
+class Records:
+    """The records of the archive at `path` by name, without the folder that they share.
+
+    Stored records are read piece by piece; a compressed one is inflated whole, and kept until
+    another is asked for.
+
+    Raises:
+        FormatError: if the archive is damaged.
+        OSError: if it cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._inflated: tuple[str, Tensor] | None = None
+        try:
+            with open_ordinary(path) as file, zipfile.ZipFile(file) as zipped:
+                infos = zipped.infolist()
+                end = os.fstat(file.fileno()).st_size
+        except DAMAGE as error:
+            raise FormatError(path, "archive", f"must be a whole zip: {error}") from error
+        if not all(0 <= info.header_offset < end for info in infos):
+            raise FormatError(path, "archive", "must have its records within the file")
+        self._infos = _by_name(path, infos)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._infos
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._infos)
+
+    def size(self, name: str) -> int:
+        """Bytes of a record, inflated.
+
+        Raises:
+            FormatError: if there is no such record.
+        """
+        if name not in self._infos:
+            raise FormatError(self.path, f"record {name!r}", "must be there, but is not")
+        return self._infos[name].file_size
+
+    def content(self, name: str) -> bytes:
+        """All of a record."""
+        return bytes(self.read(name, 0, self.size(name)).numpy())
+
+    def read(self, name: str, first: int, last: int) -> Tensor:
+        """Bytes of a record from one position up to another.
+
+        Raises:
+            FormatError: if the record does not hold them.
+            OSError: if the file cannot be read.
+        """
+        if not 0 <= first <= last <= self.size(name):
+            raise FormatError(
+                self.path,
+                f"record {name!r}",
+                f"must hold {last:,} bytes, got {self.size(name):,}",
+            )
+        info = self._infos[name]
+        if info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1:
+            return read_piece(
+                self.path, self._start(info) + first, torch.uint8, last - first
+            )
+        if self._inflated is None or self._inflated[0] != name:
+            self._inflated = None
+            self._inflated = name, self._inflate(info, name)
+        return self._inflated[1][first:last]
+
+    def _start(self, info: zipfile.ZipInfo) -> int:
+        """Where the bytes of a stored record begin."""
+        with open_ordinary(self.path) as file:
+            end = os.fstat(file.fileno()).st_size
+            file.seek(info.header_offset)
+            header = file.read(LOCAL_HEADER.size)
+        if len(header) < LOCAL_HEADER.size or not header.startswith(b"PK\x03\x04"):
+            raise FormatError(self.path, info.filename, "must have a local header")
+        _, name_length, extra_length = LOCAL_HEADER.unpack(header)
+        start = info.header_offset + len(header) + name_length + extra_length
+        if info.compress_size != info.file_size or start + info.file_size > end:
+            raise FormatError(
+                self.path,
+                info.filename,
+                f"must hold {info.file_size:,} bytes, but the file ends early",
+            )
+        return start
+
+    def _inflate(self, info: zipfile.ZipInfo, name: str) -> Tensor:
+        """A whole compressed record, its checksum compared."""
+        section = f"record {name!r}"
+        if info.flag_bits & 1 or info.compress_type != zipfile.ZIP_DEFLATED:
+            raise FormatError(self.path, section, "must be stored or deflated")
+        if info.file_size > MOST_DEFLATED * info.compress_size:
+            raise FormatError(
+                self.path,
+                section,
+                f"must inflate to at most {MOST_DEFLATED} times its "
+                f"{info.compress_size:,} bytes, but claims {info.file_size:,}",
+            )
+        try:
+            with (
+                open_ordinary(self.path) as file,
+                zipfile.ZipFile(file) as zipped,
+                zipped.open(info) as inflated,
+            ):
+                data = bytearray(inflated.read())
+        except DAMAGE as error:
+            raise FormatError(self.path, section, f"must be whole: {error}") from error
+        if len(data) != info.file_size:
+            raise FormatError(
+                self.path,
+                section,
+                f"must inflate to {info.file_size:,} bytes, got {len(data):,}",
+            )
+        return torch.frombuffer(data, dtype=torch.uint8) if data else torch.empty(0).byte()
+
+
+def _by_name(path: Path, infos: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
+    folder = infos[0].filename.partition("/")[0] + "/" if infos else ""
+    named = {info.filename.removeprefix(folder): info for info in infos}
+    if len(named) < len(infos):
+        raise FormatError(path, "archive", "must name each record once")
+    return named
