@@ -1,7 +1,6 @@
 """Loading a network."""
 
 import os
-from dataclasses import fields
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from momos.files.progress import Progress, quiet
 from momos.files.reader import MosaicFile
 from momos.files.report import SaveReport, report_on
 from momos.mosaic import Mosaic, index_dtype
+from momos.parameters import check_whole_tensors
 
 
 def load(path: str | os.PathLike[str]) -> Checkpoint:
@@ -83,6 +83,7 @@ def load_(model: nn.Module, path: str | os.PathLike[str]) -> Checkpoint:
             then unchanged.
     """
     with MosaicFile(path) as file:
+        check_whole_tensors(model)
         tensors = {name: tensor for name, tensor, _ in named_tensors(model)}
         _check_model(model, file)
         check_state(model)
@@ -169,10 +170,4 @@ def _fits(tensor: Tensor, stored: Record) -> bool:
 def config_of(file: MosaicFile) -> MosaicConfig | None:
     """What the mosaic in `file` was made by, if that was saved and this version knows it."""
     config = file.manifest.config
-    if config is None:
-        return None
-    known = {field.name for field in fields(MosaicConfig)}
-    try:
-        return MosaicConfig(**{key: value for key, value in config.items() if key in known})
-    except (ValueError, TypeError):  # a later version may know other ways
-        return None
+    return None if config is None else MosaicConfig.known(config)

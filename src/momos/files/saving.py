@@ -4,6 +4,7 @@ import os
 
 from torch import nn
 
+from momos.config import MosaicConfig
 from momos.files.checkpoint import Checkpoint
 from momos.files.contents import Contents
 from momos.files.progress import Progress, quiet
@@ -14,20 +15,30 @@ from momos.mosaic import Mosaic
 
 
 def save(
-    network: nn.Module | Mosaic | Checkpoint, path: str | os.PathLike[str]
+    network: nn.Module | Mosaic | Checkpoint,
+    path: str | os.PathLike[str],
+    *,
+    config: MosaicConfig | None = None,
 ) -> SaveReport:
     """Writes a network to `path`, and says what it takes.
 
     A module must be a mosaic (`project_` makes it one); all its parameters and buffers are saved,
     those that are not blocks losslessly. An old file at `path` stays whole until the new one is.
+    A module that only holds the weights of a mosaic, as after `load_state_dict`, needs the
+    `config` that made them (see `Mosaic.of`).
 
     Raises:
         TypeError: if `network` is none of these.
-        ValueError: if the module is not a mosaic, or holds what is not an ordinary tensor.
+        ValueError: if the module is not a mosaic, or holds what is not an ordinary tensor, or
+            `config` is given for what is no module.
         OSError: if `path` cannot be written, or another process is writing it.
     """
+    if config is not None and not isinstance(network, nn.Module):
+        raise ValueError(
+            f"config must be given for a Module only, got one for a {type(network).__name__}"
+        )
     if isinstance(network, nn.Module):
-        contents = Contents.of_model(network)
+        contents = Contents.of_model(network, config)
     elif isinstance(network, Mosaic):
         contents = Contents.of_mosaic(network)
     elif isinstance(network, Checkpoint):
