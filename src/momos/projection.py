@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from momos.assign import searcher
 from momos.blocks import PIECE, Layout
 from momos.config import MosaicConfig, check_whole
+from momos.generators import KeepsGenerator
 from momos.mosaic import Mosaic
 from momos.motifs import distinct_motifs, kmeans_motifs, sample_positions, with_zero
 from momos.parameters import check_used
@@ -77,7 +78,7 @@ def project_(
     return Projection(mosaic, distortion, moved)
 
 
-class Projector:
+class Projector(KeepsGenerator):
     """Projects a model at every `every`-th call of `step`, like a learning-rate scheduler.
 
     Call `step` after the optimizer's, once per epoch or per batch. A run resumed from
