@@ -37,7 +37,7 @@ def assign(
     And each tensor's distortion.
     """
     layout, rows = weights.layout, _rows_of(weights, banks, motifs, rate_weight)
-    indices = torch.empty(layout.num_blocks, dtype=index_dtype(len(motifs)))
+    indices = torch.empty(layout.num_blocks, dtype=index_dtype(len(motifs)), device="cpu")
     distortions = dict.fromkeys((place.name for place in layout.placements), 0.0)
     for piece in weights.pieces():
         own = rows[piece.place.name]

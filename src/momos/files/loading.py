@@ -59,7 +59,9 @@ def mosaic_of(file: MosaicFile, progress: Progress = quiet) -> Mosaic | None:
     layout = manifest.layout()
     if layout is None:
         return None
-    indices = torch.empty(layout.num_blocks, dtype=index_dtype(file.bank.num_motifs))
+    indices = torch.empty(
+        layout.num_blocks, dtype=index_dtype(file.bank.num_motifs), device="cpu"
+    )
     jobs = (job for record in manifest.of_kind("blocks") for job in file.streams(record))
     done = 0
     for part in in_parallel(lambda job: file.decode(*job), jobs):
@@ -93,7 +95,9 @@ def load_(model: nn.Module, path: str | os.PathLike[str]) -> Checkpoint:
         stored = values.record(record.same_as or record.name)
         if record.name not in tensors or not _fits(tensors[record.name], stored):
             continue
-        flat = torch.cat([torch.empty(0, dtype=stored.dtype), *values.pieces(stored)])
+        flat = torch.cat(
+            [torch.empty(0, dtype=stored.dtype, device="cpu"), *values.pieces(stored)]
+        )
         tensors[record.name].copy_(flat.view(stored.shape))
     mosaic, parameters = (
         checkpoint.mosaic,

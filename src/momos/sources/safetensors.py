@@ -111,7 +111,7 @@ def _tensor(path: Path, name: str, about: Any, start: int, size: int) -> SourceT
 
 
 def _read(path: Path, start: int, dtype: torch.dtype, first: int, last: int) -> Tensor:
-    values = torch.empty(last - first, dtype=dtype)
+    values = torch.empty(last - first, dtype=dtype, device="cpu")
     raw = memoryview(values.view(torch.uint8).numpy())  # pyright: ignore[reportArgumentType]
     with open(path, "rb", buffering=0) as file:
         file.seek(start + first * dtype.itemsize)
