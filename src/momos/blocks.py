@@ -168,7 +168,9 @@ class Layout:
         if len(outside):
             last = self.num_blocks - 1
             raise ValueError(f"rows must be 0 to {last}, got {int(outside[0])}")
-        stops = torch.tensor([placement.stop for placement in self.placements])
+        stops = torch.tensor(
+            [placement.stop for placement in self.placements], device="cpu"
+        )
         order = torch.argsort(rows.cpu(), stable=True)
         ordered = rows.cpu()[order]
         edges = [0, *torch.searchsorted(ordered, stops).tolist()]
