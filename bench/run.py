@@ -12,7 +12,17 @@ from measure import machine
 
 HERE = Path(__file__).parent
 SCRIPTS = (
-    *("assign", "assign_sizes", "engines", "scale", "step", "kmeans", "gather", "learning"),
+    *(
+        "assign",
+        "assign_sizes",
+        "engines",
+        "scale",
+        "parameters",
+        "step",
+        "kmeans",
+        "gather",
+        "learning",
+    ),
     "precision",
     *("files", "order", "codec", "streaming", "strided", "fuzz", "measures", "bdm"),
 )

@@ -213,6 +213,6 @@ NETWORKS = {
     "lstm": (lambda: nn.LSTM(3, 5, num_layers=2, bidirectional=True), {}),
     "attention": (lambda: nn.MultiheadAttention(8, 2), {}),
     "embedding": (lambda: nn.Embedding(30, 6, padding_idx=3), {}),
-    "parametrized": (weight_norm, {}),
+    "parametrized": (weight_norm, {"exclude": ("*.parametrizations.*",)}),
     "transformer": (lambda: nn.TransformerEncoderLayer(8, 2, 16), {}),
 }

@@ -1,6 +1,10 @@
 """Every compiled engine returns the indices of the definition, index for index."""
 
+import os
 import resource
+import signal
+import threading
+import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from fractions import Fraction
@@ -657,3 +661,37 @@ def test_the_compiled_part_reads_no_buffer_of_another_size(instruction_set):
         native.build("grid", torch.ones(5, 3).numpy(), 5, 3, False)
     with pytest.raises(ValueError, match="kind must be cells, grid or flat, got tree"):
         native.build("tree", motifs.numpy(), 5, 2, False)
+
+
+# Ctrl-C
+
+
+def test_a_long_search_can_be_interrupted(interruptible):
+    motifs, blocks = torch.randn(20_000, 16), torch.randn(400_000, 16)  # for a minute
+    search = searcher(motifs)
+    search(blocks[:64])  # the engine is built
+    alarm = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    started = time.perf_counter()
+    alarm.start()
+    with pytest.raises(KeyboardInterrupt):
+        search(blocks)
+    assert time.perf_counter() - started < 10
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e9])
+@pytest.mark.parametrize("size", [1, 2, 3, 8])
+def test_pieces_of_any_length_find_the_same(size, seconds):
+    """Time decides how long pieces are, and nothing else."""
+    g = Generator().manual_seed(size)
+    motifs = torch.randn(300, size, generator=g)
+    blocks = torch.randn(9000, size, generator=g)
+    whole = cpu.query(cpu.build(motifs, wide=False), blocks, wide=False)
+    with patch.object(cpu, "SECONDS", seconds), patch.object(cpu, "FIRST_WORK", 1):
+        assert torch.equal(nearest(blocks, motifs), whole.long())
+    wrong = blocks.clone()
+    wrong[8999, 0] = torch.inf
+    with (
+        patch.object(cpu, "SECONDS", seconds),
+        pytest.raises(ValueError, match="blocks must be finite, got 1 values"),
+    ):
+        nearest(wrong, motifs)

@@ -24,6 +24,8 @@ SHARE = 1 << 14  # blocks that are summed in one go (native/sums.hpp)
 SHAPES = [(0, 3), (1, 1), (5, 2), (6, 9), (SHARE, 64), (SHARE + 1, 1), (3 * SHARE + 5, 64)]
 SHAPES += [(2 * SHARE, 1100), (60_000, 3000)]
 SETS = ["portable", *import_module("momos.assign._portable").instruction_sets()]
+# torch.func.jvp loads scripts when it is first called, and torch warns of them.
+SCRIPTS = pytest.mark.filterwarnings("ignore:.torch.jit.script(_method)?. is deprecated")
 # torch.compile makes an instance of autograd.Function itself, and torch warns of that.
 COMPILES = pytest.mark.filterwarnings("ignore:.*should not be instantiated")
 
@@ -336,6 +338,84 @@ def test_a_wrong_index_is_refused_in_compiled_code():
     network.indices[3] = 8
     with pytest.raises(ValueError, match="at least 0 and below 8, got 0 to 8"):
         torch.compile(network, backend="aot_eager", fullgraph=True)(images())
+
+
+@SCRIPTS
+def test_torch_func_takes_gradients_through_a_mosaic():
+    rows, indices = drawn(30, 3, 7, torch.float64)
+    motifs = torch.randn(7, 3, dtype=torch.float64)
+
+    def loss(motifs: Tensor, rows: Tensor) -> Tensor:
+        return (gather(motifs, indices) - rows).pow(3).sum()
+
+    def plain(motifs: Tensor, rows: Tensor) -> Tensor:
+        return (motifs[indices.long()] - rows).pow(3).sum()
+
+    for transform in (
+        torch.func.grad,
+        torch.func.jacrev,
+        torch.func.jacfwd,
+        torch.func.hessian,
+        lambda f: torch.func.vmap(torch.func.grad(f), in_dims=(None, 0)),
+        lambda f: torch.func.grad(lambda m, r: torch.func.vmap(f, (None, 0))(m, r).sum()),
+        lambda f: lambda m, r: torch.func.jvp(f, (m, r), (m + 1, r)),
+        lambda f: lambda m, r: torch.func.jvp(torch.func.grad(f), (m, r), (m + 1, r)),
+    ):
+        many = torch.stack([rows, rows + 1, rows * 2])
+        given = rows if "vmap" not in transform.__code__.co_names else many
+        found, expected = (transform(f)(motifs, given) for f in (loss, plain))
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "in_dims", [(0, None), (2, None), (None, 0), (None, 1), (1, 1), (0, 0)]
+)
+@pytest.mark.parametrize("integers", [torch.int32, torch.int64, torch.uint8])
+def test_vmap_is_one_sample_after_another(in_dims, integers):
+    g = Generator().manual_seed(0)
+    rows = torch.randn(20, 3, generator=g, dtype=torch.float64)
+    motifs = torch.randn(4, 6, 3, generator=g, dtype=torch.float64)
+    indices = torch.randint(6, (4, 20), generator=g).to(integers)
+    values = motifs[0] if in_dims[0] is None else motifs.movedim(0, in_dims[0])
+    names = indices[0] if in_dims[1] is None else indices.movedim(0, in_dims[1])
+    found = torch.func.vmap(gather, in_dims)(values, names)
+    each = [
+        (motifs[0 if in_dims[0] is None else i], indices[0 if in_dims[1] is None else i])
+        for i in range(4)
+    ]
+    assert torch.equal(found, torch.stack([gather(*one) for one in each]))
+    many = torch.stack([rows * i for i in range(4)])
+    values = rows if in_dims[0] is None else many.movedim(0, in_dims[0])
+    found = torch.func.vmap(lambda r, i: sum_by_motif(r, i, 6), in_dims)(values, names)
+    each = [
+        (rows if in_dims[0] is None else many[i], indices[0 if in_dims[1] is None else i])
+        for i in range(4)
+    ]
+    assert torch.equal(found, torch.stack([sum_by_motif(*one, 6) for one in each]))
+
+
+@pytest.mark.parametrize("wrong", [-1, 6])
+def test_under_vmap_an_index_that_names_another_samples_motif_is_refused(wrong):
+    motifs = torch.randn(3, 6, 2)
+    indices = torch.tensor([[0, 5], [wrong, 1], [2, 2]])
+    with pytest.raises(ValueError, match="at least 0 and below 6, got"):
+        torch.func.vmap(gather)(motifs, indices)
+
+
+@SCRIPTS
+def test_torch_func_takes_gradients_straight_through():
+    latent, value = torch.randn(5, 3), torch.randn(5, 3)
+
+    def loss(latent: Tensor, value: Tensor) -> Tensor:
+        return straight_through(latent, value).square().sum()
+
+    assert torch.equal(torch.func.grad(loss)(latent, value), 2 * value)
+    found = torch.func.vmap(torch.func.grad(loss))(latent, value)
+    assert torch.equal(found, 2 * value)
+    _, tangent = torch.func.jvp(
+        lambda x: straight_through(x, value), (latent,), (latent + 1,)
+    )
+    assert torch.equal(tangent, latent + 1)
 
 
 def test_gradients_under_autocast_are_near_and_in_float32():

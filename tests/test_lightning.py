@@ -2,6 +2,8 @@
 
 import logging
 import warnings
+from copy import deepcopy
+from multiprocessing.reduction import ForkingPickler
 
 import lightning.pytorch as L
 import pytest
@@ -111,6 +113,43 @@ def test_the_network_inside_the_module_can_be_saved(tmp_path):
 def test_a_run_that_stops_within_an_epoch_ends_as_a_mosaic(tmp_path):
     module = fit(tmp_path, callbacks=[MosaicCallback(CONFIG)], max_steps=7)
     momos.Mosaic.of(module)
+
+
+def test_a_callback_can_be_sent_to_a_spawned_process():
+    callback = MosaicCallback(momos.MosaicConfig(num_motifs=4, seed=3), every=5)
+    torch.rand(7, generator=callback.generator)
+    # through the pickler of torch.multiprocessing, which moves tensors to shared memory
+    twin = ForkingPickler.loads(bytes(ForkingPickler.dumps(callback)))
+    assert (twin.config, twin.interval) == (callback.config, 5)
+    drawn = [torch.rand(3, generator=one.generator) for one in (callback, twin)]
+    assert torch.equal(*drawn)
+    copied = deepcopy(callback)
+    assert copied.generator is not callback.generator
+
+
+def test_networks_trained_in_another_process_are_found_by_the_config(tmp_path):
+    """Lightning brings back the weights alone."""
+    module = Net()
+    fit(tmp_path, callbacks=[MosaicCallback(CONFIG)], module=module, epochs=1)
+    here = Net()
+    here.load_state_dict(module.state_dict())
+    with pytest.raises(ValueError, match="never projected"):
+        momos.save(here.layer, tmp_path / "net.momos")
+    momos.save(here.layer, tmp_path / "net.momos", config=CONFIG)
+    for name, values in momos.load(tmp_path / "net.momos").state_dict().items():
+        assert torch.equal(values, module.layer.state_dict()[name])
+
+
+def test_the_best_weights_loaded_after_training_are_a_mosaic(tmp_path):
+    keep = ModelCheckpoint(tmp_path / "kept", filename="{epoch}", save_top_k=-1)
+    callback = MosaicCallback(CONFIG)
+    module = fit(tmp_path, callbacks=[callback, keep], enable_checkpointing=True)
+    best = torch.load(tmp_path / "kept" / "epoch=0.ckpt", weights_only=False)
+    assert not torch.equal(best["state_dict"]["layer.0.weight"], module.layer[0].weight)
+    module.load_state_dict(best["state_dict"])
+    momos.save(module.layer, tmp_path / "net.momos")
+    for name, values in momos.load(tmp_path / "net.momos").state_dict().items():
+        assert torch.equal(values, module.layer.state_dict()[name])
 
 
 def test_steps_count_optimizer_steps_not_batches(tmp_path):

@@ -1,5 +1,7 @@
 """A mosaic is a value, and a model that is one can be told from a model that is not."""
 
+import io
+import pickle
 from copy import deepcopy
 from unittest.mock import patch
 
@@ -9,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from momos import Layout, Mosaic, MosaicConfig, description_length, mosaic, project_
+from momos import (
+    Layout,
+    Mosaic,
+    MosaicConfig,
+    description_length,
+    discovery,
+    mosaic,
+    project_,
+)
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -258,6 +268,235 @@ def test_a_copy_of_a_projected_model_is_a_mosaic_of_its_own():
     with pytest.raises(ValueError, match=r"'3\.bias' differs"):
         Mosaic.of(copy)
     Mosaic.of(model)
+
+
+def loaded(model: nn.Module, **settings) -> nn.Module:
+    """Another object with the weights of `model`, as in another process."""
+    other = network().to(next(model.parameters()).dtype)
+    other.load_state_dict(model.state_dict())
+    return other
+
+
+def test_weights_that_were_loaded_are_a_mosaic_by_the_config_that_made_them():
+    config = MosaicConfig(num_motifs=9)
+    other = loaded(projected())
+    with pytest.raises(
+        ValueError, match=r"never projected .* momos\.Mosaic\.of\(model, config"
+    ):
+        Mosaic.of(other)
+    found = Mosaic.of(other, config)
+    for name, values in found.dense().items():
+        assert same_bits(values, other.get_parameter(name).detach())
+    assert found.config == config
+    assert found.num_motifs <= 9
+    assert not found.motifs[0].any()
+    assert Mosaic.of(other) is found  # from now on
+
+
+def test_a_config_that_allows_fewer_motifs_finds_none():
+    settings = {"selection": "distinct", "min_ndim": 1}
+    other = loaded(projected(num_motifs=40, **settings))
+    with pytest.raises(
+        ValueError,
+        match=r"must be a mosaic as config says, but Sequential is not: weights must be at "
+        r"most 39 distinct blocks, got more",
+    ):
+        Mosaic.of(other, MosaicConfig(num_motifs=39, **settings))
+    assert Mosaic.of(other, MosaicConfig(num_motifs=40, **settings)).num_motifs == 40
+
+
+def test_weights_of_another_epoch_are_found_by_the_config_remembered():
+    model, best = network(), None
+    config = MosaicConfig(num_motifs=9)
+    for epoch in range(2):
+        with torch.no_grad():
+            model[0].weight.add_(torch.randn(5, 3, 3, 3))
+        mosaic = project_(model, config, generator=torch.Generator().manual_seed(epoch))
+        best = best or (deepcopy(model.state_dict()), mosaic.mosaic)
+    model.load_state_dict(best[0])
+    found = Mosaic.of(model)
+    assert found is not best[1]
+    assert found.config == config
+    for name, values in best[1].dense().items():
+        assert same_bits(found.dense()[name], values)
+
+
+def test_a_capacity_allows_motifs_for_the_blocks_there_are():
+    settings = {"num_motifs": None, "capacity": 0.2, "block_size": 3}
+    other = loaded(projected(**settings))
+    found = Mosaic.of(other, MosaicConfig(block_size=3, capacity=0.2))
+    assert found.num_motifs <= found.layout.num_blocks * 0.2
+    assert found.layout == Mosaic.of(projected(**settings)).layout
+
+
+def test_what_is_left_out_is_left_out_of_what_is_found():
+    exclude = ("2.*", "3.bias")
+    other = loaded(projected(exclude=exclude))
+    found = Mosaic.of(other, MosaicConfig(num_motifs=9, exclude=exclude))
+    names = [place.name for place in found.layout.placements]
+    assert names == ["0.weight", "0.bias", "3.weight"]
+
+
+def test_biases_that_stayed_dense_are_left_out_unless_the_config_says_so():
+    """As they are where motifs are learned."""
+    other = loaded(projected(min_ndim=2))
+    found = Mosaic.of(other, MosaicConfig(num_motifs=9))
+    assert [place.name for place in found.layout.placements] == ["0.weight", "3.weight"]
+    with pytest.raises(ValueError, match="at most 9 distinct blocks"):
+        Mosaic.of(other, MosaicConfig(num_motifs=9, min_ndim=1))
+
+
+@given(
+    shapes=st.lists(
+        st.lists(st.integers(1, 7), min_size=1, max_size=3), min_size=1, max_size=4
+    ),
+    dtypes=st.lists(st.sampled_from(DTYPES), min_size=4, max_size=4),
+    block_size=st.integers(1, 6),
+    num_motifs=st.integers(1, 9),
+    zero_motif=st.booleans(),
+    zeros=st.booleans(),
+    piece=st.integers(1, 30),
+    seed=st.integers(0, 99),
+)
+def test_a_mosaic_is_found_again_bit_for_bit(
+    shapes, dtypes, block_size, num_motifs, zero_motif, zeros, piece, seed
+):
+    draw = torch.Generator().manual_seed(seed)
+    kinds = {torch.float32, *dtypes[: len(shapes)]}
+    one = torch.float16 in kinds and torch.bfloat16 in kinds  # a motif rounds to both
+    model = nn.ParameterDict(
+        {
+            f"p{i}": torch.randn(shape, generator=draw).to(dtypes[0] if one else dtypes[i])
+            for i, shape in enumerate(shapes)
+        }
+    )
+    own = Layout.of(model, block_size=block_size)
+    motifs = torch.randn(num_motifs, block_size, generator=draw, dtype=own.dtype)
+    if zeros:
+        motifs = motifs * (torch.rand(motifs.shape, generator=draw) > 0.5)  # of both signs
+    if zero_motif:
+        motifs[0] = 0.0
+    indices = torch.randint(num_motifs, (own.num_blocks,), generator=draw)
+    Mosaic(motifs, indices, own).write_(model)
+    other = deepcopy(model)
+    del other.__dict__["_momos_mosaic"]
+    config = MosaicConfig(
+        block_size=block_size,
+        num_motifs=num_motifs + num_motifs * len(kinds),
+        zero_motif=zero_motif,
+    )
+    with patch.object(discovery, "PIECE", piece):
+        found = Mosaic.of(other, config)
+    assert Mosaic.of(other) is found
+    for name, parameter in model.items():
+        assert same_bits(found.dense()[name], parameter.detach())
+    rows = {tuple(row) for row in found.motifs.double().tolist()}
+    assert not zero_motif or not found.motifs[0].any()
+    if len({p.dtype for p in model.values()}) == 1:
+        assert found.num_motifs <= num_motifs
+    assert found.num_motifs >= len(rows)
+
+
+def test_zeros_of_both_signs_are_two_motifs():
+    model = nn.ParameterDict({"a": torch.tensor([0.0, -0.0, -0.0, 0.0])})
+    found = Mosaic.of(model, MosaicConfig(block_size=1, num_motifs=2))
+    assert found.motifs.signbit().tolist() == [[False], [True]]
+    with pytest.raises(ValueError, match="at most 1 distinct blocks"):
+        Mosaic.of(deepcopy(model), MosaicConfig(block_size=1, num_motifs=1))
+
+
+def test_a_last_block_is_a_motif_that_begins_so():
+    model = nn.ParameterDict({"a": torch.arange(6.0), "b": torch.arange(8.0)[:4]})
+    model["c"] = torch.tensor([7.0, 7.0, 7.0, 3.0, 4.0])
+    config = MosaicConfig(block_size=3, num_motifs=3, zero_motif=False)
+    found = Mosaic.of(model, config)
+    assert sorted(found.motifs.tolist()) == [[0, 1, 2], [3, 4, 5], [7, 7, 7]]
+    places = found.layout.placements
+    assert found.indices[places[1].stop - 1] == found.indices[places[0].stop - 1]
+
+
+def test_weights_that_are_not_finite_are_no_mosaic():
+    model = nn.ParameterDict({"a": torch.tensor([1.0, torch.nan])})
+    with pytest.raises(
+        ValueError, match="finite, got 1 of 2 NaN or infinite in parameter 'a'"
+    ):
+        Mosaic.of(model, MosaicConfig(num_motifs=9))
+
+
+# What a module remembers
+
+
+class Unpickler(pickle.Unpickler):
+    """As on a machine without momos."""
+
+    def find_class(self, module: str, name: str):
+        assert not module.startswith("momos"), f"{module}.{name}"
+        return super().find_class(module, name)
+
+
+def test_a_pickled_model_needs_no_momos():
+    model = projected()
+    twin = Unpickler(io.BytesIO(pickle.dumps(model))).load()
+    inputs = torch.randn(2, 3, 3, 3)
+    with patch.object(nn.Conv2d, "__call__", nn.Conv2d.__call__):
+        assert torch.equal(twin[0](inputs), model[0](inputs))
+    for parameter, own in zip(twin.parameters(), model.parameters(), strict=True):
+        assert torch.equal(parameter, own)
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_pickled_model_is_the_same_mosaic_where_momos_is(scaled):
+    model = projected()
+    if scaled:
+        mosaic = Mosaic.of(model)
+        scales = tuple(torch.rand(1) + 0.5 for _ in mosaic.layout.placements)
+        Mosaic(mosaic.motifs, mosaic.indices, mosaic.layout, scales).write_(model)
+    twin, mosaic = pickle.loads(pickle.dumps(model)), Mosaic.of(model)
+    found = Mosaic.of(twin)
+    assert Mosaic.of(twin) is found
+    assert same_bits(found.motifs, mosaic.motifs)
+    assert torch.equal(found.indices, mosaic.indices)
+    assert (found.layout, found.config) == (mosaic.layout, mosaic.config)
+    for scale, own in zip(found.scales or (), mosaic.scales or (), strict=True):
+        assert torch.equal(scale, own)
+    with torch.no_grad():
+        twin[3].bias.add_(torch.randn(3))
+        twin[3].weight.add_(torch.randn(3, 7))
+    with pytest.raises(ValueError, match=r"'3\.weight' differs"):
+        Mosaic.of(twin)
+
+
+class OptimizedModule(nn.Module):
+    """Like that of torch.compile, which takes seconds to load."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._orig_mod = model
+
+
+def test_a_model_that_is_compiled_or_run_in_parallel_says_which_module_is_the_mosaic():
+    model = projected()
+    for wrapper, name in (
+        (OptimizedModule(model), "_orig_mod"),
+        (nn.DataParallel(model), "module"),
+        (nn.Sequential(nn.ReLU(), model), "1"),
+    ):
+        kind = type(wrapper).__name__
+        message = (
+            f"but {kind} was never projected; its submodule '{name}' was: pass that one"
+        )
+        with pytest.raises(ValueError, match=message):
+            Mosaic.of(wrapper)
+
+
+def test_what_is_projected_as_a_wrapper_is_remembered_inside_too():
+    model = network()
+    mosaic = project_(
+        OptimizedModule(nn.DataParallel(model)), MosaicConfig(num_motifs=9)
+    ).mosaic
+    found = Mosaic.of(model)
+    assert torch.equal(found.indices, mosaic.indices)
+    assert found.layout == Layout.of(model, block_size=2, min_ndim=1)
 
 
 def test_the_state_of_a_projected_model_is_that_of_any_model():

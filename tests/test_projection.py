@@ -1,5 +1,6 @@
 """A projection replaces each block by its nearest motif and touches nothing else."""
 
+import pickle
 from contextlib import suppress
 from copy import deepcopy
 from unittest.mock import patch
@@ -566,6 +567,20 @@ def test_the_state_of_a_projector_is_a_copy():
     projector.step()
     assert state["steps"] == first["steps"] == 0
     assert torch.equal(state["generator"], first["generator"])
+
+
+@pytest.mark.parametrize("how", [deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_a_projector_that_is_copied_or_pickled_draws_on_by_itself(how):
+    config = MosaicConfig(num_motifs=9, selection="distinct")
+    projector = Projector(network(), config, every=2)
+    projector.step()
+    twin = how(projector)
+    assert (twin.steps, twin.every, twin.config) == (1, 2, config)
+    assert_unchanged(twin.model, weights(projector.model))
+    before = weights(projector.model)
+    first = twin.step().mosaic.motifs
+    assert_unchanged(projector.model, before)
+    assert torch.equal(first, projector.step().mosaic.motifs)
 
 
 def test_distinct_motifs_are_those_of_the_blocks_read():

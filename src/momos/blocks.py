@@ -7,15 +7,17 @@ inverses on the weights; the padding is written as zeros and never read back.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from functools import reduce
+from functools import cached_property, reduce
 from itertools import pairwise
 from math import prod
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
+
+from momos.parameters import check_whole_tensors, chosen_parameters
+from momos.parameters import matches as matches
+from momos.parameters import memory as memory
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 PIECE = 1 << 16  # blocks taken at once where memory must stay bounded
@@ -61,14 +63,14 @@ class Layout:
         fewer than `min_ndim` dimensions, are left out.
 
         Raises:
-            ValueError: if no parameter is chosen, or one cannot be cut into blocks: not
+            ValueError: if no parameter is chosen, or one cannot be cut into blocks: sharded, not
                 initialised, not a real floating dtype, or on another device than the rest.
         """
         if isinstance(block_size, bool) or not isinstance(block_size, int):
             raise TypeError(f"block_size must be an int, got {block_size!r}")
         if block_size < 1:
             raise ValueError(f"block_size must be at least 1, got {block_size}")
-        chosen = _choose(model, include, exclude, min_ndim)
+        chosen = chosen_parameters(model, include, exclude, min_ndim)
         for name, parameter in chosen.items():
             if parameter.dtype not in DTYPES:
                 allowed = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
@@ -102,11 +104,11 @@ class Layout:
     def num_blocks(self) -> int:
         return self.placements[-1].stop if self.placements else 0
 
-    @property
+    @cached_property
     def num_weights(self) -> int:
         return sum(placement.num_weights for placement in self.placements)
 
-    @property
+    @cached_property
     def dtype(self) -> torch.dtype:
         """The narrowest dtype that holds every chosen parameter."""
         return reduce(torch.promote_types, (place.dtype for place in self.placements))
@@ -115,8 +117,10 @@ class Layout:
         """Each placement with its parameter's values (sharing memory with `model`).
 
         Raises:
-            ValueError: if a parameter is missing, has another shape or dtype, or holds no values.
+            ValueError: if a parameter is sharded or missing, has another shape or dtype, or holds
+                no values.
         """
+        check_whole_tensors(model)
         parameters = dict(model.named_parameters(remove_duplicate=False))
         for placement in self.placements:
             name = placement.name
@@ -164,7 +168,9 @@ class Layout:
         if len(outside):
             last = self.num_blocks - 1
             raise ValueError(f"rows must be 0 to {last}, got {int(outside[0])}")
-        stops = torch.tensor([placement.stop for placement in self.placements])
+        stops = torch.tensor(
+            [placement.stop for placement in self.placements], device="cpu"
+        )
         order = torch.argsort(rows.cpu(), stable=True)
         ordered = rows.cpu()[order]
         edges = [0, *torch.searchsorted(ordered, stops).tolist()]
@@ -208,93 +214,3 @@ def _parts(flat: Tensor, block_size: int) -> Iterator[Tensor]:
     if whole * block_size < len(flat):
         tail = flat[whole * block_size :]
         yield nn.functional.pad(tail, (0, block_size - len(tail)))[None]
-
-
-def _choose(
-    model: nn.Module, include: tuple[str, ...], exclude: tuple[str, ...], min_ndim: int
-) -> dict[str, nn.Parameter]:
-    """The parameters that the patterns choose, under the first name of each."""
-    for kind, patterns in (("include", include), ("exclude", exclude)):
-        if isinstance(patterns, str):
-            raise TypeError(
-                f"{kind} must be a sequence of patterns, got the string {patterns!r}"
-            )
-    names: dict[object, list[str]] = {}
-    parameters: dict[object, nn.Parameter] = {}
-    frozen: set[object] = set()
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        key = memory(parameter)
-        names.setdefault(key, []).append(name)
-        parameters[key] = parameter
-        small = not is_lazy(parameter) and (
-            not parameter.numel() or parameter.ndim < min_ndim
-        )
-        if small or not parameter.requires_grad:
-            frozen.add(key)
-    chosen = {
-        aliases[0]: parameters[key]
-        for key, aliases in names.items()
-        if key not in frozen
-        and any(matches(name, include) for name in aliases)
-        and not any(matches(name, exclude) for name in aliases)
-    }
-    if not chosen:
-        raise ValueError(
-            f"at least one trainable parameter must be chosen, got none for "
-            f"include={include}, exclude={exclude} among {len(names) - len(frozen)} trainable "
-            "parameters" + (f" of at least {min_ndim} dimensions" if min_ndim else "")
-        )
-    _check_memory(chosen)
-    return chosen
-
-
-def _check_memory(chosen: dict[str, nn.Parameter]) -> None:
-    for name, parameter in chosen.items():
-        if is_lazy(parameter):
-            raise ValueError(
-                f"parameter {name!r} must be initialised (run one forward pass first), got an "
-                "uninitialised one"
-            )
-        if any(
-            n > 1 and step == 0
-            for n, step in zip(parameter.shape, parameter.stride(), strict=True)
-        ):
-            raise ValueError(
-                f"weights must be apart in memory, but those of {name!r} share memory "
-                "(clone it or exclude it)"
-            )
-    devices = {parameter.device: name for name, parameter in chosen.items()}
-    if len(devices) > 1:
-        found = " and ".join(f"{device} ({name!r})" for device, name in devices.items())
-        raise ValueError(f"all chosen parameters must be on one device, got {found}")
-    spans = sorted(
-        (parameter.data_ptr(), parameter.data_ptr() + parameter.nbytes, name)
-        for name, parameter in chosen.items()
-        if not parameter.is_meta and torch.ops.aten.is_non_overlapping_and_dense(parameter)
-    )
-    for (_, end, name), (start, _, other) in pairwise(spans):
-        if start < end:
-            raise ValueError(
-                f"parameters must be one or apart in memory, but {min(name, other)!r} and "
-                f"{max(name, other)!r} share memory (exclude one of them)"
-            )
-
-
-def matches(name: str, patterns: tuple[str, ...]) -> bool:
-    """Whether a name matches one of the patterns, as include and exclude do."""
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def memory(tensor: Tensor) -> object:
-    """What two names share when they are one tensor: the object, or its memory."""
-    if is_lazy(tensor) or tensor.is_meta or not tensor.numel():
-        return id(tensor)
-    return (
-        tensor.device,
-        tensor.data_ptr(),
-        tensor.dtype,
-        tuple(tensor.shape),
-        tensor.stride(),
-        tensor.is_conj(),
-        tensor.is_neg(),
-    )

@@ -1,7 +1,7 @@
 """What a mosaic shall be: block size, number of motifs, which weights, how motifs are chosen."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -103,6 +103,15 @@ class MosaicConfig:
         if "capacity" not in settings:
             settings.setdefault("num_motifs", 64)
         return cls(**(LEARNED | settings))
+
+    @classmethod
+    def known(cls, settings: Mapping[str, Any]) -> "MosaicConfig | None":
+        """Settings that were written by this or another version; None if it knew other ways."""
+        names = cls.__dataclass_fields__.keys() & settings.keys()
+        try:
+            return cls(**{name: settings[name] for name in names})
+        except (ValueError, TypeError):
+            return None
 
     def motifs_for(self, num_blocks: int) -> int:
         """Number of motifs for a network of `num_blocks` blocks: max(1, floor(capacity · m))."""

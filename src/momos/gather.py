@@ -6,7 +6,8 @@ are compiled (assign/native/sums.hpp); on CUDA they are torch's own, not yet run
 
 Both are operators of torch, so that torch.compile takes them whole, with gradients in autograd
 Functions: `torch.library.custom_op` with `register_autograd` costs 0.1 ms more for each layer
-and step, and its first call loads the compiler. The price is that torch.func does not see them.
+and step, and its first call loads the compiler. torch.func composes with them: under vmap,
+samples that share their indices are gathered side by side, others one below another.
 """
 
 from typing import Any
@@ -36,7 +37,7 @@ def gather(
             that is a device-side assertion).
     """
     _check("motifs", motifs, indices)
-    return _Gather.apply(motifs, indices)
+    return _gathered(motifs, indices)
 
 
 def sum_by_motif(
@@ -57,7 +58,7 @@ def sum_by_motif(
         )
     if num_motifs < 0:
         raise ValueError(f"num_motifs must be at least 0, got {num_motifs}")
-    return _Sum.apply(rows, indices, num_motifs)
+    return _summed(rows, indices, num_motifs)
 
 
 def sum_by_motif_reference(
@@ -107,42 +108,150 @@ def straight_through(
             raise ValueError(
                 f"latent and value must share one {what}, got {wanted} and {found}"
             )
-    return _StraightThrough.apply(latent, value)
+    compiling = torch.compiler.is_compiling()
+    kind = _StraightThrough if compiling else _StraightThroughForward
+    return kind.apply(latent, value)
 
 
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, motifs: Tensor, indices: Tensor) -> Tensor:
-        ctx.save_for_backward(indices)
-        ctx.num_motifs = motifs.shape[0]
+    def forward(motifs: Tensor, indices: Tensor) -> Tensor:
         return _GATHER(motifs, indices)
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        motifs, indices = inputs
+        ctx.save_for_backward(indices)
+        ctx.num_motifs = motifs.shape[0]
+
+    @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        transpose = _Sum.apply if torch.is_grad_enabled() else _SUM
+        transpose = _summed if torch.is_grad_enabled() else _SUM
         return transpose(gradients[0], ctx.saved_tensors[0], ctx.num_motifs), None
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], motifs: Tensor, indices: Tensor
+    ) -> tuple[Tensor, int]:
+        if in_dims[1] is None:
+            wide = motifs.movedim(in_dims[0] or 0, 1)
+            blocks = _gathered(wide.flatten(1), indices)
+            return blocks.view(-1, *wide.shape[1:]), 1
+        motifs, indices = _samples(info.batch_size, in_dims, motifs, indices)
+        below = _one_below_another(indices, motifs.shape[1])
+        blocks = _gathered(motifs.flatten(0, 1), below)
+        return blocks.view(*indices.shape, -1), 0
 
 
 class _Sum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, indices: Tensor, num_motifs: int) -> Tensor:
-        ctx.save_for_backward(indices)
+    def forward(rows: Tensor, indices: Tensor, num_motifs: int) -> Tensor:
         return _SUM(rows, indices, num_motifs)
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
+        _, indices, num_motifs = inputs
+        ctx.save_for_backward(indices)
+        ctx.num_motifs = num_motifs
+
+    @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        transpose = _Gather.apply if torch.is_grad_enabled() else _GATHER
+        transpose = _gathered if torch.is_grad_enabled() else _GATHER
         return transpose(gradients[0], ctx.saved_tensors[0]), None, None
+
+    @staticmethod
+    def vmap(
+        info: Any,
+        in_dims: tuple[int | None, ...],
+        rows: Tensor,
+        indices: Tensor,
+        num_motifs: int,
+    ) -> tuple[Tensor, int]:
+        if in_dims[1] is None:
+            wide = rows.movedim(in_dims[0] or 0, 1)
+            sums = _summed(wide.flatten(1), indices, num_motifs)
+            return sums.view(-1, *wide.shape[1:]), 1
+        rows, indices = _samples(info.batch_size, in_dims, rows, indices)
+        below = _one_below_another(indices, num_motifs)
+        sums = _summed(rows.flatten(0, 1), below, len(rows) * num_motifs)
+        return sums.view(len(rows), num_motifs, -1), 0
 
 
 class _StraightThrough(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, latent: Tensor, value: Tensor) -> Tensor:
+    def forward(latent: Tensor, value: Tensor) -> Tensor:
         return value.view_as(value)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        """Nothing is kept."""
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         return gradients[0], None
+
+
+# The same with derivatives forward, which torch.compile does not take.
+
+
+class _GatherForward(_Gather):
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        _Gather.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(inputs[1])
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        return _gathered(tangents[0], ctx.saved_tensors[0])
+
+
+class _SumForward(_Sum):
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
+        _Sum.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(inputs[1])
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        return _summed(tangents[0], ctx.saved_tensors[0], ctx.num_motifs)
+
+
+class _StraightThroughForward(_StraightThrough):
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        return tangents[0].view_as(tangents[0])
+
+
+def _gathered(motifs: Tensor, indices: Tensor) -> Tensor:
+    kind = _Gather if torch.compiler.is_compiling() else _GatherForward
+    return kind.apply(motifs, indices)
+
+
+def _summed(rows: Tensor, indices: Tensor, num_motifs: int) -> Tensor:
+    kind = _Sum if torch.compiler.is_compiling() else _SumForward
+    return kind.apply(rows, indices, num_motifs)
+
+
+def _samples(
+    count: int, in_dims: tuple[int | None, ...], *tensors: Tensor
+) -> tuple[Tensor, ...]:
+    """Tensors of torch.func.vmap with the samples as their first dimension."""
+    return tuple(
+        tensor.expand(count, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+        for tensor, dim in zip(tensors, in_dims, strict=False)
+    )
+
+
+def _one_below_another(indices: Tensor, num_motifs: int) -> Tensor:
+    """Indices into the motifs of all samples, from indices into those of each."""
+    if indices.device.type == "cpu" and indices.numel():
+        low, high = (int(end) for end in indices.aminmax())
+        if low < 0 or high >= num_motifs:
+            raise _wrong(indices, num_motifs)
+    first = torch.arange(len(indices), device=indices.device) * num_motifs
+    return (indices + first[:, None]).flatten()
 
 
 def _check(name: str, rows: Tensor, indices: Tensor) -> None:

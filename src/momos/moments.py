@@ -73,7 +73,7 @@ class _Use:
         self.module = module
         self.calls = 0
         self.positions = 0
-        self.total = torch.zeros(())
+        self.total = torch.zeros((), device="cpu")
 
     def add(self, _: nn.Module, args: tuple, options: dict[str, Any]) -> None:
         inputs = args[0] if args else options["input"]

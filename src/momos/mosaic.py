@@ -1,12 +1,14 @@
 """A mosaic: motifs, and for each block which motif it is.
 
 A `Mosaic` is a value. Written into a model, it is also remembered there, so that `Mosaic.of`
-can give it back after checking that every weight still is what the mosaic says.
+can give it back after checking that every weight still is what the mosaic says. Weights that
+came another way are compared with what a config allows.
 """
 
 from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Float32, Int, Int8, Integer
@@ -15,6 +17,8 @@ from torch import Tensor, nn
 from momos.assign import cpu
 from momos.blocks import DTYPES, PIECE, Layout, Placement
 from momos.config import MosaicConfig
+from momos.discovery import TooManyMotifs, distinct_blocks
+from momos.parameters import check_used
 from momos.scales import check_scales, spread
 
 _MEMORY = "_momos_mosaic"  # the attribute of a module under which its mosaic is remembered
@@ -73,33 +77,62 @@ class Mosaic:
         object.__setattr__(self, "indices", indices.to(index_dtype(len(motifs)), copy=True))
 
     @classmethod
-    def of(cls, model: nn.Module) -> "Mosaic":
+    def of(cls, model: nn.Module, config: MosaicConfig | None = None) -> "Mosaic":
         """The mosaic that `model` is.
 
+        It is the one that was written into `model`, as long as the weights are. Weights that
+        were loaded since, or into another model, are a mosaic if they are no more distinct
+        blocks than `config` allows motifs; without one, the config of the mosaic that was
+        written counts. The motifs are then those blocks, and `model` remembers them.
+
         Raises:
-            ValueError: if `model` was not projected, or has changed since; says where.
+            ValueError: if `model` is no mosaic; says where it has changed, or what to do.
         """
-        mosaic = model.__dict__.get(_MEMORY)
-        if mosaic is None:
+        known, change = _recalled(model), ""
+        if known is None and config is None:
+            raise ValueError(_never_projected(model))
+        if known is not None and config in (None, known.config):
+            try:
+                change = known._change_in(model)
+            except ValueError:  # another layout
+                if config is None:
+                    raise
+            else:
+                if not change:
+                    return known
+        try:
+            found = _found(model, config, known)
+        except ValueError as error:
+            if config is None:
+                raise ValueError(change) from None
             raise ValueError(
-                f"model must be a mosaic, but {type(model).__name__} was never projected "
-                "(momos.project_ makes it one, and momos.freeze_ one whose motifs are learned)"
-            )
-        for placement, tensor in mosaic.layout.tensors(model):
+                f"model must be a mosaic as config says, but {type(model).__name__} is not: "
+                f"{error}"
+            ) from None
+        found.remember_(model)
+        return found
+
+    def _change_in(self, model: nn.Module) -> str:
+        """Where the weights of `model` are not this mosaic, if they are not.
+
+        Raises:
+            ValueError: if the parameters of `model` are not those of the layout.
+        """
+        for placement, tensor in self.layout.tensors(model):
             flat, count, first = tensor.reshape(-1), 0, 0
-            for start, values in mosaic.rebuilt(placement):
+            for start, values in self.rebuilt(placement):
                 there = flat[start : start + len(values)]
                 wrong = bits(there) != bits(values.to(flat.device))
                 if not count and bool(wrong.any()):
-                    first = (start + int(wrong.nonzero()[0])) // mosaic.layout.block_size
+                    first = (start + int(wrong.nonzero()[0])) // self.layout.block_size
                 count += int(wrong.sum())
             if count:
-                raise ValueError(
+                return (
                     f"model must be a mosaic, but parameter {placement.name!r} differs from "
                     f"its motifs in {count} weights (first in its block {first}): it has "
                     "changed since it was projected"
                 )
-        return mosaic
+        return ""
 
     @property
     def num_motifs(self) -> int:
@@ -182,8 +215,121 @@ class Mosaic:
         self.remember_(model)
 
     def remember_(self, model: nn.Module) -> None:
-        """Lets `Mosaic.of` know that `model` is this mosaic."""
-        model.__dict__[_MEMORY] = self
+        """Lets `Mosaic.of` know that `model` is this mosaic, and the module that it wraps."""
+        model.__dict__[_MEMORY] = _Memory(self)
+        inner = _wrapped(model)
+        if inner and all(p.name.startswith(f"{inner}.") for p in self.layout.placements):
+            self.within(inner).remember_(model.get_submodule(inner))
+
+
+class _Memory:
+    """What a module keeps of its mosaic. It is pickled as plain data, which needs no momos."""
+
+    def __init__(self, mosaic: Mosaic) -> None:
+        self.mosaic = mosaic
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Memory":
+        return self  # a mosaic is a value
+
+    def __reduce__(self) -> tuple[type, tuple[dict[str, Any]]]:
+        mosaic, layout = self.mosaic, self.mosaic.layout
+        plain = {
+            "motifs": mosaic.motifs,
+            "indices": mosaic.indices,
+            "scales": mosaic.scales,
+            "block_size": layout.block_size,
+            "tensors": [(p.name, p.shape, p.dtype) for p in layout.placements],
+            "config": None if mosaic.config is None else asdict(mosaic.config),
+        }
+        return dict, (plain,)
+
+
+def _recalled(model: nn.Module) -> Mosaic | None:
+    """The mosaic that was written into `model`, if one was."""
+    memory = model.__dict__.get(_MEMORY)
+    if memory is None or isinstance(memory, _Memory):
+        return None if memory is None else memory.mosaic
+    config = memory["config"]
+    mosaic = Mosaic(
+        memory["motifs"],
+        memory["indices"],
+        Layout.cut(memory["block_size"], memory["tensors"]),
+        memory["scales"],
+        None if config is None else MosaicConfig.known(config),
+    )
+    model.__dict__[_MEMORY] = _Memory(mosaic)
+    return mosaic
+
+
+def _wrapped(model: nn.Module) -> str:
+    """The one child of a module that only wraps it: torch.compile, DataParallel and the like."""
+    names = list(model._modules)
+    return names[0] if names in (["_orig_mod"], ["module"]) else ""
+
+
+def _never_projected(model: nn.Module) -> str:
+    kind = type(model).__name__
+    inside = [name for name, module in model.named_modules() if name and remembered(module)]
+    if inside:
+        return (
+            f"model must be a mosaic, but {kind} was never projected; its submodule "
+            f"{inside[0]!r} was: pass that one"
+        )
+    return (
+        f"model must be a mosaic, but {kind} was never projected (momos.project_ makes it one, "
+        "and momos.freeze_ one whose motifs are learned; weights that are one already, as after "
+        "load_state_dict, are found by the config that made them: "
+        "momos.Mosaic.of(model, config), momos.save(model, path, config=config))"
+    )
+
+
+def _found(model: nn.Module, config: MosaicConfig | None, known: Mosaic | None) -> Mosaic:
+    """The mosaic that the weights of `model` are by `config`, or else by that of `known`.
+
+    Raises:
+        ValueError: if they are none.
+    """
+    if config is None:
+        if known is None or known.config is None:
+            raise ValueError("a config is needed to find motifs")
+        most = max(known.num_motifs, known.config.motifs_for(known.layout.num_blocks))
+        return _discovered(model, known.layout, known.config, most)
+    try:
+        return _discovered_by(
+            model, config, 1 if config.min_ndim is None else config.min_ndim
+        )
+    except TooManyMotifs as error:
+        if config.min_ndim is not None:
+            raise
+        try:  # the default where motifs are learned
+            return _discovered_by(model, config, 2)
+        except ValueError:
+            raise error from None
+
+
+def _discovered_by(model: nn.Module, config: MosaicConfig, min_ndim: int) -> Mosaic:
+    layout = Layout.of(
+        model,
+        block_size=config.block_size,
+        include=config.include,
+        exclude=config.exclude,
+        min_ndim=min_ndim,
+    )
+    return _discovered(model, layout, config, config.motifs_for(layout.num_blocks))
+
+
+def _discovered(
+    model: nn.Module, layout: Layout, config: MosaicConfig, most: int
+) -> Mosaic:
+    check_used(model, (place.name for place in layout.placements))
+    motifs, indices = distinct_blocks(
+        list(layout.tensors(model)),
+        layout.block_size,
+        layout.dtype,
+        most=most,
+        zero_motif=config.zero_motif,
+    )
+    return Mosaic(motifs, indices, layout, config=config)
 
 
 def scaled(

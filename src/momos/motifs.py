@@ -48,7 +48,7 @@ def distinct_motifs(
     """
     blocks = _checked(blocks, num_motifs)
     wanted = num_motifs - zero_motif
-    order = torch.randperm(len(blocks), generator=generator)
+    order = torch.randperm(len(blocks), generator=generator, device="cpu")
     drawn = 2 * wanted
     while True:
         rows = blocks[order[:drawn].to(blocks.device)]
@@ -102,14 +102,16 @@ def sample_positions(
     """`count` different numbers below `total` (all of them if there are fewer), uniformly."""
     count = min(count, total)
     if 4 * count > total:
-        return torch.randperm(total, generator=generator)[:count]
+        return torch.randperm(total, generator=generator, device="cpu")[:count]
     # Draws one by one, repeats skipped: uniform without replacement in time O(count log count).
-    drawn = torch.randint(total, (count + count // 4,), generator=generator)
+    drawn = torch.randint(total, (count + count // 4,), generator=generator, device="cpu")
     while True:
         first = _first_of_equals(drawn[:, None], zero_motif=False)
         if len(first) >= count:
             return drawn[first[:count]]
-        drawn = torch.cat([drawn, torch.randint(total, (count,), generator=generator)])
+        drawn = torch.cat(
+            [drawn, torch.randint(total, (count,), generator=generator, device="cpu")]
+        )
 
 
 def with_zero(motifs: Float[Tensor, "k s"], zero_motif: bool) -> Float[Tensor, "j s"]:
@@ -164,7 +166,7 @@ def _spread(
     pool = blocks[rows.to(blocks.device)].double()
     chosen = motifs.clone()
     distance = pool.new_full((len(pool),), torch.inf)
-    draws = torch.rand(len(motifs), generator=generator, dtype=torch.float64)
+    draws = torch.rand(len(motifs), generator=generator, dtype=torch.float64, device="cpu")
     for j in range(len(motifs)):
         if j or not zero_motif:
             mass = distance.cumsum(0)

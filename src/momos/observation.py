@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from momos.parameters import check_whole_tensors
+
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
@@ -19,8 +21,9 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     The flags are set one by one, so that a `train` or `eval` of the model's own is not called.
 
     Raises:
-        ValueError: if a parameter or buffer is not initialised or on the meta device.
+        ValueError: if a parameter or buffer is sharded, not initialised or on the meta device.
     """
+    check_whole_tensors(model)
     held = [*model.named_parameters(), *model.named_buffers()]
     for name, tensor in held:
         if is_lazy(tensor) or tensor.is_meta:

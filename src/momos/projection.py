@@ -4,6 +4,7 @@ A projection replaces each block by its nearest motif, in place. Gradients, opti
 weights that the config leaves out are not touched.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,12 @@ from torch import Tensor, nn
 from momos.assign import searcher
 from momos.blocks import PIECE, Layout
 from momos.config import MosaicConfig, check_whole
+from momos.generators import KeepsGenerator
 from momos.mosaic import Mosaic
 from momos.motifs import distinct_motifs, kmeans_motifs, sample_positions, with_zero
+from momos.parameters import check_used
+
+Search = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -41,9 +46,10 @@ def project_(
     of `config.seed`.
 
     Raises:
-        ValueError: if `config` has settings for learned motifs, no parameter is chosen, a weight
-            is not finite (names the parameter), or `motifs` have another block size. The model
-            is then unchanged.
+        ValueError: if `config` has settings for learned motifs, no parameter is chosen, one is
+            sharded or only what a weight is computed from (weight normalization, pruning), a
+            weight is not finite (names the parameter), or `motifs` have another block size. The
+            model is then unchanged.
     """
     check_projectable(config)
     layout = Layout.of(
@@ -53,6 +59,7 @@ def project_(
         exclude=config.exclude,
         min_ndim=1 if config.min_ndim is None else config.min_ndim,
     )
+    check_used(model, (place.name for place in layout.placements))
     if generator is None:
         generator = torch.Generator().manual_seed(config.seed)
     if motifs is None:
@@ -71,7 +78,7 @@ def project_(
     return Projection(mosaic, distortion, moved)
 
 
-class Projector:
+class Projector(KeepsGenerator):
     """Projects a model at every `every`-th call of `step`, like a learning-rate scheduler.
 
     Call `step` after the optimizer's, once per epoch or per batch. A run resumed from
@@ -159,56 +166,65 @@ def _assign(model: nn.Module, layout: Layout, motifs: Tensor) -> Tensor:
 
 
 def _keep(model: nn.Module, layout: Layout, motifs: Tensor, indices: Tensor) -> None:
+    holding = Holding(motifs)
     for placement, tensor in layout.tensors(model):
         own = indices[placement.start : placement.stop]
-        keep_held(tensor.reshape(-1), own, motifs)
+        holding.keep(tensor.reshape(-1), own)
 
 
-def keep_held(
-    flat: Float[Tensor, " n"], indices: Int[Tensor, " b"], motifs: Float[Tensor, "k s"]
-) -> None:
-    """Lets blocks that are a motif, as far as they can hold one, keep it.
+class Holding:
+    """What parameters can hold of `motifs`, prepared once for each dtype and length."""
 
-    `flat` are the weights of whole blocks, but for the last. That may drop a motif's last
-    values, and weights of a narrower dtype than the motifs' round them. What is left may be
-    nearer to another motif: without this rule, projecting again would move it.
-    """
-    size = motifs.shape[1]
-    whole, rest = divmod(len(flat), size)
-    rounds = torch.promote_types(motifs.dtype, flat.dtype) != flat.dtype
-    if not rounds and not rest:
-        return
-    # What overflows is finite here, and refused by _check_range if it is used.
-    held = torch.nan_to_num(motifs.to(flat.dtype))
-    if rounds and whole:
-        _keep_equal(flat[: whole * size].view(-1, size), held, indices[:whole])
-    if rest:
-        _keep_equal(flat[None, whole * size :], held[:, :rest], indices[whole:])
+    def __init__(self, motifs: Float[Tensor, "k s"]) -> None:
+        self.motifs = motifs
+        self._searches: dict[tuple[torch.dtype, int], tuple[Tensor, Search]] = {}
 
+    def keep(self, flat: Float[Tensor, " n"], indices: Int[Tensor, " b"]) -> None:
+        """Lets blocks that are a motif, as far as they can hold one, keep it.
 
-def _keep_equal(blocks: Tensor, motifs: Tensor, indices: Tensor) -> None:
-    search = searcher(motifs)
-    for start in range(0, len(blocks), PIECE):
-        some = blocks[start : start + PIECE]
-        found = search(some).int()
-        same = (motifs.index_select(0, found) == some).all(1)
-        indices[start : start + PIECE][same] = found[same]
+        `flat` are the weights of whole blocks, but for the last. That may drop a motif's last
+        values, and weights of a narrower dtype than the motifs' round them. What is left may be
+        nearer to another motif: without this rule, projecting again would move it.
+        """
+        size = self.motifs.shape[1]
+        whole, rest = divmod(len(flat), size)
+        if torch.promote_types(self.motifs.dtype, flat.dtype) != flat.dtype and whole:
+            self._keep_equal(flat[: whole * size].view(-1, size), indices[:whole])
+        if rest:
+            self._keep_equal(flat[None, whole * size :], indices[whole:])
+
+    def _keep_equal(self, blocks: Tensor, indices: Tensor) -> None:
+        held, search = self._held(blocks.dtype, blocks.shape[1])
+        for start in range(0, len(blocks), PIECE):
+            some = blocks[start : start + PIECE]
+            found = search(some).int()
+            same = (held.index_select(0, found) == some).all(1)
+            indices[start : start + PIECE][same] = found[same]
+
+    def _held(self, dtype: torch.dtype, size: int) -> tuple[Tensor, Search]:
+        if (dtype, size) not in self._searches:
+            # What overflows is finite here, and refused by _check_range if it is used.
+            held = torch.nan_to_num(self.motifs.to(dtype))[:, :size]
+            self._searches[dtype, size] = held, searcher(held)
+        return self._searches[dtype, size]
 
 
 def _check_range(layout: Layout, motifs: Tensor, indices: Tensor) -> None:
     """Refuses motifs that would be infinite in a parameter they are used for."""
+    lost = {
+        dtype: ~torch.isfinite(motifs.to(dtype)).all(1)
+        for dtype in {placement.dtype for placement in layout.placements}
+        if torch.promote_types(motifs.dtype, dtype) != dtype
+    }
+    lost = {dtype: wrong for dtype, wrong in lost.items() if bool(wrong.any())}
     for placement in layout.placements:
-        if torch.promote_types(motifs.dtype, placement.dtype) == placement.dtype:
-            continue  # every motif fits
-        lost = ~torch.isfinite(motifs.to(placement.dtype)).all(1)
-        if not bool(lost.any()):
-            continue
+        wrong = lost.get(placement.dtype)  # None where every motif fits
         own = indices[placement.start : placement.stop]
-        if bool(lost.index_select(0, own).any()):
+        if wrong is not None and bool(wrong.index_select(0, own).any()):
             dtype = str(placement.dtype).removeprefix("torch.")
             raise ValueError(
                 f"motifs must fit the {dtype} of parameter {placement.name!r}, got "
-                f"{float(motifs[lost].abs().max())}"
+                f"{float(motifs[wrong].abs().max())}"
             )
 
 

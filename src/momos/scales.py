@@ -33,7 +33,7 @@ def channels_between(
     """First and last channel (exclusive) of a range of weights, and how many it has of each."""
     size = num_weights // num_channels
     first, last = start // size, -(-stop // size)
-    edges = (torch.arange(first, last + 1) * size).clamp(start, stop)
+    edges = (torch.arange(first, last + 1, device="cpu") * size).clamp(start, stop)
     return first, last, edges.diff()
 
 

@@ -8,6 +8,7 @@ where (s ≤ 2, and one more value of each motif). All are described and proved 
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
+from time import perf_counter
 from types import ModuleType
 
 import torch
@@ -19,6 +20,11 @@ from torch.nn.functional import pad
 MOST_CANDIDATES = 150
 FEWEST_FOR_CELLS = 1 << 12  # blocks: preparing cells costs what so many searches do
 MOST_KEPT = 32  # motifs to compare in a cell, likewise
+# An engine cannot be interrupted, so it is given blocks for about this long; beginning with as
+# many as cannot take longer, which is by far more than they do.
+SECONDS = 0.1
+FIRST_WORK = 1 << 27  # values compared
+FEWEST_BLOCKS, MOST_FIRST = 16, 1 << 12  # for each thread
 
 
 def searcher(motifs: Tensor, *, padded: bool = False) -> Callable[[Tensor], Tensor]:
@@ -33,7 +39,8 @@ def searcher(motifs: Tensor, *, padded: bool = False) -> Callable[[Tensor], Tens
         if wide not in engines:
             engines[wide] = _engine(motifs, len(blocks), wide=wide, padded=padded)
         engine, zeros = engines[wide]
-        return query(engine, pad(blocks, (0, zeros)) if zeros else blocks, wide=wide)
+        padded_blocks = pad(blocks, (0, zeros)) if zeros else blocks
+        return query(engine, padded_blocks, wide=wide, num_values=motifs.numel())
 
     return search
 
@@ -63,17 +70,29 @@ def build(
     return native().build(kind or "flat", *arguments, num_blocks)
 
 
-def query(engine: object, blocks: Tensor, *, wide: bool) -> Tensor:
+def query(engine: object, blocks: Tensor, *, wide: bool, num_values: int = 1) -> Tensor:
     """Indices (int32) of the nearest motifs by an engine from `build`.
+
+    `num_values` is how many values its motifs have together. Ctrl-C is heard between pieces.
 
     Raises:
         FloatingPointError: if a block is not finite.
     """
     values = blocks.to(_dtype(wide)).contiguous()
-    indices = torch.empty(len(values), dtype=torch.int32)
+    indices = torch.empty(len(values), dtype=torch.int32, device="cpu")
     threads = torch.get_num_threads()
-    if native().query(engine, values.numpy(), indices.numpy(), threads):
-        raise FloatingPointError("blocks must be finite")
+    least = FEWEST_BLOCKS * threads
+    count = threads * min(max(FIRST_WORK // num_values, FEWEST_BLOCKS), MOST_FIRST)
+    start = 0
+    while start < len(values):
+        begun, piece = perf_counter(), slice(start, start + count)
+        if native().query(engine, values[piece].numpy(), indices[piece].numpy(), threads):
+            raise FloatingPointError("blocks must be finite")
+        start, took = start + count, perf_counter() - begun
+        if took < SECONDS / 2:
+            count *= 2
+        elif took > SECONDS:
+            count = max(least, count // 2)
     return indices
 
 
@@ -99,7 +118,7 @@ def usage(indices: Tensor, num_motifs: int) -> Tensor:
     Raises:
         IndexError: if one names none.
     """
-    counts = torch.zeros(num_motifs, dtype=torch.int64)
+    counts = torch.zeros(num_motifs, dtype=torch.int64, device="cpu")
     if not native().usage(indices.contiguous().numpy(), counts.numpy()):
         raise IndexError("indices must name motifs")
     return counts

@@ -48,12 +48,14 @@ def unpack(pack: Pack, values: Tensor) -> None:
         raise CorruptError(
             f"a pack must have {values.itemsize} planes, got {len(pack.planes)}"
         )
-    planes = torch.empty(values.itemsize, len(values), dtype=torch.uint8)
+    planes = torch.empty(values.itemsize, len(values), dtype=torch.uint8, device="cpu")
     for stream, plane in zip(pack.planes, planes, strict=True):
         _fill(plane, stream)
     if values.dtype == torch.bool and len(values) and int(planes.max()) > 1:
         raise CorruptError("a bool must be stored as 0 or 1")
-    joined = torch.empty(planes.numel(), dtype=torch.uint8).copy_(planes.T.reshape(-1))
+    joined = torch.empty(planes.numel(), dtype=torch.uint8, device="cpu").copy_(
+        planes.T.reshape(-1)
+    )
     values.copy_(joined.view(values.dtype))
 
 

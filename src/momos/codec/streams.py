@@ -55,7 +55,7 @@ class Model:
 
     @classmethod
     def uniform(cls, num_symbols: int) -> "Model":
-        return cls(torch.ones(num_symbols, dtype=torch.int64))
+        return cls(torch.ones(num_symbols, dtype=torch.int64, device="cpu"))
 
     def encode(self, symbols: Integer[Tensor, " n"], *, rate: int) -> Stream:
         """The stream of at most `STREAM_SYMBOLS` symbols.

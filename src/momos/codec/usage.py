@@ -57,7 +57,7 @@ def read_usage_table(
     Raises:
         CorruptError: if they code no table of that many motifs.
     """
-    tokens = torch.empty(num_motifs, dtype=torch.int16)
+    tokens = torch.empty(num_motifs, dtype=torch.int16, device="cpu")
     decode_all(Model.uniform(_num_tokens(significant)), streams, tokens)
     tokens = tokens.long()
     shifted = tokens - 1

@@ -47,7 +47,7 @@ def kt_from_counts(counts: Tensor | np.ndarray) -> float:
     # remainders kept. So nothing large is subtracted: of a short code of many symbols, lgamma
     # itself would leave no digit.
     table = _counts(counts)
-    half = torch.tensor(table.shape[1] / 2, dtype=torch.float64)
+    half = table.new_tensor(table.shape[1] / 2, dtype=torch.float64)
     totals = table.sum(1)
     rows, columns = table.nonzero(as_tuple=True)
     used = table[rows, columns].double()
@@ -88,7 +88,7 @@ def count_symbols(
     """
     size = _table_size(alphabet, order)
     flat = _symbols(symbols)
-    device = flat.device if isinstance(flat, Tensor) else None
+    device = flat.device if isinstance(flat, Tensor) else "cpu"
     counts = torch.zeros(size, dtype=torch.int64, device=device)
     step = max(PIECE, size)
     for start in range(0, len(flat), step):

@@ -131,7 +131,7 @@ def _order_statistics(matrix: Float32[Tensor, "..."], ranks: list[int]) -> list[
     if flat.device.type != "cpu":
         return [torch.kthvalue(flat, rank + 1).values for rank in ranks]
     parted = np.partition(flat.numpy(), ranks)
-    return [torch.tensor(parted[rank]) for rank in ranks]
+    return [torch.tensor(parted[rank], device="cpu") for rank in ranks]
 
 
 def _matrix(weight: Tensor) -> Float32[Tensor, "h w"]:

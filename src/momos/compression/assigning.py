@@ -13,15 +13,15 @@ from momos.compression.banks import Bank
 from momos.compression.weights import Piece, Weights
 from momos.files.progress import Progress
 from momos.mosaic import index_dtype, scaled
-from momos.projection import keep_held
+from momos.projection import Holding
 
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
-    """The motifs of one group, the number of the first, and how blocks find theirs."""
+    """What blocks can hold of one group's motifs, the first one's number, and the search."""
 
     first: int
-    motifs: Tensor
+    holding: Holding
     search: Callable[[Tensor], Tensor]
 
 
@@ -37,13 +37,13 @@ def assign(
     And each tensor's distortion.
     """
     layout, rows = weights.layout, _rows_of(weights, banks, motifs, rate_weight)
-    indices = torch.empty(layout.num_blocks, dtype=index_dtype(len(motifs)))
+    indices = torch.empty(layout.num_blocks, dtype=index_dtype(len(motifs)), device="cpu")
     distortions = dict.fromkeys((place.name for place in layout.placements), 0.0)
     for piece in weights.pieces():
         own = rows[piece.place.name]
         found = own.search(weights.blocks(piece)).int()
         if piece.scale is None and not rate_weight:
-            keep_held(piece.flat, found, own.motifs)
+            own.holding.keep(piece.flat, found)
         found += own.first
         indices[piece.row : piece.row + len(found)] = found.to(indices.dtype)
         distortions[piece.place.name] += _distortion(piece, motifs, found)
@@ -65,7 +65,8 @@ def _rows_of(
             search = rated_searcher(own, bank.usage, rate_weight)
         else:
             search = searcher(own)
-        found |= dict.fromkeys((p.name for p in bank.places), _Rows(first, own, search))
+        rows = _Rows(first, Holding(own), search)
+        found |= dict.fromkeys((p.name for p in bank.places), rows)
     return found
 
 

@@ -63,7 +63,7 @@ def _choose(
         return with_zero(weights.take(rows, progress), zero_motif), None
     pool = max(POOL, 32 * wanted)
     rows = (
-        torch.arange(total)
+        torch.arange(total, device="cpu")
         if total <= pool
         else sample_positions(total, pool, generator=generator)
     )
@@ -125,7 +125,9 @@ def in_steps(weights: Weights, step: float) -> Weights:
 
     So motifs that are whole numbers are compared, and stored, without another factor.
     """
-    scales = weights.scales or (torch.ones(1),) * len(weights.layout.placements)
+    scales = weights.scales or (torch.ones(1, device="cpu"),) * len(
+        weights.layout.placements
+    )
     limits = torch.finfo(torch.float32).tiny, torch.finfo(torch.bfloat16).max
     return weights.scaled(
         tuple((scale * step).clamp(*limits).bfloat16().float() for scale in scales)

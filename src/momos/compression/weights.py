@@ -79,10 +79,12 @@ class Weights:
     def take(self, rows: Int[Tensor, " r"], progress: Progress) -> Float[Tensor, "r s"]:
         """The blocks at `rows`, in their order."""
         ordered, order = rows.sort()
-        taken = torch.empty(len(rows), self.layout.block_size, dtype=self.dtype)
+        taken = torch.empty(
+            len(rows), self.layout.block_size, dtype=self.dtype, device="cpu"
+        )
         for piece in self.pieces():
             blocks = self.blocks(piece)
-            ends = torch.tensor([piece.row, piece.row + len(blocks)])
+            ends = torch.tensor([piece.row, piece.row + len(blocks)], device="cpu")
             low, high = torch.searchsorted(ordered, ends).tolist()
             taken[order[low:high]] = blocks[ordered[low:high] - piece.row]
             progress("reading weights", piece.row + len(blocks), self.layout.num_blocks)
@@ -101,7 +103,10 @@ def mean_squares(
 ) -> list[Float64[Tensor, " c"]]:
     """The mean square of the weights of each tensor or output channel."""
     places = weights.layout.placements
-    sums = [torch.zeros(num_scales(kind, p.shape), dtype=torch.float64) for p in places]
+    sums = [
+        torch.zeros(num_scales(kind, p.shape), dtype=torch.float64, device="cpu")
+        for p in places
+    ]
     for piece in weights.pieces():
         own, count = sums[piece.number], piece.place.num_weights
         squares = piece.flat.double().square()
@@ -110,7 +115,7 @@ def mean_squares(
         else:
             stop = piece.start + len(squares)
             first, last, counts = channels_between(len(own), count, piece.start, stop)
-            channel = torch.arange(first, last).repeat_interleave(counts)
+            channel = torch.arange(first, last, device="cpu").repeat_interleave(counts)
             own.index_add_(0, channel, squares)
         progress("measuring scales", piece.number + 1, len(places))
     return [

@@ -11,8 +11,10 @@ from torch.nn.parameter import is_lazy
 
 from momos.blocks import Placement, memory
 from momos.codec import PACK_VALUES
+from momos.config import MosaicConfig
 from momos.files.manifest import DTYPES, Record
 from momos.mosaic import Mosaic, remembered
+from momos.parameters import check_whole_tensors
 
 PARAMETER = "parameter"
 BUFFER = "buffer"
@@ -79,18 +81,22 @@ class Contents:
         return cls(_blocks(mosaic), mosaic, _nothing)
 
     @classmethod
-    def of_model(cls, model: nn.Module) -> "Contents":
+    def of_model(cls, model: nn.Module, config: MosaicConfig | None = None) -> "Contents":
         """All parameters and buffers of `model`, which must be a mosaic if it has any to train.
+
+        `config` helps to find the mosaic where `model` was not projected itself.
 
         Raises:
             ValueError: if it is not, or something in it is not an ordinary tensor.
         """
+        check_whole_tensors(model)
         found = list(named_tensors(model))
         for name, tensor, _ in found:
             _check_ordinary(name, tensor)
         check_state(model)
         trainable = any(p.requires_grad for p in model.parameters())
-        mosaic = Mosaic.of(model) if trainable or remembered(model) else None
+        wanted = trainable or remembered(model) or config is not None
+        mosaic = Mosaic.of(model, config) if wanted else None
         blocks = {place.name for place in mosaic.layout.placements} if mosaic else set()
         first = {memory(tensor): name for name, tensor, _ in reversed(found)}
         first |= {memory(tensor): name for name, tensor, _ in found if name in blocks}

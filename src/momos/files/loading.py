@@ -1,7 +1,6 @@
 """Loading a network."""
 
 import os
-from dataclasses import fields
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from momos.files.progress import Progress, quiet
 from momos.files.reader import MosaicFile
 from momos.files.report import SaveReport, report_on
 from momos.mosaic import Mosaic, index_dtype
+from momos.parameters import check_whole_tensors
 
 
 def load(path: str | os.PathLike[str]) -> Checkpoint:
@@ -59,7 +59,9 @@ def mosaic_of(file: MosaicFile, progress: Progress = quiet) -> Mosaic | None:
     layout = manifest.layout()
     if layout is None:
         return None
-    indices = torch.empty(layout.num_blocks, dtype=index_dtype(file.bank.num_motifs))
+    indices = torch.empty(
+        layout.num_blocks, dtype=index_dtype(file.bank.num_motifs), device="cpu"
+    )
     jobs = (job for record in manifest.of_kind("blocks") for job in file.streams(record))
     done = 0
     for part in in_parallel(lambda job: file.decode(*job), jobs):
@@ -85,6 +87,7 @@ def load_(model: nn.Module, path: str | os.PathLike[str]) -> Checkpoint:
             then unchanged.
     """
     with MosaicFile(path) as file:
+        check_whole_tensors(model)
         tensors = {name: tensor for name, tensor, _ in named_tensors(model)}
         _check_model(model, file)
         check_state(model)
@@ -94,7 +97,9 @@ def load_(model: nn.Module, path: str | os.PathLike[str]) -> Checkpoint:
         stored = values.record(record.same_as or record.name)
         if record.name not in tensors or not _fits(tensors[record.name], stored):
             continue
-        flat = torch.cat([torch.empty(0, dtype=stored.dtype), *values.pieces(stored)])
+        flat = torch.cat(
+            [torch.empty(0, dtype=stored.dtype, device="cpu"), *values.pieces(stored)]
+        )
         tensors[record.name].copy_(flat.view(stored.shape))
     mosaic, parameters = (
         checkpoint.mosaic,
@@ -172,10 +177,4 @@ def _fits(tensor: Tensor, stored: Record) -> bool:
 def config_of(file: MosaicFile) -> MosaicConfig | None:
     """What the mosaic in `file` was made by, if that was saved and this version knows it."""
     config = file.manifest.config
-    if config is None:
-        return None
-    known = {field.name for field in fields(MosaicConfig)}
-    try:
-        return MosaicConfig(**{key: value for key, value in config.items() if key in known})
-    except (ValueError, TypeError):  # a later version may know other ways
-        return None
+    return None if config is None else MosaicConfig.known(config)

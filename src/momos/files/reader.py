@@ -90,7 +90,7 @@ class MosaicFile:
         record = self._records[record.same_as or name]
         section = "mosaic" if record.stored == "blocks" else "dense"
         self.check_sections(section)
-        flat = torch.empty(record.num_weights, dtype=record.dtype)
+        flat = torch.empty(record.num_weights, dtype=record.dtype, device="cpu")
         start = 0
         for values in self.pieces(record):
             flat[start : start + len(values)] = values
@@ -119,7 +119,9 @@ class MosaicFile:
 
     def decode(self, stream: Stream, num_blocks: int) -> Tensor:
         """The indices that a stream codes."""
-        indices = torch.empty(num_blocks, dtype=index_dtype(self.bank.num_motifs))
+        indices = torch.empty(
+            num_blocks, dtype=index_dtype(self.bank.num_motifs), device="cpu"
+        )
         with self.file.problems("mosaic"):
             self._model.decode(stream, indices)
         return indices
@@ -155,7 +157,9 @@ class MosaicFile:
         """
         bank = self.bank
         section = self.file.section("motifs")
-        flat = torch.empty(bank.num_motifs * bank.block_size, dtype=bank.dtype)
+        flat = torch.empty(
+            bank.num_motifs * bank.block_size, dtype=bank.dtype, device="cpu"
+        )
         with self.file.problems("motifs"):
             unpack_all(section, bank.packs, flat)
             if not bool(torch.isfinite(flat).all()):
@@ -169,7 +173,7 @@ class MosaicFile:
         if bank.scales is None:
             return None
         section = self.file.section("motifs")[num_packed(bank.packs) :]
-        scales = torch.empty(bank.num_scales)
+        scales = torch.empty(bank.num_scales, device="cpu")
         with self.file.problems("motifs"):
             unpack_all(section, bank.scales, scales)
             if not bool((torch.isfinite(scales) & (scales > 0)).all()):
@@ -232,14 +236,14 @@ class MosaicFile:
 
     def _pack(self, dtype: torch.dtype, number: int) -> Tensor:
         """The values of one pack; the last of each dtype is kept, as tensors share packs."""
-        held, values = self._held.get(dtype, (-1, torch.empty(0)))
+        held, values = self._held.get(dtype, (-1, torch.empty(0, device="cpu")))
         if held != number:
             start, packs, count = self._groups[dtype]
             position = start + num_packed(packs[:number])
             planes = packs[number]
             section = self.file.read("dense", position, num_packed((planes,)))
             size = min(PACK_VALUES, count - number * PACK_VALUES)
-            values = torch.empty(size, dtype=dtype)
+            values = torch.empty(size, dtype=dtype, device="cpu")
             with self.file.problems("dense"):
                 unpack_all(section, (planes,), values)
             self._held[dtype] = number, values

@@ -50,7 +50,7 @@ class SignContexts:
     """What follows four signs, within each tensor."""
 
     def __init__(self) -> None:
-        self.counts = torch.zeros(3**ORDER, 3, dtype=torch.int64)
+        self.counts = torch.zeros(3**ORDER, 3, dtype=torch.int64, device="cpu")
         self.raw = 0
 
     def add(self, view: View) -> None:

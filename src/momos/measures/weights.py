@@ -16,6 +16,7 @@ from momos.files import Checkpoint, MosaicFile
 from momos.files.loading import mosaic_of
 from momos.files.manifest import Record
 from momos.mosaic import Mosaic, remembered
+from momos.parameters import check_whole_tensor, check_whole_tensors
 from momos.sources import STATISTICS, open_source
 
 Measurable = (
@@ -92,6 +93,7 @@ class _Found:
 
     @classmethod
     def of(cls, name: str, tensor: Tensor) -> "_Found":
+        check_whole_tensor(name, tensor)
         if is_lazy(tensor):
             raise ValueError(f"tensor {name!r} must be initialised before it is measured")
         if tensor.layout != torch.strided or tensor.is_nested:
@@ -119,6 +121,7 @@ def _why_not(one: _Found) -> str:
 
 
 def _of_module(model: nn.Module) -> Weights:
+    check_whole_tensors(model)
     found = [
         _Found.of(name, parameter)
         if parameter.requires_grad

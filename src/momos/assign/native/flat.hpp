@@ -47,8 +47,10 @@ class Flat final : public Engine, Tiles<T, S> {
                   int num_threads) const override {
         std::atomic<int64_t> not_finite{0};
         const T* values = static_cast<const T*>(blocks);
+        // Among many motifs a block may take long, so few of them are worth a thread.
+        const int64_t least = std::clamp<int64_t>((int64_t(1) << 22) / num_motifs_, kLanes, 256);
         const int64_t grain =
-            std::clamp<int64_t>(num_blocks / (4 * std::max(1, num_threads)), 256, 65536);
+            std::clamp<int64_t>(num_blocks / (4 * std::max(1, num_threads)), least, 65536);
         for_pieces(num_blocks, grain, num_threads, [&](int64_t begin, int64_t end) {
             not_finite += piece(values + begin * size(), end - begin, indices + begin);
         });

@@ -4,6 +4,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from momos.config import check_whole
 from momos.measures import Measurement, measure
+from momos.parameters import check_whole_tensors
 
 
 class ComplexityCallback(Callback):
@@ -14,7 +15,8 @@ class ComplexityCallback(Callback):
     `measures` and `controls` (how many shuffles) are those of `momos.measure`.
 
     Raises:
-        ValueError: when training starts, if a measure is unknown or cannot be taken.
+        ValueError: when training starts, if a measure is unknown or cannot be taken, or a weight
+            is sharded.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class ComplexityCallback(Callback):
             pl_module.log_dict(_logged(found), on_step=False, on_epoch=True, batch_size=1)
 
     def _measure(self, epoch: int, pl_module: LightningModule) -> Measurement:
+        check_whole_tensors(pl_module)
         weights = {
             name: weight
             for name, weight in pl_module.named_parameters()

@@ -12,18 +12,21 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from momos.config import MosaicConfig
 from momos.description import description_length
+from momos.generators import KeepsGenerator
 from momos.integrations.lightning.networks import remember_within
 from momos.projection import Projection, check_projectable, project_
 
 
-class MosaicCallback(Callback):
+class MosaicCallback(KeepsGenerator, Callback):
     """Projects the module every epoch, every optimizer step, or every so many steps.
 
     Weights trained since the last projection are projected too whenever validation starts or an
     epoch ends, so nothing but a mosaic is validated or kept. When training ends, the networks
     inside the module are mosaics of their own, ready to be saved. `projection` is the last one. Its
     distortion, moved weights, motifs used and lengths in bits are logged as `mosaic/…`. The
-    state is saved in checkpoints: a resumed run draws the same motifs.
+    state is saved in checkpoints: a resumed run draws the same motifs. Where training ran in other
+    processes (`ddp_spawn`, `ddp_notebook`), the networks here have the weights but do not know of
+    them: `momos.save(network, path, config=config)`.
 
     Raises:
         ValueError: if `every` is no such thing, or `config` has settings for learned motifs.

@@ -1,0 +1,161 @@
+"""Finding the motifs of weights that already are a mosaic, which loses nothing.
+
+Blocks are compared bit by bit, so that 0.0 and -0.0 differ. A last block of a parameter, which
+may be cut short, is any motif that begins so, and a block of a narrower dtype than the motifs'
+is any motif that rounds to it; wide and whole blocks are looked at first.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int, Int32, Real
+from torch import Tensor
+
+from momos.blocks import PIECE, Placement
+
+WIDTHS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Successive blocks of one length in one tensor: the first one's number, and where they are."""
+
+    block: int
+    tensor: Tensor
+    start: int
+    stop: int
+
+
+class TooManyMotifs(ValueError):
+    """The weights have more distinct blocks than motifs are allowed."""
+
+
+def distinct_blocks(
+    values: Sequence[tuple[Placement, Tensor]],
+    block_size: int,
+    dtype: torch.dtype,
+    *,
+    most: int,
+    zero_motif: bool,
+) -> tuple[Real[Tensor, "k s"], Int32[Tensor, " m"]]:
+    """The distinct blocks of the `values` of a layout, in `dtype`, and which of them each is.
+
+    With `zero_motif`, the first is all zeros, whether or not a block is.
+
+    Raises:
+        TooManyMotifs: if there are more than `most`.
+        ValueError: if a value is not finite; names the parameter.
+    """
+    parts: dict[tuple[torch.dtype, int], list[_Part]] = {}
+    for place, tensor in values:
+        if count := int((~torch.isfinite(tensor)).sum()):
+            raise ValueError(
+                f"weights must be finite, got {count} of {tensor.numel()} NaN or infinite in "
+                f"parameter {place.name!r}"
+            )
+        whole, rest = divmod(place.num_weights, block_size)
+        cut = whole * block_size
+        if whole:
+            part = _Part(place.start, tensor, 0, cut)
+            parts.setdefault((tensor.dtype, block_size), []).append(part)
+        if rest:
+            part = _Part(place.stop - 1, tensor, cut, place.num_weights)
+            parts.setdefault((tensor.dtype, rest), []).append(part)
+    num_blocks = values[-1][0].stop
+    motifs = torch.zeros(int(zero_motif), block_size, dtype=dtype, device="cpu")
+    indices = torch.empty(num_blocks, dtype=torch.int32, device="cpu")
+    for kind in sorted(parts, key=lambda kind: _order(kind, dtype)):
+        own, written = _distinct(parts[kind], kind[1], most, indices)
+        motifs, numbers = _with(motifs, own)
+        if len(motifs) > most:
+            raise _too_many(most)
+        for first, count in written:
+            some = indices[first : first + count]
+            some.copy_(numbers[some.long()])
+    return motifs, indices
+
+
+def _order(kind: tuple[torch.dtype, int], wide: torch.dtype) -> tuple[bool, int, str, int]:
+    dtype, length = kind
+    return dtype != wide, -dtype.itemsize, str(dtype), -length
+
+
+def _distinct(
+    parts: list[_Part], length: int, most: int, indices: Tensor
+) -> tuple[Tensor, list[tuple[int, int]]]:
+    """The distinct blocks of `parts`, whose numbers are written to `indices`, and where."""
+    known = parts[0].tensor.new_empty(0, length, device="cpu")
+    written = []
+    for places, rows in _pieces(parts, length, max(PIECE, most)):
+        both = torch.cat([known, rows])
+        group, count = _groups(both)
+        number = torch.full((count,), -1, dtype=torch.int64, device="cpu")
+        number[group[: len(known)]] = torch.arange(len(known), device="cpu")
+        fresh = (number < 0).nonzero()[:, 0]
+        number[fresh] = torch.arange(len(known), len(known) + len(fresh), device="cpu")
+        member = torch.empty(count, dtype=torch.int64, device="cpu")
+        member[group] = torch.arange(len(both), device="cpu")  # any one: all are equal
+        own = number[group[len(known) :]].int()
+        known = torch.cat([known, both[member[fresh]]])
+        if len(known) > most:
+            raise _too_many(most)
+        for (first, size), numbers in zip(
+            places, own.split([size for _, size in places]), strict=True
+        ):
+            indices[first : first + size] = numbers
+        written += places
+    return known, written
+
+
+def _pieces(
+    parts: list[_Part], length: int, most: int
+) -> Iterator[tuple[list[tuple[int, int]], Tensor]]:
+    """At most `most` blocks at once: where they come from, and their values on the CPU."""
+    places, held, room = [], [], most
+    for part in parts:
+        rows = part.tensor.reshape(-1)[part.start : part.stop].view(-1, length)
+        first = 0
+        while first < len(rows):
+            some = rows[first : first + room]
+            places.append((part.block + first, len(some)))
+            held.append(some.cpu())
+            first, room = first + len(some), room - len(some)
+            if not room:
+                yield places, torch.cat(held)
+                places, held, room = [], [], most
+    if held:
+        yield places, torch.cat(held)
+
+
+def _with(
+    motifs: Real[Tensor, "k s"], rows: Real[Tensor, "r l"]
+) -> tuple[Real[Tensor, "j s"], Int[Tensor, " r"]]:
+    """`motifs`, with those of the distinct `rows` that none of them begins with; the number of each."""
+    held = motifs[:, : rows.shape[1]].to(rows.dtype)
+    group, count = _groups(torch.cat([held, rows]))
+    number = torch.full((count,), len(motifs), dtype=torch.int64, device="cpu")
+    every = torch.arange(len(motifs), device="cpu")
+    number.scatter_reduce_(0, group[: len(motifs)], every, "amin")
+    own = number[group[len(motifs) :]]
+    fresh = (own == len(motifs)).nonzero()[:, 0]
+    own[fresh] += torch.arange(len(fresh), device="cpu")
+    padded = motifs.new_zeros(len(fresh), motifs.shape[1])
+    padded[:, : rows.shape[1]] = rows[fresh].to(motifs.dtype)
+    return torch.cat([motifs, padded]), own.int()
+
+
+def _groups(rows: Tensor) -> tuple[Tensor, int]:
+    """A number for each row, the same where all bits are, and how many numbers there are."""
+    width = rows.itemsize * rows.shape[1]
+    rows = rows.contiguous()
+    if width in WIDTHS:  # one number a row sorts much faster
+        values, group = torch.unique(rows.view(WIDTHS[width])[:, 0], return_inverse=True)
+    else:
+        bits = rows.view(WIDTHS[rows.itemsize])
+        values, group = torch.unique(bits, dim=0, return_inverse=True)
+    return group, len(values)
+
+
+def _too_many(most: int) -> TooManyMotifs:
+    return TooManyMotifs(f"weights must be at most {most} distinct blocks, got more")
