@@ -52,6 +52,7 @@ def numpy_saved(*arrays: str) -> bytes:
 
 CONTENTS = {
     "MOMOS": GOLDEN.read_bytes(),
+    "MOMOS damaged": GOLDEN.read_bytes().replace(b"}", b"]", 1),
     "SAFETENSORS": save({"w": torch.zeros(3)}),
     "SAFETENSORS without tensors": save({}),
     "SAFETENSORS cut short": save({"w": torch.zeros(3)})[:20],
@@ -90,7 +91,9 @@ def test_a_zip_archive_that_ends_early_is_told(tmp_path):
     assert "ZIP archive that is not whole" in str(recognized(path))
 
 
-@pytest.mark.parametrize("data", [b"\0", b"\x80", b"\x08", b"w", b"{}", bytes(700)])
+@pytest.mark.parametrize(
+    "data", [b"\0", b"\x80", b"\x08", b"w", b"{}", bytes(700), b"\x80\2" + bytes(9)]
+)
 def test_what_is_nothing_known_is_none(data, tmp_path):
     path = tmp_path / "network"
     path.write_bytes(data)
