@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ COUNTED = os.access(RESET, os.W_OK)
 
 # docs/format.md §8: at most this many times what a file expands to, for its manifest this many
 # times its length, and this much whatever the file.
-MULTIPLE, OF_MANIFEST, AT_LEAST = 4, 4096, 64 << 20
+MULTIPLE, OF_MANIFEST, AT_LEAST = 6, 4096, 64 << 20
 
 
 def allowed(path: Path) -> int:
@@ -29,13 +30,30 @@ def allowed(path: Path) -> int:
 
 def taken(work: Callable[[Path], object], path: Path) -> tuple[int, str]:
     """Bytes that `work` takes at its peak, and what it raises."""
-    RESET.write_text("5")
-    before, error = _count("VmRSS"), ""
+    before, error = _reset(), ""
     try:
         work(path)
     except (momos.FormatError, OSError) as problem:
         error = str(problem)
     return _count("VmHWM") - before, error
+
+
+@contextmanager
+def counted(path: Path, faults: list[str]) -> Iterator[None]:
+    """Adds to `faults` if what happens inside takes more than reading `path` may."""
+    before = _reset()
+    try:
+        yield
+    finally:
+        growth = _count("VmHWM") - before
+        if growth > allowed(path):
+            faults.append(f"takes {growth >> 20} MiB, more than {allowed(path) >> 20}")
+
+
+def _reset() -> int:
+    """Forgets the peak; bytes that are taken now."""
+    RESET.write_text("5")
+    return _count("VmRSS")
 
 
 def _count(name: str) -> int:

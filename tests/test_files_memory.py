@@ -12,14 +12,12 @@ from mutants import Draft, closed
 
 import momos
 
-EXPANDED = 24 << 20
+EXPANDED = 32 << 20
 CASES = (
-    ("load", "motifs"),
     ("load", "whole motifs"),
     ("inspect", "motifs in a usage table"),
     ("load", "narrow weights of wide motifs"),
-    ("verify", "wide motifs"),
-    ("load", "scales"),
+    ("load", "indices wider than weights"),
     ("load", "dense complex values"),
     ("load", "objects"),
 )

@@ -26,6 +26,7 @@ def greedy(expanded: int) -> dict[str, bytes]:
         "narrow weights of wide motifs": mosaic(
             2, block_size=1024, weights=expanded // 2, dtype="float64", to="bfloat16"
         ),
+        "indices wider than weights": mosaic(65537, weights=expanded // 2, to="bfloat16"),
         "scales": mosaic(2, weights=n // 2, scales=True),
         "streams that learn": mosaic(1 << 22, weights=(1 << 20) + (1 << 18), rate=8),
         "tensors of few blocks": mosaic(expanded // 24, tensors=200, table=True),
