@@ -39,7 +39,7 @@ def test_a_checkpoint_is_told_what_makes_a_momos_file_of_it(path):
 def test_a_damaged_momos_file_is_told_to_be_damaged(path):
     """Not to be the safetensors file that it also is."""
     start = EVERYTHING.index(b'"usage":')
-    for damage in (b"\0", b"}", b'"'):
+    for damage in (b"\0", b"}", b"'"):
         path.write_bytes(EVERYTHING[:start] + damage + EVERYTHING[start + 1 :])
         with pytest.raises(momos.FormatError, match="header: ") as raised:
             momos.load(path)
