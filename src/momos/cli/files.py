@@ -10,7 +10,7 @@ import momos
 from momos.cli.outcome import told
 from momos.cli.progress import bars
 from momos.cli.tables import show
-from momos.cli.terminal import console, say
+from momos.cli.terminal import console, say, write
 from momos.config import DenseDtype, Scales, Selection
 
 MosaicPath = Annotated[
@@ -142,6 +142,6 @@ def verify(path: MosaicPath) -> None:
 
 def _print(report: momos.SaveReport, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(report.to_dict(), indent=2))
+        write(json.dumps(report.to_dict(), indent=2) + "\n")
     else:
         show(report, console())

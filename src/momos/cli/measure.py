@@ -16,7 +16,7 @@ from rich.text import Text
 import momos
 from momos.cli.outcome import told
 from momos.cli.progress import bars
-from momos.cli.terminal import console, printable
+from momos.cli.terminal import console, printable, write
 
 
 def measure(
@@ -77,9 +77,9 @@ def measure(
     with told():
         if as_json:
             values = {path: measurement.to_dict() for path, measurement in found.items()}
-            typer.echo(json.dumps(values, indent=2))
+            write(json.dumps(values, indent=2) + "\n")
         elif as_csv:
-            typer.echo(_csv(found), nl=False)
+            write(_csv(found))
         else:
             _show(found, console())
 

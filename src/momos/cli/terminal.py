@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-import typer
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
@@ -52,7 +51,12 @@ def printable(text: str) -> str:
 
 def say(text: str, *, error: bool = False) -> None:
     """Prints one line."""
-    typer.echo(printable(text), err=error)
+    write(f"{printable(text)}\n", error=error)
+
+
+def write(text: str, *, error: bool = False) -> None:
+    """Prints what is printable already; `typer.echo` would send UTF-8 to an ASCII terminal."""
+    print(text, end="", file=sys.stderr if error else sys.stdout, flush=True)
 
 
 def console(*, error: bool = False) -> Console:
