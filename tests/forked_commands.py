@@ -1,9 +1,10 @@
 """Runs `momos` with many arguments, each in a fork of one process that has imported it.
 
-Takes a JSON list of (arguments, where standard output goes, where standard error goes) and prints
-the exit codes; "closed" is a pipe that nobody reads.
+Takes a JSON list of (arguments, where standard output goes, where standard error goes, encoding
+of the terminal) and prints the exit codes; "closed" is a pipe that nobody reads.
 """
 
+import io
 import json
 import os
 import sys
@@ -14,7 +15,7 @@ from momos.cli import main
 FAULT = 99  # an exception that ends in a traceback
 
 
-def run(arguments: list[str], output: str, error: str) -> int:
+def run(arguments: list[str], output: str, error: str, encoding: str) -> int:
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     if output == "closed":
         unread, descriptor = os.pipe()
@@ -23,6 +24,7 @@ def run(arguments: list[str], output: str, error: str) -> int:
         descriptor = os.open(output, flags)
     os.dup2(descriptor, 1)
     os.dup2(os.open(error, flags), 2)
+    sys.stdout, sys.stderr = stream(1, encoding), stream(2, encoding)
     sys.argv = ["momos", *arguments]
     try:
         main()
@@ -35,6 +37,13 @@ def run(arguments: list[str], output: str, error: str) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     return code
+
+
+def stream(descriptor: int, encoding: str) -> io.TextIOWrapper:
+    """A standard stream as the interpreter opens it."""
+    return io.TextIOWrapper(
+        open(descriptor, "wb", closefd=False), encoding=encoding, errors="strict"
+    )
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 import warnings
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import forked_commands
@@ -25,30 +27,34 @@ SHOWN = (
 RAW = ("\x1b", "\x07", "\x9b", "\r", "\u202e", "\u2028")
 
 
-def run(cases: list[tuple[list[str], str, str]], encoding: str) -> list[int]:
-    environment = os.environ | {
-        "PYTHONIOENCODING": encoding,
-        "PYTHONUTF8": "0",
-        "PYTHONCOERCECLOCALE": "0",
-        "LC_ALL": "C",
-        "COLUMNS": "200",
-        "TERMINAL_WIDTH": "200",
-    }
-    command = [sys.executable, forked_commands.__file__, json.dumps(cases)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    return list(map(int, done.stdout.split()))
+RUDE, POLITE = "a\x1b]0;x\x07\nb", r"a\x1b]0;x\x07\nb"
+
+
+@dataclass
+class Printed:
+    arguments: list[str]
+    code: int
+    output: str
+    error: str
 
 
 @pytest.fixture(scope="module")
-def commands(tmp_path_factory) -> list[list[str]]:
-    """Commands that print something, about a network with a tensor called `EVIL`."""
+def folder(tmp_path_factory) -> Path:
+    """A checkpoint and a file of a network with a tensor called `EVIL`."""
     folder = tmp_path_factory.mktemp("terminal")
     torch.manual_seed(0)
-    dense, small = str(folder / "x.safetensors"), str(folder / "x.momos")
-    save_file({EVIL: torch.randn(6, 5), "b": torch.randn(8)}, dense)
-    momos.compress(dense, small, momos.MosaicConfig(num_motifs=4, block_size=2))
-    return [
+    save_file({EVIL: torch.randn(6, 5), "b": torch.randn(8)}, folder / "x.safetensors")
+    config = momos.MosaicConfig(num_motifs=4, block_size=2)
+    momos.compress(folder / "x.safetensors", folder / "x.momos", config)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def printed(folder) -> dict[str, list[Printed]]:
+    """What commands print: to terminals of two encodings, to outputs that fail, and of errors."""
+    small, dense = str(folder / "x.momos"), str(folder / "x.safetensors")
+    measure = ["measure", small, "--measures", "signs", "--shuffles", "0", "--per-tensor"]
+    commands = [
         ["--help"],
         ["--version"],
         ["inspect", small],
@@ -56,61 +62,67 @@ def commands(tmp_path_factory) -> list[list[str]]:
         ["verify", small],
         ["expand", small, str(folder / "back.safetensors")],
         ["compress", dense, str(folder / "again.momos")],
-        ["measure", small, "--measures", "signs", "--shuffles", "0", "--per-tensor"],
-        [
-            "measure",
-            small,
-            "--measures",
-            "signs",
-            "--shuffles",
-            "0",
-            "--per-tensor",
-            "--csv",
-        ],
+        measure,
+        [*measure, "--csv"],
         ["study", "--help"],
     ]
+    absent = str(folder / RUDE)
+    wrong = [["inspect", absent], ["inspect", small, absent], [RUDE]]
+    cases = {name: [(c, "out", name) for c in commands] for name in ("ascii", "utf-8")}
+    cases |= {to: [(c, to, "ascii") for c in commands] for to in ("/dev/full", "closed")}
+    cases["wrong"] = [(c, "out", "utf-8") for c in wrong]
+    rows = []
+    for arguments, output, encoding in chain.from_iterable(cases.values()):
+        start = folder / str(len(rows))
+        output = str(start.with_suffix(".out")) if output == "out" else output
+        rows.append((arguments, output, str(start.with_suffix(".err")), encoding))
+    environment = os.environ | {"COLUMNS": "200", "TERMINAL_WIDTH": "200"}
+    command = [sys.executable, forked_commands.__file__, json.dumps(rows)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    found = iter(zip(rows, map(int, done.stdout.split()), strict=True))
+    return {name: [read(*next(found)) for _ in of] for name, of in cases.items()}
+
+
+def read(row: tuple[list[str], str, str, str], code: int) -> Printed:
+    arguments, output, error, encoding = row
+    text = Path(output).read_bytes().decode(encoding) if output.endswith(".out") else ""
+    return Printed(arguments, code, text, Path(error).read_bytes().decode(encoding))
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
-def test_every_command_prints_what_the_terminal_can_show(encoding, commands, tmp_path):
-    out = [tmp_path / f"{i}.out" for i in range(len(commands))]
-    err = tmp_path / "err"
-    cases = [(c, str(o), str(err)) for c, o in zip(commands, out, strict=True)]
-    assert run(cases, encoding) == [0] * len(cases)
+def test_every_command_prints_what_the_terminal_can_show(encoding, printed):
     name = SHOWN if encoding == "utf-8" else SHOWN.replace("×", "x").replace("é", r"\xe9")
-    for command, path in zip(commands, out, strict=True):
-        text = path.read_bytes().decode(encoding).replace("\r\n", "\n")  # rows of CSV
-        assert text
+    for command in printed[encoding]:
+        assert (command.code, command.error) == (0, ""), command
+        text = command.output.replace("\r\n", "\n")  # rows of CSV
+        assert text, command
         assert not any(character in text for character in RAW), command
-        if {"inspect", "measure"} & {*command} and "--json" not in command:
-            assert name in text, command
+        if {"inspect", "measure"} & {*command.arguments}:
+            assert name in text or "--json" in command.arguments, command
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
-def test_an_output_that_takes_nothing_is_one_line_or_none_and_a_code(commands, tmp_path):
-    """None where nobody reads, as after `| head -1`."""
-    count = len(commands)
-    err = [tmp_path / f"{i}.err" for i in range(2 * count)]
-    targets = ["/dev/full"] * count + ["closed"] * count
-    cases = [(*c, str(e)) for *c, e in zip(commands * 2, targets, err, strict=True)]
-    codes = run(cases, "ascii")
-    assert codes[:count] == [3] * count
-    assert set(codes[count:]) <= {1, 3}
-    said = ["momos: standard output: No space left on device\n"] * count + [""] * count
-    assert [path.read_text() for path in err] == said
+def test_an_output_that_takes_nothing_is_one_line_and_a_code(printed):
+    for command in printed["/dev/full"]:
+        assert command.code == 3, command
+        assert command.error == "momos: standard output: No space left on device\n", command
 
 
-def test_complaints_about_names_are_one_printable_line(commands, tmp_path):
-    rude, shown = "a\x1b]0;x\x07\nb", r"a\x1b]0;x\x07\nb"
-    small, absent = commands[2][1], str(tmp_path / rude)
-    err = [tmp_path / f"{i}.err" for i in range(3)]
-    wrong = [["inspect", absent], ["inspect", small, absent], [rude]]
-    cases = [(c, str(tmp_path / "out"), str(e)) for c, e in zip(wrong, err, strict=True)]
-    assert run(cases, "utf-8") == [3, 2, 2]
-    for path in err:
-        text = path.read_text()
-        assert not any(character in text for character in RAW)
-    assert err[0].read_text() == f"momos: {tmp_path}/{shown}: No such file or directory\n"
+def test_an_output_that_nobody_reads_is_no_traceback(printed):
+    """As after `| head -1`, where nothing is to be told."""
+    for command in printed["closed"]:
+        assert command.code in (1, 3), command
+        assert command.error == "", command
+
+
+def test_complaints_about_names_are_printable(folder, printed):
+    assert [command.code for command in printed["wrong"]] == [3, 2, 2]
+    for command in printed["wrong"]:
+        assert not any(character in command.error for character in RAW), command
+        assert POLITE in command.error
+    expected = f"momos: {folder}/{POLITE}: No such file or directory\n"
+    assert printed["wrong"][0].error == expected
 
 
 @pytest.mark.parametrize(
@@ -139,7 +151,7 @@ def test_a_console_takes_names_for_text(capsys):
     printed = capsys.readouterr().out
     assert r"[/nothing] :smile: \x1b]8;;x" in printed
     assert r"[red]\x1b[2J" in printed
-    assert r"\u202eb" in printed
+    assert r"\u202e" in printed
     assert "\x1b" not in printed
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.text import Text
 
 OUTPUT, ERROR = "standard output", "standard error"
 # What an ASCII terminal gets in place of what this package writes; all else becomes \uXXXX.
@@ -65,6 +66,9 @@ def console(*, error: bool = False) -> Console:
 
 
 class _Console(Console):
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(_lines(text), **options)
+
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
@@ -72,8 +76,11 @@ class _Console(Console):
             if segment.control or (segment.text.isascii() and segment.text.isprintable()):
                 yield segment
             else:
-                lines = map(printable, segment.text.split("\n"))
-                yield segment._replace(text="\n".join(lines))
+                yield segment._replace(text=_lines(segment.text))
+
+
+def _lines(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def _visible(character: str) -> str:
