@@ -1,7 +1,8 @@
 """Mutants of small files: every one must be refused, or loaded as what it says.
 
 tests/mutants.py makes them; `python bench/fuzz.py 1000000 7` tries a million others than those
-of seed 0. What is neither refused nor loaded is listed by its number, so that it can be made again.
+of seed 0. What is neither refused nor loaded, or takes more memory than its size allows, is listed
+by its number, so that it can be made again.
 """
 
 import os
@@ -17,6 +18,7 @@ from measure import table
 TESTS = Path(__file__).parents[1] / "tests"
 sys.path.insert(0, str(TESTS))
 
+import memory as counting  # noqa: E402
 from mutants import LOADED, REFUSED, mutant, outcome  # noqa: E402
 
 GOLDEN = TESTS / "files" / "golden" / "v1"
@@ -28,7 +30,10 @@ def outcomes(seeds: range) -> list[tuple[int, str]]:
     files = [path.read_bytes() for path in sorted(GOLDEN.glob("*.momos"))]
     with tempfile.TemporaryDirectory(dir=memory()) as folder:
         path = Path(folder) / "mutant.momos"
-        found = ((seed, outcome(mutant(files, seed), path)) for seed in seeds)
+        found = (
+            (seed, outcome(mutant(files, seed), path, measured=counting.COUNTED))
+            for seed in seeds
+        )
         return [(seed, result.replace(str(path), "…")) for seed, result in found]
 
 

@@ -5,13 +5,16 @@ right, so that a reader gets as far as what was changed on purpose.
 """
 
 import json
+import math
 import random
 import zlib
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import memory
 import reader
 import torch
 from torch import Tensor
@@ -19,6 +22,8 @@ from torch import Tensor
 import momos
 
 REFUSED, LOADED = "refused", "loaded"
+MOST_SIZE = 704  # bytes of header, so that no mutant expands to more than 44 MiB
+LONG = 1 << 18  # bytes of content that the second reader takes too long for
 
 EDGES = (0, 1, 7, 31, 32, 33, 63, 64, 127, 128, 255, 256, 2**16, 2**20, 2**28, 2**31)
 EDGES += (2**32, 2**53, 2**62, 2**63 - 1, 2**63, 2**64, 10**15, 10**400, -1, -(2**63))
@@ -52,12 +57,8 @@ class Draft:
 
     def size(self) -> int:
         """Bytes of header for what the manifest claims; the least if that is nonsense."""
-        try:
-            own = [e for e in self.manifest["tensors"] if e["stored"] != "same"]
-            size = 8 * -(-reader.expanded(self.manifest, own) // (8 * 65536))
-        except (reader.Refused, *reader.REFUSALS):
-            return 640
-        return size if 640 < size < 1 << 20 else 640
+        size = 8 * -(-claimed(self) // (8 * 65536))
+        return size if 640 < size <= MOST_SIZE else 640
 
     def tensor(self, name: str) -> dict[str, Any]:
         return next(entry for entry in self.manifest["tensors"] if entry["name"] == name)
@@ -90,6 +91,7 @@ def mutant(files: list[bytes], seed: int) -> bytes:
     """A file that is one of `files` changed at random; the same for the same seed."""
     draw = random.Random(seed)
     ways = (damaged, damaged, other_sections, other_manifest, other_manifest, other_parts)
+    ways += (spliced, absurd, absurd, swapped, swapped)
     file = draw.choice(ways)(draw, draw.choice(files), draw.choice(files))
     return file if draw.random() < 0.9 else damaged(draw, file, file)
 
@@ -180,6 +182,131 @@ def other_parts(draw: random.Random, file: bytes, other: bytes) -> bytes:
     return draft.file()
 
 
+def spliced(draw: random.Random, file: bytes, other: bytes) -> bytes:
+    """Sections of another file together with all that the manifest says of them."""
+    draft, from_ = Draft.of(file), Draft.of(other)
+    for name in draw.sample(reader.SECTIONS[:-1], draw.choice((1, 1, 2, 3))):
+        draft.sections[name] = from_.sections[name]
+        ours, theirs = draft.manifest, deepcopy(from_.manifest)
+        if name == "dense":
+            mosaic = [e for e in ours["tensors"] if e["stored"] == "blocks"]
+            rest = [e for e in theirs["tensors"] if e["stored"] != "blocks"]
+            ours["tensors"], ours["dense"] = mosaic + rest, theirs["dense"]
+        elif name == "mosaic":
+            rest = [e for e in ours["tensors"] if e["stored"] != "blocks"]
+            blocks = [e for e in theirs["tensors"] if e["stored"] == "blocks"]
+            ours["tensors"] = draw.choice((blocks + rest, rest + blocks))
+        elif "motifs" in ours and "motifs" in theirs:
+            keys = ("usage",) if name == "usage" else ("packs", "num_motifs", "dtype")
+            keys += ("block_size", "scales") * (name == "motifs")
+            for key in keys:
+                ours["motifs"].pop(key, None)
+                if key in theirs["motifs"]:
+                    ours["motifs"][key] = theirs["motifs"][key]
+    if draw.random() < 0.7:
+        resum(draft)
+    return draft.file()
+
+
+def absurd(draw: random.Random, file: bytes, other: bytes) -> bytes:
+    """A number that claims much, and streams and packs of no bytes for as much as it claims."""
+    draft = Draft.of(file)
+    entries = [e for e in draft.manifest["tensors"] if e["stored"] != "same"]
+    bank = draft.manifest.get("motifs")
+    number = draw.choice(EDGES) + draw.choice((0, 0, -1, 1))
+    number = draw.choice((number, draw.randrange(1 << draw.randrange(1, 23))))
+    if bank and draw.random() < 0.6:
+        bank[draw.choice(("num_motifs", "num_motifs", "block_size"))] = number
+    elif entries:
+        entry = draw.choice(entries)
+        entry["shape"] = draw.choice(([number], [number, 1], [1, number], [2, number]))
+        if draw.random() < 0.2:
+            entry["scales"] = entry["shape"][0]
+    if draw.random() < 0.9:
+        refit(draft, draw.choice((0, 1, 1, 31)))
+    if draw.random() < 0.5:
+        resum(draft)
+    return draft.file()
+
+
+def refit(draft: Draft, rate: int) -> None:
+    """Makes every part whose number of streams does not fit a number of empty ones."""
+    manifest, dense = draft.manifest, {}
+    bank = manifest.get("motifs", {"block_size": 1, "num_motifs": 1, "dtype": "float32"})
+
+    def fitted(rows: list[Any], count: int, empty: Any) -> list[Any]:
+        wanted = max(0, -(-count // reader.LONGEST))
+        return rows if len(rows) == wanted or wanted > 4096 else [empty] * wanted
+
+    size = reader.ITEM_SIZES.get(bank["dtype"], 1)
+    count = bank["num_motifs"] * bank["block_size"]
+    if "packs" in bank:
+        bank["packs"] = fitted(bank["packs"], count, [[rate, 0]] * size)
+    if "usage" in bank:
+        rows = bank["usage"]["streams"]
+        bank["usage"]["streams"] = fitted(rows, bank["num_motifs"], [rate, 0])
+    for entry in manifest["tensors"]:
+        if entry["stored"] == "same":
+            continue
+        weights = math.prod(entry["shape"])
+        if entry["stored"] == "blocks":
+            blocks = -(-weights // max(1, bank["block_size"]))
+            entry["streams"] = fitted(entry["streams"], blocks, [rate, 0])
+        else:
+            dense[entry["dtype"]] = dense.get(entry["dtype"], 0) + weights
+    for pool in manifest["dense"]:
+        empty = [[rate, 0]] * reader.ITEM_SIZES[pool["dtype"]]
+        pool["packs"] = fitted(pool["packs"], dense.get(pool["dtype"], 0), empty)
+    sections = {"motifs": 0, "usage": 0, "mosaic": 0, "dense": 0}
+    for name in sections:
+        if name != "usage" or "usage" in bank:
+            parts = coded_of(manifest, name) if name == "dense" or "packs" in bank else ()
+            sections[name] = sum(length for _, length in parts)
+        data = draft.sections[name]
+        draft.sections[name] = data[: sections[name]].ljust(sections[name], b"\0")
+
+
+def swapped(draw: random.Random, file: bytes, other: bytes) -> bytes:
+    """Tensors in other places, of other dtypes, or the same as others."""
+    draft = Draft.of(file)
+    tensors = draft.manifest["tensors"]
+    if not tensors:
+        return damaged(draw, file, other)
+    for _ in range(draw.choice((1, 1, 2, 4))):
+        one, two = draw.choice(tensors), draw.choice(tensors)
+        kind = draw.randrange(7)
+        if kind == 0:
+            at, to = draw.randrange(len(tensors)), draw.randrange(len(tensors))
+            tensors[at], tensors[to] = tensors[to], tensors[at]
+        elif kind == 1 and one["stored"] == two["stored"] != "same":
+            key = draw.choice(("shape", "dtype", "name", "streams"))
+            if key in one and key in two:
+                one[key], two[key] = two[key], one[key]
+        elif kind == 2 and one["stored"] != "same":
+            like = reader.ITEM_SIZES[one["dtype"]]
+            names = [name for name, size in reader.ITEM_SIZES.items() if size == like]
+            one["dtype"] = draw.choice(names)
+        elif kind == 3:
+            name = draw.choice((one["name"], two["name"], "again", "\x1b[2J"))
+            tensors.append({"name": name, "stored": "same", "as": two["name"]})
+        elif kind == 4 and one["stored"] == "same":
+            one["as"] = two["name"]
+        elif kind == 5 and one is not two:
+            name = one["name"]
+            one.clear()
+            one |= {"name": name, "stored": "same", "as": two["name"]}
+        else:
+            one["persistent"] = draw.random() < 0.5
+    if draw.random() < 0.6:
+        dtypes = [e["dtype"] for e in tensors if e["stored"] == "dense"]
+        order = list(dict.fromkeys(dtypes))
+        pools = draft.manifest["dense"]
+        pools.sort(key=lambda p: order.index(p["dtype"]) if p["dtype"] in order else 99)
+    if draw.random() < 0.7:
+        resum(draft)
+    return draft.file()
+
+
 def places_in(value: Any) -> Any:
     """Every holder and key of a JSON value."""
     for key in list(value) if isinstance(value, dict) else range(len(value)):
@@ -202,8 +329,19 @@ def coded_of(manifest: Any, section: str) -> Any:
         yield from (p for pool in manifest["dense"] for pack in pool["packs"] for p in pack)
 
 
+def claimed(draft: Draft) -> int:
+    """Bytes of the content that the manifest claims; 0 if that is nonsense."""
+    try:
+        own = [e for e in draft.manifest["tensors"] if e["stored"] != "same"]
+        return reader.expanded(draft.manifest, own)
+    except (reader.Refused, *reader.REFUSALS):
+        return 0
+
+
 def resum(draft: Draft) -> None:
-    """Gives `draft` the SHA-256 of what it means, where it means anything."""
+    """Gives `draft` the SHA-256 of what it means, where that is short and means anything."""
+    if claimed(draft) > LONG:
+        return
     try:
         draft.manifest["sha256"] = reader.sha256(draft.file())
     except (reader.Refused, *reader.REFUSALS):
@@ -213,37 +351,56 @@ def resum(draft: Draft) -> None:
 # What becomes of them
 
 
-def outcome(file: bytes, path: Path) -> str:
+def outcome(file: bytes, path: Path, *, measured: bool = False) -> str:
     """`REFUSED` or `LOADED`; anything else is a fault, and says which.
 
     `load` and `verify` must agree, what is loaded must be whole, and the second reader must
-    refuse the same files and find the same in the others.
+    refuse the same files and find the same in the others, unless they are long. Where it is
+    `measured`, neither may take more memory than a file of that size allows.
     """
     path.write_bytes(file)
+    greedy: list[str] = []
+    counted = memory.counted(path, greedy) if measured else nullcontext()
+    short = short_enough(file)
     try:
-        with momos.MosaicFile(path) as opened:
+        with counted, momos.MosaicFile(path) as opened:
             opened.verify()
         verified = ""
     except momos.FormatError as error:
         verified = str(error)
     except Exception as error:  # which one is the result
         return f"verify: {type(error).__name__}: {error}"
+    counted = memory.counted(path, greedy) if measured else nullcontext()
     try:
-        tensors = contents(momos.load(path))
+        with counted:
+            tensors = contents(momos.load(path))
     except momos.FormatError as error:
         if str(path) not in str(error):
             return f"an error that names no file: {error}"
         if not verified:
             return f"load alone refuses: {error.problem}"
-        return REFUSED if refused_by_reader(file) else f"the reader loads: {error.problem}"
+        if greedy:
+            return greedy[0]
+        if not short or refused_by_reader(file):
+            return REFUSED
+        return f"the reader loads: {error.problem}"
     except Exception as error:
         return f"load: {type(error).__name__}: {error}"
-    if verified:
-        return f"verify alone refuses: {verified}"
+    if verified or greedy:
+        return f"verify alone refuses: {verified}" if verified else greedy[0]
     try:
-        return LOADED if reader.read_bytes(file) == tensors else "loaded as something else"
+        same = not short or reader.read_bytes(file) == tensors
+        return LOADED if same else "loaded as something else"
     except reader.Refused as error:
         return f"the reader refuses: {error}"
+
+
+def short_enough(file: bytes) -> bool:
+    """Whether the second reader, which takes one value at a time, is quick with `file`."""
+    try:
+        return claimed(Draft.of(file)) <= LONG
+    except (reader.Refused, *reader.REFUSALS):
+        return True
 
 
 def refused_by_reader(file: bytes) -> bool:

@@ -67,6 +67,7 @@ def need(fact: object, *what: object) -> None:
 def contents(file: bytes) -> tuple[Tensors, str, str]:
     size, section = outside(file)
     packed = section["manifest"]
+    need(len(packed) <= 2**27, "length of the manifest")
     manifest = parse(inflate(packed, max(65536, 64 * len(packed))))
     texts(manifest)
     need(isinstance(manifest.get("config", {}), dict), "config")
@@ -279,6 +280,10 @@ def decode(data: bytes, n: int, weights: list[int], rate: object) -> list[int]:
     return symbols
 
 
+def coded(size: object, n: int) -> int:
+    return integer(size, 0, 64 + 4 * n)
+
+
 def lengths_of(n: int) -> list[int]:
     return [min(LONGEST, n - begin) for begin in range(0, n, LONGEST)]
 
@@ -286,7 +291,7 @@ def lengths_of(n: int) -> list[int]:
 def sequence(parts: Parts, streams: list, n: int, weights: list[int]) -> list[int]:
     result = []
     for (rate, size), length in zip(rows(streams), lengths_of(n), strict=True):
-        result += decode(parts.take(size), length, weights, rate)
+        result += decode(parts.take(coded(size, length)), length, weights, rate)
     return result
 
 
@@ -317,7 +322,7 @@ def unpack(parts: Parts, packs: list, n: int, dtype: str) -> bytes:
     for pack, length in zip(rows(packs), lengths_of(n), strict=True):
         values = bytearray(length * ITEM_SIZES[dtype])
         for i, (rate, size) in enumerate(pack):
-            values[i :: len(pack)] = plane(parts.take(size), length, rate)
+            values[i :: len(pack)] = plane(parts.take(coded(size, length)), length, rate)
         need(len(pack) == ITEM_SIZES[dtype], "planes")
         result += bytes(values)
     need(dtype != "bool" or not result.strip(b"\0\1"), "a bool that is not 0 or 1")

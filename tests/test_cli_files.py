@@ -146,7 +146,8 @@ def test_what_is_no_momos_file_is_told_in_one_line(command, checkpoint, tmp_path
     target = [tmp_path / "x.safetensors"] if command == "expand" else []
     done = invoke(command, checkpoint, *target)
     assert done.exit_code == 1
-    assert "is this a .momos file?" in done.output
+    expected = "but this is a safetensors file (momos compress makes a .momos file of it)"
+    assert done.output.rstrip().endswith(expected)
     assert len(done.output.strip().splitlines()) == 1
 
 

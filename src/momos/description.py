@@ -69,8 +69,8 @@ def description_length(mosaic: Mosaic) -> DescriptionLength:
     """
     m, k, s = mosaic.layout.num_blocks, mosaic.num_motifs, mosaic.layout.block_size
     bits, scales = motif_bits(mosaic), scales_length(mosaic)
-    usage = mosaic.usage().double()
-    share = usage[usage > 0] / m
+    usage = mosaic.usage()
+    share = usage[usage > 0].double() / m
     return DescriptionLength(
         num_weights=mosaic.layout.num_weights,
         dense=32 * mosaic.layout.num_weights,

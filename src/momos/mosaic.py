@@ -145,8 +145,9 @@ class Mosaic:
     def rebuilt(self, placement: Placement) -> Iterator[tuple[int, Tensor]]:
         """First weight and values of successive pieces of one parameter, flat, in its dtype."""
         size, scale = self.layout.block_size, self.scale(placement)
-        for first in range(placement.start, placement.stop, PIECE):
-            last = min(first + PIECE, placement.stop)
+        step = max(1, min(PIECE, 16 * PIECE // size))
+        for first in range(placement.start, placement.stop, step):
+            last = min(first + step, placement.stop)
             blocks = self.motifs.index_select(0, self.indices[first:last].int())
             start = (first - placement.start) * size
             flat = blocks.view(-1)[: placement.num_weights - start]
@@ -360,7 +361,9 @@ def usage_of(indices: Integer[Tensor, " m"], num_motifs: int) -> Int[Tensor, " k
     """How many of `indices` name each motif."""
     usage = torch.zeros(num_motifs, dtype=torch.int64, device=indices.device)
     for part in indices.split(32 * PIECE):  # as they become wider
-        if part.device.type == "cpu":
+        if part.device.type == "cpu" and len(part) < num_motifs:  # no more arrays of k
+            usage.index_add_(0, part.int(), usage.new_ones(1).expand(len(part)))
+        elif part.device.type == "cpu":
             usage += cpu.usage(part.int(), num_motifs)
         else:
             usage += torch.bincount(part.int(), minlength=num_motifs)

@@ -4,17 +4,43 @@ It exits with 0 if all went well, 1 if a file or a value is not what it must be,
 line is wrong, 3 if a file cannot be read or written, and 130 if it was interrupted.
 """
 
-from typing import Annotated
+import sys
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import momos
 from momos.cli.demo import demo
 from momos.cli.files import compress, expand, inspect, verify
 from momos.cli.measure import measure
+from momos.cli.outcome import code_of
 from momos.cli.study import study
+from momos.cli.terminal import printable, say, standard_streams
+
+USAGE_ERROR: Any = typer.BadParameter.__base__  # click's, wherever typer keeps it
+
+
+class Commands(TyperGroup):
+    """Commands whose complaints about arguments are printable, as a file name may not be."""
+
+    def make_context(self, *arguments: Any, **more: Any) -> Any:
+        try:
+            return super().make_context(*arguments, **more)
+        except USAGE_ERROR as error:
+            error.message = printable(error.message)
+            raise
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except USAGE_ERROR as error:
+            error.message = printable(error.message)
+            raise
+
 
 app = typer.Typer(
+    cls=Commands,
     help=momos.__doc__,
     no_args_is_help=True,
     add_completion=False,
@@ -28,12 +54,16 @@ app.add_typer(study, name="study")
 
 
 def main() -> None:
-    app(prog_name="momos")
+    try:
+        with standard_streams():
+            app(prog_name="momos")
+    except OSError as error:  # of what is printed last, or of help
+        sys.exit(code_of(error))
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"momos {momos.__version__}")
+        say(f"momos {momos.__version__}")
         raise typer.Exit
 
 

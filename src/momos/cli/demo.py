@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from momos.cli.outcome import told
 from momos.cli.study_imports import imported
+from momos.cli.terminal import console
 
 
 def demo(
@@ -25,12 +25,12 @@ def demo(
     ] = None,
 ) -> None:
     """Train one MLP on handwritten digits: dense, as two mosaics, with learned motifs."""
-    console = Console()
+    out = console()
     with told(), imported("demo"):
-        with console.status("Loading Lightning"):
+        with out.status("Loading Lightning"):
             from momos.study.demo import demo as run
             from momos.study.processes import cores
             from momos.study.recipes.demo import Demo
 
         recipe = Demo(seeds=seeds, epochs=epochs)
-        run(output, recipe, console=console, processes=processes or cores())
+        run(output, recipe, console=out, processes=processes or cores())

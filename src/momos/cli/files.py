@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 import momos
 from momos.cli.outcome import told
 from momos.cli.progress import bars
 from momos.cli.tables import show
+from momos.cli.terminal import console, say, write
 from momos.config import DenseDtype, Scales, Selection
 
 MosaicPath = Annotated[
@@ -83,7 +83,7 @@ def compress(
     """Make a checkpoint a mosaic, without data or training, and write it as a small file."""
     if num_motifs is None and capacity is None:
         num_motifs = 256
-    with told(), bars() as progress:
+    with told():
         config = momos.MosaicConfig(
             block_size=block_size,
             num_motifs=num_motifs,
@@ -99,8 +99,9 @@ def compress(
             bits=bits,
             dense_dtype=dense_dtype,
         )
-        report = momos.compress(source, output, config, progress=progress)
-    _print(report, as_json)
+        with bars() as progress:
+            report = momos.compress(source, output, config, progress=progress)
+        _print(report, as_json)
 
 
 def expand(
@@ -124,14 +125,18 @@ def expand(
     with told():
         with bars() as progress:
             momos.expand(path, output, most_bytes=most_bytes, progress=progress)
-        typer.echo(f"{output}: {output.stat().st_size:,} bytes")
+        say(f"{output}: {output.stat().st_size:,} bytes")
 
 
 def inspect(path: MosaicPath, as_json: AsJson = False) -> None:
-    """Show what a .momos file holds, tensor by tensor and part by part."""
-    with told(), bars() as progress:
-        report = momos.inspect(path, progress=progress)
-    _print(report, as_json)
+    """Show what a .momos file holds, tensor by tensor and part by part.
+
+    Checksums of all parts are compared; that of the values is for `momos verify`.
+    """
+    with told():
+        with bars() as progress:
+            report = momos.inspect(path, progress=progress)
+        _print(report, as_json)
 
 
 def verify(path: MosaicPath) -> None:
@@ -140,7 +145,7 @@ def verify(path: MosaicPath) -> None:
         with bars() as progress, momos.MosaicFile(path) as file:
             file.verify(progress)
             count = sum(record.num_weights for record in file.manifest.records)
-        typer.echo(
+        say(
             f"{path}: whole, {len(file.names):,} tensors, {count:,} values, "
             f"SHA-256 {file.manifest.sha256}"
         )
@@ -148,6 +153,6 @@ def verify(path: MosaicPath) -> None:
 
 def _print(report: momos.SaveReport, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(report.to_dict(), indent=2))
+        write(json.dumps(report.to_dict(), indent=2) + "\n")
     else:
-        show(report, Console())
+        show(report, console())

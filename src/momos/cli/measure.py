@@ -16,6 +16,7 @@ from rich.text import Text
 import momos
 from momos.cli.outcome import told
 from momos.cli.progress import bars
+from momos.cli.terminal import console, printable, write
 
 
 def measure(
@@ -73,13 +74,14 @@ def measure(
                 hidden_widths=tuple(hidden_width or ()),
                 progress=progress,
             )
-    if as_json:
-        values = {path: measurement.to_dict() for path, measurement in found.items()}
-        typer.echo(json.dumps(values, indent=2))
-    elif as_csv:
-        typer.echo(_csv(found), nl=False)
-    else:
-        _show(found, Console())
+    with told():
+        if as_json:
+            values = {path: measurement.to_dict() for path, measurement in found.items()}
+            write(json.dumps(values, indent=2) + "\n")
+        elif as_csv:
+            write(_csv(found))
+        else:
+            _show(found, console())
 
 
 def _csv(found: dict[str, momos.Measurement]) -> str:
@@ -88,6 +90,10 @@ def _csv(found: dict[str, momos.Measurement]) -> str:
         for path, measurement in found.items()
         for row in measurement.to_dict()["rows"]
     ]
+    rows = [
+        {k: printable(v) if isinstance(v, str) else v for k, v in row.items()}
+        for row in rows
+    ]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]))
     writer.writeheader()
@@ -95,29 +101,27 @@ def _csv(found: dict[str, momos.Measurement]) -> str:
     return text.getvalue()
 
 
-def _show(found: dict[str, momos.Measurement], console: Console) -> None:
+def _show(found: dict[str, momos.Measurement], out: Console) -> None:
     """Tables, without markup: names may hold brackets."""
     for path, measurement in found.items():
-        console.print(path, markup=False, highlight=False, soft_wrap=True, style="bold")
-        console.print(_table(measurement))
+        out.print(printable(path), soft_wrap=True, style="bold")
+        out.print(_table(measurement))
         for row in measurement.rows:
             if row.unavailable:
                 where = f"{row.tensor}: {row.name}" if row.tensor else row.name
                 note = f"not available: {where}: {row.unavailable}"
-                console.print(note, markup=False, highlight=False, soft_wrap=True)
+                out.print(printable(note), soft_wrap=True)
         if measurement.left_out:
             counts = Counter(measurement.left_out.values())
             left = ", ".join(f"{count} tensors ({why})" for why, count in counts.items())
-            console.print(
-                f"not measured: {left}", style="dim", markup=False, highlight=False
-            )
+            out.print(f"not measured: {left}", style="dim")
     if len(found) > 1:
-        console.print("side by side: bits/weight of codes, values of scores", style="bold")
-        console.print(_side_by_side(found))
+        out.print("side by side: bits/weight of codes, values of scores", style="bold")
+        out.print(_side_by_side(found))
     rows = [row for measurement in found.values() for row in measurement.rows]
     for row in {row.name: row for row in rows if not row.tensor}.values():
         text = f"{row.name} [{row.kind}; {row.view}]: {row.about}"
-        console.print(text, style="dim", markup=False, highlight=False, soft_wrap=True)
+        out.print(printable(text), style="dim", soft_wrap=True)
 
 
 def _table(measurement: momos.Measurement) -> Table:
@@ -129,7 +133,7 @@ def _table(measurement: momos.Measurement) -> Table:
     for name in (*names, *(("of init", "arrangement", "values") if split else ())):
         table.add_column(name, justify="right", no_wrap=True)
     for row in measurement.rows:
-        table.add_row(*map(Text, _cells(row, split)))
+        table.add_row(*map(Text, map(printable, _cells(row, split))))
     return table
 
 
@@ -137,14 +141,14 @@ def _side_by_side(found: dict[str, momos.Measurement]) -> Table:
     table = Table(box=None, header_style="bold")
     table.add_column("measure", overflow="fold")
     for path in found:
-        table.add_column(Text(path), justify="right", overflow="fold")
+        table.add_column(Text(printable(path)), justify="right", overflow="fold")
     names = {row.name: None for one in found.values() for row in one.rows if not row.tensor}
     for name in names:
         cells = [name]
         for measurement in found.values():
             rows = [r for r in measurement.rows if r.name == name and not r.tensor]
             cells.append(_amount(rows[0]) if rows else "")
-        table.add_row(*map(Text, cells))
+        table.add_row(*map(Text, map(printable, cells)))
     return table
 
 

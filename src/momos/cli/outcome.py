@@ -3,9 +3,11 @@
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import typer
+
+from momos.cli.terminal import is_closed_pipe, say
 
 WRONG, UNREADABLE, INTERRUPTED = 1, 3, 130
 
@@ -20,11 +22,17 @@ def told() -> Iterator[None]:
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
     except OSError as error:
-        _tell(_describe(error))
-        raise typer.Exit(UNREADABLE) from None
+        raise typer.Exit(code_of(error)) from None
     except (ValueError, TypeError, MemoryError) as error:
         _tell(str(error) or "more memory is needed than there is")
         raise typer.Exit(WRONG) from None
+
+
+def code_of(error: OSError) -> int:
+    """The exit code for `error`, which is told unless nobody is there to read."""
+    if not is_closed_pipe(error):
+        _tell(_describe(error))
+    return UNREADABLE
 
 
 def _describe(error: OSError) -> str:
@@ -39,4 +47,7 @@ def _warn(message: Warning | str, *place: object, **more: object) -> None:
 
 
 def _tell(problem: str) -> None:
-    typer.echo(f"momos: {problem}", err=True)
+    with suppress(
+        OSError
+    ):  # where even standard error takes nothing, the exit code must do
+        say(f"momos: {problem}", error=True)

@@ -4,9 +4,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import Progress, TaskID
 
+from momos.cli.terminal import console
 from momos.files.progress import Progress as Report
 
 PATIENCE = 1.0  # seconds before a bar appears
@@ -17,7 +17,7 @@ def bars() -> Iterator[Report]:
     """A function that shows how far work is, on standard error, where that is a terminal."""
     started = time.monotonic()
     shown: dict[str, TaskID] = {}
-    progress = Progress(console=Console(stderr=True), transient=True)
+    progress = Progress(console=console(error=True), transient=True)
 
     def report(doing: str, done: int, total: int) -> None:
         if time.monotonic() - started < PATIENCE or not progress.console.is_terminal:

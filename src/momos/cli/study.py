@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from momos.cli.outcome import told
 from momos.cli.study_imports import imported
 from momos.cli.study_run import Options, run_cells
+from momos.cli.terminal import console, say
 
 study = typer.Typer(
     help="Repeat and extend the paper's study: recipes, sweeps, report.",
@@ -54,7 +54,7 @@ def listed(
         for name, kind in RECIPES.items():
             about = (kind.__doc__ or "").strip().splitlines()[0]
             table.add_row(name, about, str(len(kind().runs())))
-        Console().print(table)
+        console().print(table)
 
 
 @study.command()
@@ -82,7 +82,7 @@ def run(
             if value is not None:
                 given[name] = str(value)
         chosen = recipe_named(recipe)().with_settings(given)
-        Console().print(str(chosen), style="dim", highlight=False)
+        console().print(str(chosen), style="dim")
         run_cells(
             chosen.runs(),
             Options(str(chosen), runs, processes, retry, logger, ray),
@@ -125,7 +125,7 @@ def report(
     with told(), imported():
         from momos.study.report.page import report as write
 
-        typer.echo(write(runs or [RUNS], output))
+        say(str(write(runs or [RUNS], output)))
 
 
 @study.command()
@@ -144,20 +144,20 @@ def compare(
 
         (ours, broken), (theirs, others) = selected(first, runs), selected(second, runs)
         for reason in dict.fromkeys(run.reason for run in (*broken, *others)):
-            typer.echo(f"momos: left out: {reason}", err=True)
-        Console().print(table(compared(ours, theirs)))
+            say(f"momos: left out: {reason}", error=True)
+        console().print(table(compared(ours, theirs)))
 
 
 def _show(recipe: object) -> None:
     from dataclasses import fields
     from inspect import getdoc
 
-    console = Console()
-    console.print(getdoc(type(recipe)), highlight=False)
+    out = console()
+    out.print(getdoc(type(recipe)))
     table = Table("setting", "value", box=None, header_style="bold")
     for field in fields(recipe):  # type: ignore[arg-type]
         table.add_row(field.name, repr(getattr(recipe, field.name)))
-    console.print(table)
+    out.print(table)
 
 
 def _pairs(settings: list[str]) -> dict[str, str]:

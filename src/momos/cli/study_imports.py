@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import typer
 
 from momos.cli.outcome import WRONG
+from momos.cli.terminal import say
 
 STUDY = (
     "lightning",
@@ -26,12 +27,12 @@ def imported(command: str = "study") -> Iterator[None]:
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing == "ray":
-            typer.echo(f"momos: {error}", err=True)
+            say(f"momos: {error}", error=True)
             raise typer.Exit(WRONG) from None
         if missing not in STUDY:
             raise
-        typer.echo(
+        say(
             f'momos {command} needs {missing}: pip install "mosaic-of-motifs[study]"',
-            err=True,
+            error=True,
         )
         raise typer.Exit(WRONG) from None

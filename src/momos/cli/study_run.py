@@ -17,6 +17,8 @@ from rich.progress import (
 )
 
 from momos.cli.outcome import WRONG
+from momos.cli.terminal import console as plain_console
+from momos.cli.terminal import printable, say
 
 if TYPE_CHECKING:
     from momos.study.cells import Cell
@@ -44,7 +46,7 @@ def run_cells(
     from momos.study.store import finished
 
     check_logger(options.logger)
-    console, everything = Console(), ordered(cells)
+    console, everything = plain_console(), ordered(cells)
     left = [cell for cell in everything if not finished(options.runs / cell.folder)]
     console.print(f"{len(everything)} runs, {len(everything) - len(left)} finished before")
     try:
@@ -57,7 +59,7 @@ def run_cells(
     for written in [] if done.failed else finish(options.runs):
         console.print(str(written), soft_wrap=True)
     for folder, reason in done.failed.items():
-        typer.echo(f"momos: {folder} failed: {reason}", err=True)
+        say(f"momos: {folder} failed: {reason}", error=True)
     console.print(
         f"{len(done.ran)} runs finished now, {len(done.failed)} failed; in {options.runs}"
     )
@@ -127,7 +129,7 @@ class _shown:
 
     def __init__(self, console: Console, total: int) -> None:
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -148,7 +150,8 @@ class _shown:
         else:
             self.progress.advance(self.bar)
             if event.failure:
-                self.progress.console.print(f"{name} failed: {event.failure}", style="red")
+                failed = printable(f"{name} failed: {event.failure}")
+                self.progress.console.print(failed, style="red")
 
     def __exit__(self, *error: object) -> None:
         self.progress.stop()

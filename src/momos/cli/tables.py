@@ -5,6 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from momos import SaveReport, TensorReport
+from momos.cli.terminal import printable
 from momos.description import DescriptionLength
 
 
@@ -12,16 +13,14 @@ def show(report: SaveReport, console: Console) -> None:
     """Prints everything about a file."""
     console.print(_tensors(report))
     for name, kind in report.left_out.items():
-        console.print(f"left out: {name} ({kind})", markup=False)
+        console.print(f"left out: {printable(name)} ({printable(kind)})")
     console.print(_sections(report))
     if report.lengths:
         console.print(_lengths(report, report.lengths))
     console.print(
-        f"{report.path}: {report.num_bytes:,} bytes for {report.dense_bytes:,} bytes of "
+        f"{printable(str(report.path))}: {report.num_bytes:,} bytes for {report.dense_bytes:,} bytes of "
         f"tensors, {report.factor:.2f} times smaller",
         soft_wrap=True,
-        highlight=False,
-        markup=False,
     )
 
 
@@ -34,9 +33,9 @@ def _tensors(report: SaveReport) -> Table:
     for tensor in report.tensors:
         shape = "×".join(map(str, tensor.shape))
         row = [
-            tensor.name,
+            printable(tensor.name),
             f"{tensor.dtype} {shape}".strip() if tensor.stored != "same" else "",
-            _stored(tensor),
+            printable(_stored(tensor)),
             f"{tensor.num_blocks:,}" if tensor.num_blocks else "",
             f"{tensor.num_motifs:,}" if tensor.num_blocks else "",
             f"{tensor.bits_per_weight:.2f}" if tensor.num_weights else "",

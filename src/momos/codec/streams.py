@@ -5,6 +5,7 @@ rate e every occurrence in the stream adds 2^(e-1) to its symbol's weight when t
 made, so that a stream learns what is usual in it. The compiled coder is native/rans.hpp.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,8 +51,8 @@ class Model:
                 f"{int(weights.max())}"
             )
         self.num_symbols = len(weights)
-        self.total = int(weights.double().sum())
         self._native = _rans.model(weights.to(torch.int64).cpu().contiguous().numpy())
+        self.total = int(weights.sum())  # below 2^56, or there would be no model
 
     @classmethod
     def uniform(cls, num_symbols: int) -> "Model":
@@ -107,17 +108,22 @@ def encode_all(model: Model, symbols: Integer[Tensor, " n"]) -> list[Stream]:
     return [model.encode_best(part) for part in symbols.split(STREAM_SYMBOLS) if len(part)]
 
 
-def decode_all(model: Model, streams: list[Stream], symbols: Integer[Tensor, " n"]) -> None:
-    """Fills `symbols` from the streams that `encode_all` made.
+def decode_parts(
+    model: Model, streams: list[Stream], num_symbols: int, dtype: torch.dtype
+) -> Iterator[Integer[Tensor, " n"]]:
+    """The symbols of the streams that `encode_all` made, stream by stream.
 
     Raises:
         CorruptError: if they are not streams of that many symbols.
     """
-    parts = [part for part in symbols.split(STREAM_SYMBOLS) if len(part)]
-    if len(parts) != len(streams):
-        raise CorruptError(f"there must be {len(parts)} streams, got {len(streams)}")
-    for stream, part in zip(streams, parts, strict=True):
-        model.decode(stream, part)
+    needed = -(-num_symbols // STREAM_SYMBOLS)
+    if len(streams) != needed:
+        raise CorruptError(f"there must be {needed} streams, got {len(streams)}")
+    for number, stream in enumerate(streams):
+        left = num_symbols - number * STREAM_SYMBOLS
+        symbols = torch.empty(min(left, STREAM_SYMBOLS), dtype=dtype)
+        model.decode(stream, symbols)
+        yield symbols
 
 
 def raw(values: Tensor) -> Tensor:

@@ -10,7 +10,14 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from momos.codec.streams import CorruptError, Model, Stream, decode_all, encode_all
+from momos.codec.streams import (
+    STREAM_SYMBOLS,
+    CorruptError,
+    Model,
+    Stream,
+    decode_parts,
+    encode_all,
+)
 
 EXPONENTS = 48  # a usage is below 2^48
 SIGNIFICANT = range(1, 7)
@@ -57,16 +64,13 @@ def read_usage_table(
     Raises:
         CorruptError: if they code no table of that many motifs.
     """
-    tokens = torch.empty(num_motifs, dtype=torch.int16, device="cpu")
-    decode_all(Model.uniform(_num_tokens(significant)), streams, tokens)
-    tokens = tokens.long()
-    shifted = tokens - 1
-    exponent = shifted >> (significant - 1)
-    leading = (1 << (significant - 1)) + (shifted & ((1 << (significant - 1)) - 1))
-    usage = (leading << exponent.clamp(min=0)) >> (significant - 1)
-    usage[tokens == 0] = 0
-    if not torch.equal(_tokens(usage, significant), tokens.short()):
-        raise CorruptError("every usage must have its one token")
+    usage = torch.empty(num_motifs, dtype=torch.int64, device="cpu")
+    model = Model.uniform(_num_tokens(significant))
+    found = decode_parts(model, streams, num_motifs, torch.int16)
+    for part, tokens in zip(usage.split(STREAM_SYMBOLS), found, strict=True):
+        part.copy_(_usage_of(tokens.long(), significant))
+        if not torch.equal(_tokens(part, significant), tokens):
+            raise CorruptError("every usage must have its one token")
     if not int(usage.max()):
         raise CorruptError("one motif at least must be used")
     return UsageTable(significant, streams, usage)
@@ -82,6 +86,14 @@ def round_usage(usage: Int[Tensor, " k"], significant: int) -> Int[Tensor, " k"]
 
 def _num_tokens(significant: int) -> int:
     return 1 + (EXPONENTS << (significant - 1))
+
+
+def _usage_of(tokens: Tensor, significant: int) -> Tensor:
+    shifted = tokens - 1
+    exponent = shifted >> (significant - 1)
+    leading = (1 << (significant - 1)) + (shifted & ((1 << (significant - 1)) - 1))
+    usage = (leading << exponent.clamp(min=0)) >> (significant - 1)
+    return torch.where(tokens > 0, usage, 0)
 
 
 def _tokens(usage: Tensor, significant: int) -> Tensor:

@@ -1,5 +1,6 @@
 """JSON values of unknown origin, each checked to be of the type that it must have."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -9,6 +10,10 @@ from momos.files.manifest import DTYPES, Coded, Packs
 
 MOST_DIMENSIONS = 64
 MOST_NUMBER = 1 << 62
+FIXED_BYTES, SYMBOL_BYTES = (
+    64,
+    4,
+)  # a coded part takes at most these, for each symbol the second
 
 
 class Fields:
@@ -49,7 +54,11 @@ class Fields:
         rows, wanted = self.rows(key), -(-count // STREAM_SYMBOLS)
         if len(rows) != wanted:
             raise ValueError(f"{where} must be {wanted} streams, got {len(rows)}")
-        return tuple(_coded(row, where, RATES.stop - 1) for row in rows)
+        counts = _counts(count, STREAM_SYMBOLS)
+        return tuple(
+            _coded(row, where, RATES.stop - 1, n)
+            for row, n in zip(rows, counts, strict=True)
+        )
 
     def packs(self, key: str, count: int, dtype: torch.dtype) -> Packs:
         """The packs of `count` values."""
@@ -58,21 +67,28 @@ class Fields:
         if len(rows) != wanted:
             raise ValueError(f"{where} must be {wanted} packs, got {len(rows)}")
         packs = []
-        for row in rows:
+        for row, n in zip(rows, _counts(count, PACK_VALUES), strict=True):
             planes = rows_of(row, where)
             if len(planes) != dtype.itemsize:
                 raise ValueError(
                     f"{where} must have {dtype.itemsize} planes a pack, got {len(planes)}"
                 )
-            packs.append(tuple(_coded(plane, where, DEFLATE) for plane in planes))
+            packs.append(tuple(_coded(plane, where, DEFLATE, n) for plane in planes))
         return tuple(packs)
 
 
-def _coded(value: object, where: str, most_rate: int) -> Coded:
+def _counts(count: int, most: int) -> Iterator[int]:
+    """The lengths of parts of `most` symbols, the last shorter, of `count` symbols."""
+    return (min(most, count - start) for start in range(0, count, most))
+
+
+def _coded(value: object, where: str, most_rate: int, count: int) -> Coded:
+    """The rate and length of `count` symbols, of which no coder makes more bytes than that."""
     pair = rows_of(value, where)
     if len(pair) != 2:
         raise ValueError(f"{where} must hold pairs of rate and bytes, got {short_of(pair)}")
-    return whole_of(pair[0], where, 0, most_rate), whole_of(pair[1], where, 0, MOST_NUMBER)
+    most = FIXED_BYTES + SYMBOL_BYTES * count
+    return whole_of(pair[0], where, 0, most_rate), whole_of(pair[1], where, 0, most)
 
 
 def whole_of(value: object, where: str, least: int, most: int) -> int:

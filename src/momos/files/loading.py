@@ -34,11 +34,15 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
 def inspect(path: str | os.PathLike[str], *, progress: Progress = quiet) -> SaveReport:
     """What the file at `path` holds and what each part of it takes.
 
+    The checksums of all sections are compared; that of all values is for `load` and
+    `momos verify`, which decode them.
+
     Raises:
         FormatError: if the file is damaged or not a .momos file.
         OSError: if it cannot be read.
     """
     with MosaicFile(path) as file:
+        file.check_sections(*file.file.sections)
         return report_on(file, mosaic_of(file, progress))
 
 
@@ -68,6 +72,7 @@ def mosaic_of(file: MosaicFile, progress: Progress = quiet) -> Mosaic | None:
         indices[done : done + len(part)] = part
         done += len(part)
         progress("decoding", done, len(indices))
+    file.forget_usage()
     with file.file.problems("manifest"):
         return Mosaic(file.motifs, indices, layout, file.scales, config_of(file))
 

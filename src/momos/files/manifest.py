@@ -24,6 +24,7 @@ DTYPES = {
 }
 GROWTH = 64  # the manifest grows at most this many times when it is inflated,
 LEAST_GROWTH = 1 << 16  # or to this many bytes
+MOST_BYTES = 1 << 27  # of the section; the header of a safetensors file has at most 100 MB
 SCALE_BYTES = 4
 
 Coded = tuple[int, int]  # the rate of a stream or plane, and its length in bytes
@@ -122,7 +123,11 @@ def num_packed(packs: Packs) -> int:
 
 
 def write_manifest(manifest: Manifest) -> bytes:
-    """The section of `manifest`: JSON, deflated."""
+    """The section of `manifest`: JSON, deflated.
+
+    Raises:
+        ValueError: if it is longer than a reader takes.
+    """
     value: dict[str, Any] = {"producer": manifest.producer}
     if manifest.bank is not None:
         value["motifs"] = _bank(manifest.bank)
@@ -138,7 +143,12 @@ def write_manifest(manifest: Manifest) -> bytes:
     text = json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
     deflated = zlib.compress(text, 9)
     if len(text) > max(LEAST_GROWTH, GROWTH * len(deflated)):
-        return zlib.compress(text, 0)
+        deflated = zlib.compress(text, 0)
+    if len(deflated) > MOST_BYTES:
+        raise ValueError(
+            f"names, shapes and metadata must deflate to at most {MOST_BYTES} bytes, got "
+            f"{len(deflated)}"
+        )
     return deflated
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from torch import Tensor
 
-from momos.codec import PACK_VALUES, Pack, Stream, unpack
+from momos.codec import PACK_VALUES, Pack, Stream
 from momos.files.manifest import Coded, Packs
 
 
@@ -33,10 +33,3 @@ def cut(section: bytes, parts: Iterable[Coded]) -> Iterator[Stream]:
     for rate, length in parts:
         yield Stream(rate, section[position : position + length])
         position += length
-
-
-def unpack_all(section: bytes, packs: Packs, values: Tensor) -> None:
-    """Fills `values` from the packs at the beginning of `section`."""
-    streams = cut(section, (plane for planes in packs for plane in planes))
-    for planes, part in zip(packs, values.split(PACK_VALUES), strict=True):
-        unpack(Pack([next(streams) for _ in planes]), part)

@@ -16,13 +16,15 @@ from momos.codec import (
     PACK_VALUES,
     STREAM_SYMBOLS,
     Model,
+    Pack,
     Stream,
     read_usage_table,
+    unpack,
 )
 from momos.files.container import header_size
 from momos.files.hashing import sha256_of
-from momos.files.manifest import Bank, Manifest, Packs, Record, num_packed
-from momos.files.packs import cut, unpack_all
+from momos.files.manifest import MOST_BYTES, Bank, Manifest, Packs, Record, num_packed
+from momos.files.packs import cut
 from momos.files.parsing import read_manifest
 from momos.files.progress import Progress, quiet
 from momos.files.sections import SectionFile
@@ -126,6 +128,10 @@ class MosaicFile:
             self._model.decode(stream, indices)
         return indices
 
+    def forget_usage(self) -> None:
+        """Frees what decoding indices needs, until some are decoded again."""
+        self.__dict__.pop("_model", None)
+
     def verify(self, progress: Progress = quiet) -> None:
         """Decodes everything and compares all checksums.
 
@@ -156,14 +162,12 @@ class MosaicFile:
             FormatError: if their section is damaged.
         """
         bank = self.bank
-        section = self.file.section("motifs")
         flat = torch.empty(
             bank.num_motifs * bank.block_size, dtype=bank.dtype, device="cpu"
         )
-        with self.file.problems("motifs"):
-            unpack_all(section, bank.packs, flat)
-            if not bool(torch.isfinite(flat).all()):
-                raise ValueError("motifs must be finite")
+        for values in self._unpacked("motifs", 0, bank.packs, flat):
+            if not bool(torch.isfinite(values).all()):
+                raise self.file.error("motifs", "motifs must be finite")
         return flat.view(bank.num_motifs, bank.block_size)
 
     @cached_property
@@ -172,12 +176,11 @@ class MosaicFile:
         bank = self.bank
         if bank.scales is None:
             return None
-        section = self.file.section("motifs")[num_packed(bank.packs) :]
         scales = torch.empty(bank.num_scales, device="cpu")
-        with self.file.problems("motifs"):
-            unpack_all(section, bank.scales, scales)
-            if not bool((torch.isfinite(scales) & (scales > 0)).all()):
-                raise ValueError("scales must be finite and above 0")
+        start = num_packed(bank.packs)
+        for values in self._unpacked("motifs", start, bank.scales, scales):
+            if not bool((torch.isfinite(values) & (values > 0)).all()):
+                raise self.file.error("motifs", "scales must be finite and above 0")
         return scales.split([r.num_scales for r in self.manifest.of_kind("blocks")])
 
     @property
@@ -204,6 +207,19 @@ class MosaicFile:
             table = read_usage_table(streams, bank.num_motifs, significant=bank.significant)
             return Model(table.usage)
 
+    def _unpacked(
+        self, section: str, start: int, packs: Packs, values: Tensor
+    ) -> Iterator[Tensor]:
+        """Fills `values` from the packs at `start`; the values of each pack in turn."""
+        self.check_sections(section)
+        for planes, part in zip(packs, values.split(PACK_VALUES), strict=True):
+            length = num_packed((planes,))
+            data = self.file.read(section, start, length)
+            with self.file.problems(section):
+                unpack(Pack(list(cut(data, planes))), part)
+            yield part
+            start += length
+
     @cached_property
     def _records(self) -> dict[str, Record]:
         return {record.name: record for record in self.manifest.records}
@@ -218,8 +234,9 @@ class MosaicFile:
 
     def _blocks(self, record: Record) -> Iterator[Tensor]:
         start, count, scale = 0, record.num_weights, self._scale_of[record.name]
+        step = max(1, min(PIECE, PACK_VALUES // self.bank.block_size))
         for indices in self.indices(record):
-            for part in indices.split(PIECE):
+            for part in indices.split(step):
                 flat = self.motifs.index_select(0, part.int()).view(-1)[: count - start]
                 stop = start + len(flat)
                 own = None if scale is None else spread(scale, count, start, stop)
@@ -240,16 +257,20 @@ class MosaicFile:
         if held != number:
             start, packs, count = self._groups[dtype]
             position = start + num_packed(packs[:number])
-            planes = packs[number]
-            section = self.file.read("dense", position, num_packed((planes,)))
-            size = min(PACK_VALUES, count - number * PACK_VALUES)
-            values = torch.empty(size, dtype=dtype, device="cpu")
-            with self.file.problems("dense"):
-                unpack_all(section, (planes,), values)
+            values = torch.empty(
+                min(PACK_VALUES, count - number * PACK_VALUES), dtype=dtype, device="cpu"
+            )
+            for _ in self._unpacked("dense", position, packs[number : number + 1], values):
+                pass
             self._held[dtype] = number, values
         return values
 
     def _manifest(self) -> Manifest:
+        length = self.file.sections["manifest"].length
+        if length > MOST_BYTES:
+            raise self.file.error(
+                "manifest", f"must have at most {MOST_BYTES} bytes, got {length}"
+            )
         section = self.file.section("manifest")
         with self.file.problems("manifest"):
             manifest = read_manifest(section)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from momos.blocks import PIECE
 from momos.description import DescriptionLength, description_length
 from momos.files.manifest import DTYPES, Manifest, name_of, num_packed
 from momos.files.reader import MosaicFile
@@ -102,7 +103,8 @@ def report_on(file: MosaicFile, mosaic: Mosaic | None) -> SaveReport:
             place = places[record.name]
             blocks = place.num_blocks
             length = 8.0 * num_packed((record.streams,))
-            used = _num_different(mosaic.indices[place.start : place.stop])
+            indices = mosaic.indices[place.start : place.stop]
+            used = _num_different(indices, mosaic.num_motifs)
             scales = record.num_scales if mosaic.scales else 0
         tensors.append(
             TensorReport(
@@ -128,8 +130,14 @@ def report_on(file: MosaicFile, mosaic: Mosaic | None) -> SaveReport:
     )
 
 
-def _num_different(indices: torch.Tensor) -> int:
-    return int((torch.bincount(indices.int()) > 0).sum())
+def _num_different(indices: torch.Tensor, num_motifs: int) -> int:
+    """How many motifs `indices` name; many small tensors do not cost all motifs each."""
+    if len(indices) < num_motifs:
+        return len(torch.unique(indices.int()))
+    used = torch.zeros(num_motifs, dtype=torch.bool)
+    for part in indices.split(PIECE):
+        used[part.int()] = True
+    return int(used.sum())
 
 
 def _bits_of_dense(manifest: Manifest) -> dict[torch.dtype, float]:

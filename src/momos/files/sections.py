@@ -3,13 +3,14 @@
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from momos.errors import FormatError
 from momos.files.container import LEAST_HEADER, Section, parse_header
 from momos.ordinary import open_ordinary
+from momos.sources.recognition import CHECKPOINTS, MOMOS, recognized
 
 CHUNK = 1 << 20  # bytes read at once
 # What reading nonsense may raise.
@@ -37,17 +38,19 @@ class SectionFile:
         with ExitStack() as undo:
             undo.callback(self.close)
             self.num_bytes = os.fstat(self._file.fileno()).st_size
-            self.start, self.sections = self._header()
+            try:
+                self.start, self.sections = self._header()
+            except FormatError as error:
+                raise self._other_kind() or error from None
             undo.pop_all()
 
     def close(self) -> None:
         self._file.close()
 
     def section(self, name: str) -> bytes:
-        """A whole section, its checksum compared."""
-        data = self.read(name, 0, self.sections[name].length)
-        self._check_crc(name, [data])
-        return data
+        """A whole section, its checksum compared before it is in memory."""
+        self.check(name)
+        return self.read(name, 0, self.sections[name].length)
 
     def read(self, name: str, start: int, length: int) -> bytes:
         """`length` bytes of a section, from its byte `start` on."""
@@ -56,11 +59,14 @@ class SectionFile:
     def check(self, *names: str) -> None:
         """Compares the checksums of the sections `names`."""
         for name in names:
-            length = self.sections[name].length
-            parts = range(0, length, CHUNK)
-            self._check_crc(
-                name, (self.read(name, at, min(CHUNK, length - at)) for at in parts)
-            )
+            length, crc32 = self.sections[name].length, 0
+            for at in range(0, length, CHUNK):
+                crc32 = zlib.crc32(self.read(name, at, min(CHUNK, length - at)), crc32)
+            if crc32 != self.sections[name].crc32:
+                raise self.error(
+                    name,
+                    f"must have the checksum {self.sections[name].crc32:08x}, got {crc32:08x}",
+                )
 
     def error(self, section: str, problem: str) -> FormatError:
         return FormatError(self.path, section, problem)
@@ -72,6 +78,16 @@ class SectionFile:
             yield
         except BROKEN as error:
             raise self.error(section, str(error) or type(error).__name__) from error
+
+    def _other_kind(self) -> FormatError | None:
+        """The error that says what else the file is, if that is known."""
+        kind = recognized(self.path)
+        if kind is None or kind == MOMOS:
+            return None
+        advice = " (momos compress makes a .momos file of it)" * (kind in CHECKPOINTS)
+        return self.error(
+            "header", f"must be that of a .momos file, but this is {kind}{advice}"
+        )
 
     def _header(self) -> tuple[int, dict[str, Section]]:
         if self.num_bytes < 8 + LEAST_HEADER:
@@ -100,16 +116,6 @@ class SectionFile:
                 "header", f"must name all {self.num_bytes} bytes of the file, got {end}"
             )
         return 8 + size, sections
-
-    def _check_crc(self, name: str, parts: Iterable[bytes]) -> None:
-        crc32 = 0
-        for part in parts:
-            crc32 = zlib.crc32(part, crc32)
-        if crc32 != self.sections[name].crc32:
-            raise self.error(
-                name,
-                f"must have the checksum {self.sections[name].crc32:08x}, got {crc32:08x}",
-            )
 
     def _pread(self, start: int, length: int, section: str) -> bytes:
         parts = []

@@ -48,6 +48,7 @@ MEMBERS = {  # ends of names in a ZIP archive, the telling ones first
     "model.weights.h5": KERAS,
     ".npy": NUMPY,
 }
+SECTIONS = (b"motifs", b"usage", b"mosaic", b"dense", b"manifest")  # of a .momos file
 # Fields of an ONNX ModelProto that may follow its first one, the version: (number << 3) | type.
 AFTER_VERSION = (0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42, 0x72, 0xA2)
 
@@ -79,11 +80,14 @@ def recognized(path: Path) -> str | None:
 
 
 def _safetensors(header: bytes) -> str:
+    """Which of the two; a damaged .momos file still has most of its sections."""
     try:
         metadata = json.loads(header)["__metadata__"]
     except (ValueError, LookupError, TypeError, RecursionError):
-        return SAFETENSORS
-    return MOMOS if isinstance(metadata, dict) and "momos" in metadata else SAFETENSORS
+        metadata = None
+    sections = sum(b'"%s":{"dtype":"U8"' % name in header for name in SECTIONS)
+    named = isinstance(metadata, dict) and "momos" in metadata
+    return MOMOS if named or sections >= 3 else SAFETENSORS
 
 
 def _zipped(path: Path) -> str:
@@ -111,7 +115,7 @@ def _by_form(head: bytes) -> str | None:
     if head[257:262] == b"ustar":
         return TAR
     first, second, third = (head + b"\0\0")[:3]
-    if first == 0x80 and 2 <= second <= 5:
+    if first == 0x80 and 2 <= second <= 5 and third > 0x20:  # then comes an opcode
         return PICKLE
     if first == 0x08 and 1 <= second < 0x40 and third in AFTER_VERSION:
         return ONNX
