@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -39,9 +40,17 @@ SECONDS = 120  # until a test that waits for a process gives up
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Two workers, started in another folder than they work in."""
-    with connected("local", processes=2) as found:
-        yield found
+    home = tmp_path_factory.mktemp("home")
+    before = {name: os.environ.get(name) for name in os.environ if name.startswith("RAY_")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(home))
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # which is not for a cluster of ours
+        with connected("local", processes=2) as found:
+            yield found
+        assert os.environ["RAY_AUTH_MODE"] == "disabled"
     assert not ray.is_initialized()
+    assert not list(home.iterdir())
+    assert before == {name: os.environ.get(name) for name in before}
 
 
 def kill(cell: Cell, folder: Path, killed: list[int]) -> None:
@@ -117,6 +126,34 @@ def test_bits_are_those_of_runs_in_this_process(outcome: Outcome, tmp_path: Path
         assert here.history == there.history
         assert here.metric == there.metric
         assert there.recipe == "tried"
+
+
+def test_a_local_cluster_listens_to_this_machine_alone_and_asks_for_a_token(
+    cluster: Cluster,
+) -> None:
+    @ray.remote
+    def one() -> int:
+        return 1
+
+    assert ray.get(one.remote()) == 1
+    own = psutil.Process()
+    ports = {
+        place.laddr
+        for process in (own, *own.children(recursive=True))
+        for place in process.net_connections("inet")
+        if place.status == psutil.CONN_LISTEN
+    }
+    assert len(ports) > 3
+    assert {port.ip.removeprefix("::ffff:") for port in ports} == {"127.0.0.1"}
+    token = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
+    assert token.stat().st_mode & 0o777 == 0o600
+    stranger = os.environ | {"RAY_AUTH_TOKEN_PATH": "", "RAY_AUTH_TOKEN": 32 * "0"}
+    asks = f"import ray; ray.init({ray.get_runtime_context().gcs_address!r})"
+    found = subprocess.run(
+        [sys.executable, "-c", asks], env=stranger, capture_output=True, text=True
+    )
+    assert found.returncode != 0
+    assert "AuthenticationError" in found.stderr
 
 
 def test_a_folder_that_machines_do_not_share_is_refused_by_its_name(

@@ -26,7 +26,7 @@ def recorded(calls: list[str], failing: set[str] = frozenset()) -> Run:  # type:
     """A run that only writes its folder, and what it was called with."""
 
     def run(
-        cell: Cell, root: Path, *, recipe: str, logger: str, note: Callable[[Any], None]
+        cell: Cell, root: Path, *, recipe: str, note: Callable[[Any], None], **others: Any
     ) -> None:
         calls.append(cell.folder)
         folder = root / cell.folder

@@ -25,7 +25,9 @@ RESULT: dict[str, Any] = {
     "file": "pruned.bin",
     "lengths": {"dense": 320, "file": 80},
     "motifs_used": None,
-    "measures": [{"name": "signs", "tensor": "", "value": 5.0}],
+    "measures": [
+        {"name": "signs", "kind": "code", "unit": "bits", "tensor": "", "value": 5.0}
+    ],
     "seconds": 1.5,
 }
 

@@ -16,6 +16,7 @@ from rich.text import Text
 import momos
 from momos.cli.outcome import told
 from momos.cli.progress import bars
+from momos.escaping import csv_cell, visible
 
 
 def measure(
@@ -91,7 +92,7 @@ def _csv(found: dict[str, momos.Measurement]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]))
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: csv_cell(cell) for name, cell in row.items()} for row in rows)
     return text.getvalue()
 
 
@@ -102,7 +103,7 @@ def _show(found: dict[str, momos.Measurement], console: Console) -> None:
         console.print(_table(measurement))
         for row in measurement.rows:
             if row.unavailable:
-                where = f"{row.tensor}: {row.name}" if row.tensor else row.name
+                where = visible(f"{row.tensor}: {row.name}" if row.tensor else row.name)
                 note = f"not available: {where}: {row.unavailable}"
                 console.print(note, markup=False, highlight=False, soft_wrap=True)
         if measurement.left_out:
@@ -157,7 +158,7 @@ def _amount(row: momos.Row) -> str:
 
 
 def _cells(row: momos.Row, split: bool) -> list[str]:
-    name = f"{row.tensor}: {row.name}" if row.tensor else row.name
+    name = visible(f"{row.tensor}: {row.name}" if row.tensor else row.name)
     if row.value is None:
         return [name, row.kind, "–"]
     per_weight = row.bits_per_weight

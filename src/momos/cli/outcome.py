@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 import typer
 
+from momos.escaping import visible
+
 WRONG, UNREADABLE, INTERRUPTED = 1, 3, 130
 
 
@@ -32,4 +34,5 @@ def _describe(error: OSError) -> str:
 
 
 def _tell(problem: str) -> None:
-    typer.echo(f"momos: {problem}", err=True)
+    lines = map(visible, problem.splitlines())  # they may quote names that strangers gave
+    typer.echo("momos: " + "\n".join(lines), err=True)

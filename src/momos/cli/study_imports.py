@@ -15,6 +15,7 @@ STUDY = (
     "constriction",
     "safetensors",
     "jinja2",
+    "filelock",
 )
 
 

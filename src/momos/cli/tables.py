@@ -6,6 +6,7 @@ from rich.text import Text
 
 from momos import SaveReport, TensorReport
 from momos.description import DescriptionLength
+from momos.escaping import visible
 
 
 def show(report: SaveReport, console: Console) -> None:
@@ -13,7 +14,8 @@ def show(report: SaveReport, console: Console) -> None:
     console.print(_tensors(report))
     for name, kind in report.left_out.items():
         console.print(
-            f"left out, as it is no tensor of the network: {name} ({kind})", markup=False
+            f"left out, as it is no tensor of the network: {visible(name)} ({kind})",
+            markup=False,
         )
     console.print(_sections(report))
     if report.lengths:
@@ -45,7 +47,7 @@ def _tensors(report: SaveReport) -> Table:
         ]
         if recorded:
             row.append("" if tensor.distortion is None else f"{tensor.distortion:.4g}")
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(visible(cell)) for cell in row))
     return table
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from momos.escaping import visible
 from momos.study.cohorts import PLAIN
 from momos.study.report.page.estimate import Estimate
 from momos.study.report.page.groups import Group, Subject, seeds_of
@@ -83,7 +84,7 @@ def _picture(
     courses = [(group, course) for group, course in courses if course]
     if not courses:
         return None
-    unit = "bits per weight" if code else "score"
+    name, unit = visible(name), "bits per weight" if code else "score"
     kind = "a code, in bits per weight" if code else "a score, which is not in bits"
     return _drawn(
         subject,
@@ -153,7 +154,7 @@ def _pair(row: dict[str, Any], code: bool) -> tuple[float | None, float | None]:
     if not code:
         return row["value"], control
     own = row.get("bits_per_weight")
-    if control is None or not own:
+    if control is None or not own or not row["value"]:
         return own, None
     return own, control * own / row["value"]
 

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
+from momos.escaping import visible
 from momos.study.report.page.estimate import Estimate
 
 INK, PAPER, GRID = "#1c2126", "#fffffe", "#c9ced5"
@@ -121,7 +122,7 @@ def sentence(text: str) -> str:
 
 def plain(text: str) -> str:
     """Words that a figure can show: unprintable characters are �, and no legend hides them."""
-    seen = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    seen = visible(text)
     return f" {seen}" if seen.startswith("_") else seen
 
 

@@ -10,7 +10,7 @@ from momos.study.report.page.courses import (
     metric_through_training,
 )
 from momos.study.report.page.groups import subjects_of
-from momos.study.report.results.part import NONE, Part, of_recipe, trained_as
+from momos.study.report.results.part import NONE, Part, of_recipe, title, trained_as
 from momos.study.store import Finished
 
 GENERALIZES = 0.95  # of the held-out sums
@@ -42,7 +42,7 @@ def _table(run: Finished) -> str:
     rows = [_row(name, run, lines, reached) for name in names]
     when = "never" if reached is None else f"at step {reached:g}"
     told = (
-        f"{run.cell.network}, seed {run.cell.seed}, {trained_as(run.cell)}: held-out accuracy "
+        f"{title(run.cell.network, '')}, seed {run.cell.seed}, {trained_as(run.cell)}: held-out accuracy "
         f"reaches {100 * GENERALIZES:g} % {when}, and ends at {100 * run.metric:.1f} % after "
         f"{run.history[-1]['epoch']:g} steps.\n"
     )
