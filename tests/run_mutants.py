@@ -10,7 +10,15 @@ from typing import Any
 WRONG: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 1, 7, 1.5, -0.0, 1e308, -1e308, 5e-324, 10**400),
     *(float("nan"), float("inf"), float("-inf"), 2**63, "NaN", "7", "", "-1.5"),
-    *("\ud800", "a\x1b[2J\x07", "=1+1", "<script>x</script>", "$x_{$", "a|b\nc", "x" * 100_000),
+    *(
+        "\ud800",
+        "a\x1b[2J\x07",
+        "=1+1",
+        "<script>x</script>",
+        "$x_{$",
+        "a|b\nc",
+        "x" * 100_000,
+    ),
     *([], {}, [None], {"": None}, ["a", 1], [[[]]], {"a": {"b": {"c": []}}}),
     *("../../etc/passwd", "/etc/passwd", "..", "result.json/", "a\0b"),
 )

@@ -76,7 +76,9 @@ def test_who_is_killed_leaves_the_cell_to_who_waits(tmp_path: Path) -> None:
             assert not is_free(lock_of(tmp_path, KEY))
 
 
-def test_without_locks_a_runner_goes_on_after_a_warning(tmp_path: Path, monkeypatch) -> None:
+def test_without_locks_a_runner_goes_on_after_a_warning(
+    tmp_path: Path, monkeypatch
+) -> None:
     def flock(*arguments: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 

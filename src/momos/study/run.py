@@ -84,38 +84,44 @@ def run(
     folder = root / cell.folder
     if finished(folder):
         return read(folder)
+    begun = time.perf_counter()
+    task, treatment = prepared(cell)
+    check_logger(logger)
+    seconds = time.perf_counter() - begun
     with alone(root, cell.key, wait=wait):
         if not finished(folder):
-            _run(cell, root, recipe, threads, logger, note)
+            begin(folder, cell, recipe=recipe, environment=environment(threads))
+            with as_a_guest(threads):
+                _run(cell, task, treatment, root, logger, note, seconds)
     return read(folder)
 
 
 def _run(
-    cell: Cell, root: Path, recipe: str, threads: int, logger: str, note: Note
+    cell: Cell,
+    task: Task,
+    treatment: Treatment,
+    root: Path,
+    logger: str,
+    note: Note,
+    seconds: float,
 ) -> None:
-    """From the beginning, or a checkpoint, to the result."""
-    folder = root / cell.folder
-    begun = time.perf_counter()
-    task, treatment = prepared(cell)
-    check_logger(logger)
-    begin(folder, cell, recipe=recipe, environment=environment(threads))
+    """From the beginning, or a checkpoint, to the result; `seconds` have gone by."""
+    folder, begun = root / cell.folder, time.perf_counter()
     try:
-        with as_a_guest(threads):
-            if cell.treatment == PUBLISHED:
-                network = published(cell.network, task, cell.seed)
-                write_lines(folder / HISTORY, [])
-                chosen = _unchosen(task, network)
-            else:
-                network, chosen = _trained(cell, task, treatment, root, logger, note)
-            with torch.random.fork_rng(devices=[]):
-                start = _started(cell, task, root)
-                result = _result(cell, task, treatment, network, start, folder) | chosen
-    except (
-        Exception
-    ) as error:  # whatever it is, the folder says why, and it goes on its way
+        if cell.treatment == PUBLISHED:
+            network = published(cell.network, task, cell.seed)
+            write_lines(folder / HISTORY, [])
+            chosen = _unchosen(task, network)
+        else:
+            network, chosen = _trained(cell, task, treatment, root, logger, note)
+        with torch.random.fork_rng(devices=[]):
+            start = _started(cell, task, root)
+            result = _result(cell, task, treatment, network, start, folder) | chosen
+    except Exception as error:
+        # Whatever it is: the folder says why, and the error goes on its way.
         (folder / FAILURE).write_text(f"{type(error).__name__}: {error}\n", "utf-8")
         raise
-    result["seconds"] = round(time.perf_counter() - begun, 2)
+    result["seconds"] = round(seconds + time.perf_counter() - begun, 2)
     write_json(folder / RESULT, result)
     remove_checkpoints(folder)
 

@@ -226,7 +226,8 @@ def _work(job: _Job, note: Callable[[Any], None]) -> str | None:
         )
     except Busy:
         return None
-    except Exception as error:  # a cell may fail by anything; the others go on
+    except Exception as error:
+        # A cell may fail by anything; the others go on.
         return f"{type(error).__name__}: {error}"
     return ""
 

@@ -208,7 +208,9 @@ def _check_text(text: str) -> None:
 
 
 def _check_number(number: float) -> None:
-    if number and math.isfinite(number) and not LEAST <= abs(number) <= MOST:
+    if isinstance(number, float) and not math.isfinite(number):
+        return
+    if number and not LEAST <= abs(number) <= MOST:
         size = "more" if abs(number) > MOST else "less"
         raise ValueError(f"must have numbers of 0, or {LEAST:g} to {MOST:g}, got {size}")
 
