@@ -161,7 +161,8 @@ def test_results_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> Non
 def at_work_elsewhere(cell: Cell, root: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that is at work on a cell."""
     (root / LOCKS).mkdir(parents=True, exist_ok=True)
-    code = "import filelock, sys; filelock.FileLock(sys.argv[1]).acquire(); print(flush=True); input()"
+    code = "import filelock, sys; lock = filelock.FileLock(sys.argv[1]); "
+    code += "lock.acquire(); print(flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", code, str(root / LOCKS / f"{cell.key}.lock")]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
@@ -174,9 +175,8 @@ def at_work_elsewhere(cell: Cell, root: Path) -> Iterator[subprocess.Popen[str]]
 def finishing(calls: list[str]) -> Callable[..., None]:
     """In place of training: a finished run."""
 
-    def run(cell: Cell, root: Path, *others: Any) -> None:
+    def run(cell: Cell, task: Any, treatment: Any, root: Path, *others: Any) -> None:
         calls.append(cell.folder)
-        begin(root / cell.folder, cell, recipe="", environment={})
         time.sleep(0.02)
         write_lines(root / cell.folder / "history.jsonl", [])
         write_json(root / cell.folder / "result.json", RESULT)

@@ -97,7 +97,7 @@ def _lines_in(places: Sequence[Path]) -> dict[str, list[Line]]:
     if others:
         print(
             f"left out: {len(others)} runs of other recipes, with {', '.join(OPTIONS)}, or "
-            "without a finite metric",
+            "without a finite metric or a machine",
             file=sys.stderr,
         )
     return lines

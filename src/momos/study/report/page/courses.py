@@ -1,7 +1,6 @@
 """Complexity through training: every measure that was taken on the way, with its controls."""
 
 from collections.abc import Iterator, Sequence
-from statistics import fmean
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -142,9 +141,9 @@ def _course(group: Group, name: str, code: bool) -> list[Point]:
     course = []
     for epoch in sorted(values):
         value = Estimate.of(value for value, _ in values[epoch])
-        controls = [control for _, control in values[epoch] if control is not None]
+        control = Estimate.of(control for _, control in values[epoch])
         if value:
-            course.append((epoch, value, fmean(controls) if controls else None))
+            course.append((epoch, value, control and control.mean))
     return course
 
 
