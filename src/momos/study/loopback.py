@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
@@ -120,15 +121,14 @@ def _of_this_machine() -> Iterator[None]:
     are forgotten here before and afterwards.
     """
     from ray._private import ray_constants
-    from ray._raylet import AuthenticationTokenLoader, Config
-
+    raylet = import_module("ray._raylet")  # compiled, and without types
     before = ray_constants.ENABLE_RAY_CLUSTER
     ray_constants.ENABLE_RAY_CLUSTER = False
-    AuthenticationTokenLoader.instance().reset_cache()
+    raylet.AuthenticationTokenLoader.instance().reset_cache()
     try:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
         os.environ.pop("RAY_AUTH_MODE", None)
-        Config.initialize("")
-        AuthenticationTokenLoader.instance().reset_cache()
+        raylet.Config.initialize("")
+        raylet.AuthenticationTokenLoader.instance().reset_cache()
