@@ -247,7 +247,12 @@ def test_ingredients_are_chosen_by_name() -> None:
     "text",
     [
         "simplify(seeds=1000000000)",
-        "capacity(" + "block_sizes=(" + "1, " * 500 + "), capacities=(" + "0.1, " * 500 + "))",
+        "capacity("
+        + "block_sizes=("
+        + "1, " * 500
+        + "), capacities=("
+        + "0.1, " * 500
+        + "))",
         "simplify(seeds=" + "-" * 4000 + "1)",
         "simplify(seeds='x')",
         "simplify(weight_decays=('x',))",

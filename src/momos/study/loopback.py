@@ -121,6 +121,7 @@ def _of_this_machine() -> Iterator[None]:
     are forgotten here before and afterwards.
     """
     from ray._private import ray_constants
+
     raylet = import_module("ray._raylet")  # compiled, and without types
     before = ray_constants.ENABLE_RAY_CLUSTER
     ray_constants.ENABLE_RAY_CLUSTER = False
