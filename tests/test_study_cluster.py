@@ -41,16 +41,16 @@ SECONDS = 120  # until a test that waits for a process gives up
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Two workers, started in another folder than they work in."""
-    home = tmp_path_factory.mktemp("home")
+    token = Path.home() / ".ray" / "auth_token"
+    had_token = token.exists()
     before = {name: os.environ.get(name) for name in os.environ if name.startswith("RAY_")}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOME", str(home))
         patch.setenv("RAY_AUTH_MODE", "disabled")  # which is not for a cluster of ours
         with connected("local", processes=2) as found:
             yield found
         assert os.environ["RAY_AUTH_MODE"] == "disabled"
     assert not ray.is_initialized()
-    assert not list(home.iterdir())
+    assert token.exists() == had_token
     assert before == {name: os.environ.get(name) for name in before}
 
 
