@@ -312,8 +312,9 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_serves(
     assert told == [2, 3, 4]
     for name in ("last.ckpt", "before.ckpt"):
         damage(tmp_path / "three" / cell.folder / name)
-    with pytest.warns(UserWarning, match="the run begins anew"):
+    with pytest.warns(UserWarning, match="is damaged and is now") as warned:
         run(cell, tmp_path / "three")
+    assert str(warned[-1].message).endswith("before.ckpt.damaged: the run begins anew")
     whole = kept(tmp_path / "one", cell)
     assert whole == kept(tmp_path / "two", cell) == kept(tmp_path / "three", cell)
 
