@@ -239,3 +239,13 @@ def test_an_interrupt_leaves_nothing_and_exits_with_130(checkpoint, tmp_path, mo
     done = invoke("compress", checkpoint, tmp_path / "x.momos")
     assert done.exit_code == 130
     assert [path.name for path in tmp_path.iterdir()] == ["net.safetensors"]
+
+
+def test_names_of_tensors_never_steer_the_terminal(tmp_path):
+    path, small = tmp_path / "net.safetensors", tmp_path / "x.momos"
+    save_file({"a\x1b[2J\x07\u202e": torch.randn(40, 30)}, path)
+    done = invoke("compress", path, small, "--num-motifs", "32")
+    for shown in (done, invoke("inspect", small)):
+        assert shown.exit_code == 0, shown.output
+        assert r"a\x1b[2J\x07" in shown.output
+        assert not {"\x1b", "\x07", "\u202e"} & set(shown.output)

@@ -243,3 +243,17 @@ def test_a_damaged_file_is_told_and_named(tmp_path):
     done = invoke(tmp_path / "x.momos")
     assert done.exit_code == 1
     assert str(tmp_path / "x.momos") in done.stderr
+
+
+def test_names_of_tensors_never_steer_a_terminal_or_a_spreadsheet(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_file({"=HYPERLINK(1)\x1b[2J": torch.randn(40, 30)}, "net.safetensors")
+    options = ("--measures", "signs", "--shuffles", "0", "--per-tensor")
+    table = invoke("net.safetensors", *options)
+    assert table.exit_code == 0, table.output
+    assert r"=HYPERLINK(1)\x1b[2J: signs" in table.output
+    assert "\x1b" not in table.output
+    rows = list(
+        csv.DictReader(io.StringIO(invoke("net.safetensors", *options, "--csv").output))
+    )
+    assert [row["tensor"] for row in rows] == ["", r"'=HYPERLINK(1)\x1b[2J"]

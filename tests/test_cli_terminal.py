@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 
 import momos
 from momos.cli import terminal
-from momos.cli.terminal import console, printable
+from momos.cli.terminal import console
+from momos.escaping import visible
 
 EVIL = "a\x1b]0;owned\x07\x9b31m\nmomos: fake\r\u202e\u2028[bold]x[/foo]:smile:é×"
 SHOWN = (
@@ -138,7 +139,7 @@ def test_complaints_about_names_are_printable(folder, printed):
     ],
 )
 def test_what_a_terminal_would_obey_or_hide_is_escaped(text, shown):
-    assert printable(text) == shown
+    assert visible(text) == shown
 
 
 def test_a_console_takes_names_for_text(capsys):

@@ -13,6 +13,8 @@ from importlib import import_module
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 import ray
@@ -39,9 +41,17 @@ SECONDS = 120  # until a test that waits for a process gives up
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Two workers, started in another folder than they work in."""
-    with connected("local", processes=2) as found:
-        yield found
+    token = Path.home() / ".ray" / "auth_token"
+    had_token = token.exists()
+    before = {name: os.environ.get(name) for name in os.environ if name.startswith("RAY_")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # which is not for a cluster of ours
+        with connected("local", processes=2) as found:
+            yield found
+        assert os.environ["RAY_AUTH_MODE"] == "disabled"
     assert not ray.is_initialized()
+    assert token.exists() == had_token
+    assert before == {name: os.environ.get(name) for name in before}
 
 
 def kill(cell: Cell, folder: Path, killed: list[int]) -> None:
@@ -117,6 +127,28 @@ def test_bits_are_those_of_runs_in_this_process(outcome: Outcome, tmp_path: Path
         assert here.history == there.history
         assert here.metric == there.metric
         assert there.recipe == "tried"
+
+
+def test_a_local_cluster_listens_to_this_machine_alone_and_asks_for_a_token(
+    cluster: Cluster,
+) -> None:
+    own = psutil.Process()
+    ports = {
+        place.laddr: process.name()
+        for process in (own, *own.children(recursive=True))
+        for place in process.net_connections("inet")
+        if place.status == psutil.CONN_LISTEN
+    }
+    assert len(ports) > 3
+    assert {port.ip.removeprefix("::ffff:") for port in ports} == {"127.0.0.1"}
+    token = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
+    assert token.stat().st_mode & 0o777 == 0o600
+    (agent,) = (port.port for port, name in ports.items() if "RuntimeEnvAgent" in name)
+    for header, code in (({}, 401), ({"Authorization": f"Bearer {32 * '0'}"}, 403)):
+        asked = Request(f"http://127.0.0.1:{agent}/get_or_create_runtime_env", b"", header)
+        with pytest.raises(HTTPError, match=str(code)) as refused:
+            urlopen(asked)
+        refused.value.close()
 
 
 def test_a_folder_that_machines_do_not_share_is_refused_by_its_name(

@@ -1,17 +1,22 @@
 """Work in processes: results in the order of jobs, notes, faults, and a Ctrl-C."""
 
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import active_children
+from pathlib import Path
 from threading import Timer
 
 import pytest
 import torch
 from torch import nn
 
-from momos.study.processes import cores, each
+from momos.study import processes as module
+from momos.study.processes import cores, each, ended_by_sigterm
 
 
 def doubled(job: int, note) -> tuple[int, int, nn.Module]:
@@ -88,3 +93,61 @@ def test_no_job_is_no_result() -> None:
 
 def test_there_is_a_core() -> None:
     assert cores() >= 1
+
+
+SCRIPT = """
+import os, signal, sys, time
+import processes
+
+def work(job, note):
+    signal.signal(signal.SIGTERM, lambda number, frame: None)  # as Lightning does
+    note(os.getpid())
+    time.sleep(600)
+
+if __name__ == "__main__":
+    told = lambda pid: print(pid, flush=True)
+    with processes.ended_by_sigterm():
+        list(processes.each(work, range(2), processes=2, note=told))
+"""
+
+
+def is_running(process: int) -> bool:
+    """Whether a process runs; one that ended may wait for whoever takes its code."""
+    found = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], capture_output=True)
+    return bool(found.stdout.strip()) and not found.stdout.startswith(b"Z")
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)]
+)
+def test_whoever_ends_the_runner_ends_its_processes(
+    sent: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    shutil.copy(str(module.__file__), tmp_path / "processes.py")  # without torch
+    (tmp_path / "script.py").write_text(SCRIPT)
+    command = [sys.executable, str(tmp_path / "script.py")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as runner:
+        assert runner.stdout is not None
+        workers = [int(runner.stdout.readline()) for _ in range(2)]
+        assert all(map(is_running, workers))
+        runner.send_signal(sent)
+        assert runner.wait(60) == code
+    until = time.monotonic() + 60
+    while any(map(is_running, workers)):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_sigterm_is_answered_for_so_long_and_no_handler_is_replaced() -> None:
+    def own(number, frame) -> None: ...
+
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    with pytest.raises(SystemExit, match="143"), ended_by_sigterm():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    signal.signal(signal.SIGTERM, own)
+    try:
+        with ended_by_sigterm():
+            assert signal.getsignal(signal.SIGTERM) is own
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -241,3 +241,28 @@ def test_ingredients_are_chosen_by_name() -> None:
     assert {cell.settings["rate_weight"] for cell in found.cells()} == {0.7}
     with pytest.raises(ValueError, match=r"among reference; no teacher; .*, got 'scales'"):
         found.with_settings({"ingredients": '["scales"]'})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "simplify(seeds=1000000000)",
+        "capacity("
+        + "block_sizes=("
+        + "1, " * 500
+        + "), capacities=("
+        + "0.1, " * 500
+        + "))",
+        "simplify(seeds=" + "-" * 4000 + "1)",
+        "simplify(seeds='x')",
+        "simplify(weight_decays=('x',))",
+        "simplify(**{'seeds': 1})",
+        "simplify(seeds=open('x'))",
+        "simplify(nothing=1)",
+        "simplify(epochs=-1)",
+        "simplify(",
+    ],
+)
+def test_text_that_no_recipe_of_today_prints_is_refused_at_once(text: str) -> None:
+    with pytest.raises(ValueError, match="recipe must be one of today's, got"):
+        recipe_of(text)

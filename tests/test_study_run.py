@@ -1,9 +1,11 @@
 """A cell is run whole, once, and goes on with the same bits after it was killed."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ import momos
 from momos.study import run as running
 from momos.study.archives import Images
 from momos.study.cells import Cell
+from momos.study.checkpoints import last_whole
 from momos.study.optimization import Optimization
 from momos.study.run import run
 from momos.study.store import NotFinished, read
@@ -278,3 +281,84 @@ def test_what_is_not_published_is_refused(
     with pytest.raises(ValueError, match=message):
         run(Cell(task="blobs", treatment="published", **changes), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def torn(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flipped(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [torn, flipped])
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_serves(
+    damage: Callable[[Path], None], tmp_path: Path
+) -> None:
+    cell = Cell(task="blobs", epochs=EPOCHS)
+    run(cell, tmp_path / "one")
+    for root in (tmp_path / "two", tmp_path / "three"):
+        with pytest.raises(KeyboardInterrupt):
+            run(cell, root, note=interrupted_at(3))
+    told: list[int] = []
+    damage(tmp_path / "two" / cell.folder / "last.ckpt")
+    message = (
+        "last.ckpt is damaged and is now last.ckpt.damaged: the run goes on from the one"
+    )
+    with pytest.warns(UserWarning, match=message):
+        run(cell, tmp_path / "two", note=lambda line: told.append(line["epoch"]))
+    assert told == [2, 3, 4]
+    for name in ("last.ckpt", "before.ckpt"):
+        damage(tmp_path / "three" / cell.folder / name)
+    with pytest.warns(UserWarning, match="is damaged and is now") as warned:
+        run(cell, tmp_path / "three")
+    assert str(warned[-1].message).endswith("before.ckpt.damaged: the run begins anew")
+    whole = kept(tmp_path / "one", cell)
+    assert whole == kept(tmp_path / "two", cell) == kept(tmp_path / "three", cell)
+
+
+def test_without_its_best_network_a_run_begins_anew(tmp_path: Path) -> None:
+    names = ("last.ckpt", "before.ckpt", "best.ckpt")
+    for name in names:
+        torch.save({"a": torch.ones(100)}, tmp_path / name)
+    assert last_whole(tmp_path) == tmp_path / "last.ckpt"
+    torn(tmp_path / "best.ckpt")
+    with pytest.warns(
+        UserWarning, match="the run begins anew, as the best network is needed"
+    ):
+        assert last_whole(tmp_path) is None
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+        f"{n}.damaged" for n in names
+    )
+
+
+class Executed:
+    """What runs code when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_a_checkpoint_of_a_stranger_runs_no_code(tmp_path: Path) -> None:
+    cell = Cell(task="blobs", epochs=1)
+    (tmp_path / cell.folder).mkdir()
+    torch.save(Executed(tmp_path / "executed"), tmp_path / cell.folder / "last.ckpt")
+    with pytest.raises(UnpicklingError):
+        run(cell, tmp_path)
+    assert not (tmp_path / "executed").exists()
+    assert "UnpicklingError" in (tmp_path / cell.folder / "failure.txt").read_text()
+
+
+def test_what_killed_runs_left_half_written_is_cleared(tmp_path: Path) -> None:
+    cell = Cell(task="blobs", epochs=1)
+    folder = tmp_path / cell.folder
+    (folder / "tmp1234.part").mkdir(parents=True)
+    (folder / "tmp1234.part" / "network.zst").write_text("half")
+    (folder / "result.json.0123.part").write_text("{")
+    run(cell, tmp_path)
+    assert not list(folder.glob("*.part"))

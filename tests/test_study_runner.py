@@ -2,18 +2,26 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
+from test_study_store import RESULT
 
+from momos.study import run as running
 from momos.study import runner
 from momos.study.cells import Cell
 from momos.study.cluster import Cluster
-from momos.study.runner import ATTEMPTS, Event, run_all
+from momos.study.runner import ATTEMPTS, Event, Report, run_all
+from momos.study.sharing import LOCKS
 from momos.study.store import begin, finished, read, write_json, write_lines
 
 DENSE = Cell(task="digits", network="mlp:8", epochs=1)
@@ -26,7 +34,7 @@ def recorded(calls: list[str], failing: set[str] = frozenset()) -> Run:  # type:
     """A run that only writes its folder, and what it was called with."""
 
     def run(
-        cell: Cell, root: Path, *, recipe: str, logger: str, note: Callable[[Any], None]
+        cell: Cell, root: Path, *, recipe: str, note: Callable[[Any], None], **others: Any
     ) -> None:
         calls.append(cell.folder)
         folder = root / cell.folder
@@ -147,3 +155,83 @@ def test_results_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> Non
         one, two = (read(tmp_path / n / cell.folder) for n in ("1", "2"))
         assert one.metric == two.metric
         assert one.weights.read_bytes() == two.weights.read_bytes()
+
+
+@contextmanager
+def at_work_elsewhere(cell: Cell, root: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that is at work on a cell."""
+    (root / LOCKS).mkdir(parents=True, exist_ok=True)
+    code = "import filelock, sys; lock = filelock.FileLock(sys.argv[1]); "
+    code += "lock.acquire(); print(flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", code, str(root / LOCKS / f"{cell.key}.lock")]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process
+        process.kill()
+
+
+def finishing(calls: list[str]) -> Callable[..., None]:
+    """In place of training: a finished run."""
+
+    def run(cell: Cell, task: Any, treatment: Any, root: Path, *others: Any) -> None:
+        calls.append(cell.folder)
+        time.sleep(0.02)
+        write_lines(root / cell.folder / "history.jsonl", [])
+        write_json(root / cell.folder / "result.json", RESULT)
+
+    return run
+
+
+def test_two_runners_in_one_folder_run_each_cell_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    reports: list[Report] = []
+    monkeypatch.setattr(running, "_run", finishing(calls))
+    runners = [
+        Thread(target=lambda: reports.append(run_all([PRUNED, *OTHERS], tmp_path)))
+        for _ in range(3)
+    ]
+    for each in runners:
+        each.start()
+    for each in runners:
+        each.join()
+    assert sorted(calls) == sorted(c.folder for c in (DENSE, PRUNED, *OTHERS))
+    assert [report.failed for report in reports] == [{}, {}, {}]
+    assert {len(report.ran) + len(report.skipped) for report in reports} == {5}
+
+
+def test_a_cell_that_another_runner_loses_is_run_after_all_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(running, "_run", finishing(calls))
+    with at_work_elsewhere(OTHERS[0], tmp_path) as other:
+
+        def tell(event: Event) -> None:
+            if event.cell == OTHERS[2]:
+                other.kill()
+
+        report = run_all(OTHERS, tmp_path, tell=tell)
+    assert calls == [cell.folder for cell in (*OTHERS[1:], OTHERS[0])]
+    assert len(report.ran) == 3
+
+
+def test_a_cell_that_another_runner_sees_fail_is_not_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(running, "_run", finishing(calls))
+    with at_work_elsewhere(OTHERS[0], tmp_path) as other:
+
+        def tell(event: Event) -> None:
+            if event.cell == OTHERS[1]:
+                (tmp_path / OTHERS[0].folder).mkdir()
+                (tmp_path / OTHERS[0].folder / "failure.txt").write_text("ValueError: no\n")
+                other.kill()
+
+        report = run_all(OTHERS[:2], tmp_path, tell=tell)
+    assert calls == [OTHERS[1].folder]
+    assert report.failed == {OTHERS[0].folder: "ValueError: no"}

@@ -1,5 +1,6 @@
 """A shared folder: machines that do not see it are refused, and a cell is one process's alone."""
 
+import errno
 import os
 import re
 import subprocess
@@ -11,22 +12,22 @@ from pathlib import Path
 import pytest
 
 from momos.study import sharing
-from momos.study.sharing import LOCKS, alone, check_shared, shared
+from momos.study.sharing import LOCKS, Busy, alone, check_shared, shared
 
 KEY = "9bd7cd213a62"
 HOLDS = """
 import fcntl, sys
 file = open(sys.argv[1], "ab")
-fcntl.lockf(file, fcntl.LOCK_EX, 1, int(sys.argv[2], 16))
+fcntl.flock(file, fcntl.LOCK_EX)
 print("held", flush=True)
 sys.stdin.read()
 """
 
 
 @contextmanager
-def held(path: Path, key: str) -> Iterator[subprocess.Popen[str]]:
+def held(path: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that holds a lock until it is killed."""
-    command = [sys.executable, "-c", HOLDS, str(path), key]
+    command = [sys.executable, "-c", HOLDS, str(path)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
         assert process.stdout is not None
@@ -37,27 +38,55 @@ def held(path: Path, key: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def is_free(path: Path, key: str) -> bool:
-    """Whether another process could lock a key at once."""
-    tried = HOLDS.replace("LOCK_EX,", "LOCK_EX | fcntl.LOCK_NB,")
-    command = [sys.executable, "-c", tried, str(path), key]
+def is_free(path: Path) -> bool:
+    """Whether another process could lock a file at once."""
+    tried = HOLDS.replace("LOCK_EX", "LOCK_EX | fcntl.LOCK_NB")
+    command = [sys.executable, "-c", tried, str(path)]
     found = subprocess.run(command, input="", capture_output=True, text=True)
     assert found.returncode == 0 or "BlockingIOError" in found.stderr, found.stderr
     return found.returncode == 0
 
 
+def lock_of(root: Path, key: str) -> Path:
+    (root / LOCKS).mkdir(exist_ok=True)
+    return root / LOCKS / f"{key}.lock"
+
+
 def test_a_cell_is_one_processs_alone_and_others_are_free(tmp_path: Path) -> None:
     with alone(tmp_path, KEY):
-        assert not is_free(tmp_path / LOCKS, KEY)
-        assert is_free(tmp_path / LOCKS, "9bd7cd213a63")
-    assert is_free(tmp_path / LOCKS, KEY)
+        assert not is_free(lock_of(tmp_path, KEY))
+        assert is_free(lock_of(tmp_path, "9bd7cd213a63"))
+    assert is_free(lock_of(tmp_path, KEY))
+
+
+def test_who_does_not_wait_is_told_that_another_process_is_at_work(tmp_path: Path) -> None:
+    message = f"another process is at work on the cell {KEY} in {tmp_path}"
+    with (
+        held(lock_of(tmp_path, KEY)),
+        pytest.raises(Busy, match=re.escape(message)),
+        alone(tmp_path, KEY, wait=False),
+    ):
+        pass
 
 
 def test_who_is_killed_leaves_the_cell_to_who_waits(tmp_path: Path) -> None:
-    with held(tmp_path / LOCKS, KEY) as other:
+    with held(lock_of(tmp_path, KEY)) as other:
         other.kill()
         with alone(tmp_path, KEY):
-            assert not is_free(tmp_path / LOCKS, KEY)
+            assert not is_free(lock_of(tmp_path, KEY))
+
+
+def test_without_locks_a_runner_goes_on_after_a_warning(
+    tmp_path: Path, monkeypatch
+) -> None:
+    def flock(*arguments: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(sharing.fcntl, "flock", flock)
+    message = f"{tmp_path} should be on a file system with locks, but: .*No locks available"
+    with pytest.warns(UserWarning, match=message), alone(tmp_path, KEY):
+        done = True
+    assert done
 
 
 def test_a_machine_that_sees_folder_locks_and_needed_runs_is_accepted(
@@ -65,7 +94,7 @@ def test_a_machine_that_sees_folder_locks_and_needed_runs_is_accepted(
 ) -> None:
     (tmp_path / "needed").mkdir()
     (tmp_path / "needed" / "result.json").touch()
-    with held(tmp_path / "mark", "0"):
+    with held(tmp_path / "mark"):
         check_shared(tmp_path / "mark", [tmp_path / "needed"])
         with pytest.raises(
             FileNotFoundError, match=re.escape(f"{tmp_path / 'other'} must")
@@ -89,15 +118,15 @@ def test_a_machine_that_sees_no_locks_of_others_is_refused(tmp_path: Path) -> No
 def test_the_mark_is_locked_and_goes_with_the_block(tmp_path: Path) -> None:
     with shared(tmp_path / "runs") as mark:
         assert mark.parent == tmp_path / "runs"
-        assert not is_free(mark, "0")
+        assert not is_free(mark)
     assert not list((tmp_path / "runs").iterdir())
 
 
 def test_a_file_system_without_locks_is_refused(tmp_path: Path, monkeypatch) -> None:
-    def lockf(*arguments: object) -> None:
+    def flock(*arguments: object) -> None:
         raise OSError(38, os.strerror(38))
 
-    monkeypatch.setattr(sharing.fcntl, "lockf", lockf)
+    monkeypatch.setattr(sharing.fcntl, "flock", flock)
     message = f"{tmp_path} must be on a file system with locks, but: "
     with pytest.raises(OSError, match=message), shared(tmp_path):
         pass

@@ -1,6 +1,8 @@
 """Run folders: finished ones are read as they were written, others are named with a reason."""
 
+import json
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -25,7 +27,9 @@ RESULT: dict[str, Any] = {
     "file": "pruned.bin",
     "lengths": {"dense": 320, "file": 80},
     "motifs_used": None,
-    "measures": [{"name": "signs", "tensor": "", "value": 5.0}],
+    "measures": [
+        {"name": "signs", "kind": "code", "unit": "bits", "tensor": "", "value": 5.0}
+    ],
     "seconds": 1.5,
 }
 
@@ -101,3 +105,32 @@ def test_all_runs_in_folders_are_found_once_and_broken_ones_named(tmp_path: Path
 def test_a_place_that_is_no_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="runs must be in a folder"):
         read_all([tmp_path / "nothing"])
+
+
+def test_writers_at_once_never_mix_and_leave_nothing(tmp_path: Path) -> None:
+    path, values = tmp_path / "plane.json", [[n] * 2000 for n in range(4)]
+    failures: list[Exception] = []
+
+    def write(value: list[int]) -> None:
+        try:
+            for _ in range(25):
+                write_json(path, value)
+                assert json.loads(path.read_text()) in values
+        except (OSError, ValueError, AssertionError) as error:
+            failures.append(error)
+
+    writers = [Thread(target=write, args=(value,)) for value in values]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert not failures
+    assert [each.name for each in tmp_path.iterdir()] == ["plane.json"]
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", 1)
+    with pytest.raises(UnicodeEncodeError):
+        write_json(tmp_path / "a.json", "\ud800")
+    assert [each.name for each in tmp_path.iterdir()] == ["a.json"]
+    assert (tmp_path / "a.json").read_text() == "1\n"

@@ -16,7 +16,8 @@ from momos.cli.files import compress, expand, inspect, verify
 from momos.cli.measure import measure
 from momos.cli.outcome import code_of
 from momos.cli.study import study
-from momos.cli.terminal import printable, say, standard_streams
+from momos.cli.terminal import say, standard_streams
+from momos.escaping import visible
 
 USAGE_ERROR: Any = typer.BadParameter.__base__  # click's, wherever typer keeps it
 
@@ -28,14 +29,14 @@ class Commands(TyperGroup):
         try:
             return super().make_context(*arguments, **more)
         except USAGE_ERROR as error:
-            error.message = printable(error.message)
+            error.message = visible(error.message)
             raise
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except USAGE_ERROR as error:
-            error.message = printable(error.message)
+            error.message = visible(error.message)
             raise
 
 

@@ -16,7 +16,8 @@ from rich.text import Text
 import momos
 from momos.cli.outcome import told
 from momos.cli.progress import bars
-from momos.cli.terminal import console, printable, write
+from momos.cli.terminal import console, write
+from momos.escaping import csv_cell, visible
 
 
 def measure(
@@ -91,26 +92,25 @@ def _csv(found: dict[str, momos.Measurement]) -> str:
         for row in measurement.to_dict()["rows"]
     ]
     rows = [
-        {k: printable(v) if isinstance(v, str) else v for k, v in row.items()}
-        for row in rows
+        {k: visible(v) if isinstance(v, str) else v for k, v in row.items()} for row in rows
     ]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]))
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: csv_cell(cell) for name, cell in row.items()} for row in rows)
     return text.getvalue()
 
 
 def _show(found: dict[str, momos.Measurement], out: Console) -> None:
     """Tables, without markup: names may hold brackets."""
     for path, measurement in found.items():
-        out.print(printable(path), soft_wrap=True, style="bold")
+        out.print(visible(path), soft_wrap=True, style="bold")
         out.print(_table(measurement))
         for row in measurement.rows:
             if row.unavailable:
-                where = f"{row.tensor}: {row.name}" if row.tensor else row.name
+                where = visible(f"{row.tensor}: {row.name}" if row.tensor else row.name)
                 note = f"not available: {where}: {row.unavailable}"
-                out.print(printable(note), soft_wrap=True)
+                out.print(visible(note), soft_wrap=True)
         if measurement.left_out:
             counts = Counter(measurement.left_out.values())
             left = ", ".join(f"{count} tensors ({why})" for why, count in counts.items())
@@ -121,7 +121,7 @@ def _show(found: dict[str, momos.Measurement], out: Console) -> None:
     rows = [row for measurement in found.values() for row in measurement.rows]
     for row in {row.name: row for row in rows if not row.tensor}.values():
         text = f"{row.name} [{row.kind}; {row.view}]: {row.about}"
-        out.print(printable(text), style="dim", soft_wrap=True)
+        out.print(visible(text), style="dim", soft_wrap=True)
 
 
 def _table(measurement: momos.Measurement) -> Table:
@@ -133,7 +133,7 @@ def _table(measurement: momos.Measurement) -> Table:
     for name in (*names, *(("of init", "arrangement", "values") if split else ())):
         table.add_column(name, justify="right", no_wrap=True)
     for row in measurement.rows:
-        table.add_row(*map(Text, map(printable, _cells(row, split))))
+        table.add_row(*map(Text, map(visible, _cells(row, split))))
     return table
 
 
@@ -141,14 +141,14 @@ def _side_by_side(found: dict[str, momos.Measurement]) -> Table:
     table = Table(box=None, header_style="bold")
     table.add_column("measure", overflow="fold")
     for path in found:
-        table.add_column(Text(printable(path)), justify="right", overflow="fold")
+        table.add_column(Text(visible(path)), justify="right", overflow="fold")
     names = {row.name: None for one in found.values() for row in one.rows if not row.tensor}
     for name in names:
         cells = [name]
         for measurement in found.values():
             rows = [r for r in measurement.rows if r.name == name and not r.tensor]
             cells.append(_amount(rows[0]) if rows else "")
-        table.add_row(*map(Text, map(printable, cells)))
+        table.add_row(*map(Text, map(visible, cells)))
     return table
 
 
@@ -161,7 +161,7 @@ def _amount(row: momos.Row) -> str:
 
 
 def _cells(row: momos.Row, split: bool) -> list[str]:
-    name = f"{row.tensor}: {row.name}" if row.tensor else row.name
+    name = visible(f"{row.tensor}: {row.name}" if row.tensor else row.name)
     if row.value is None:
         return [name, row.kind, "–"]
     per_weight = row.bits_per_weight

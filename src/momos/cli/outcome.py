@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 
 import typer
 
-from momos.cli.terminal import is_closed_pipe, say
+from momos.cli.terminal import is_closed_pipe, say, show_warning
 
 WRONG, UNREADABLE, INTERRUPTED = 1, 3, 130
 
@@ -17,7 +17,7 @@ def told() -> Iterator[None]:
     """Says on standard error what goes wrong inside, and warns there, without tracebacks."""
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _warn
+            warnings.showwarning = show_warning
             yield
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
@@ -42,12 +42,6 @@ def _describe(error: OSError) -> str:
     return f"{where}{error.strerror}"
 
 
-def _warn(message: Warning | str, *place: object, **more: object) -> None:
-    _tell(f"warning: {message}")
-
-
 def _tell(problem: str) -> None:
-    with suppress(
-        OSError
-    ):  # where even standard error takes nothing, the exit code must do
+    with suppress(OSError):  # if standard error takes nothing, the exit code must do
         say(f"momos: {problem}", error=True)

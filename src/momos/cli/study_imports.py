@@ -16,6 +16,7 @@ STUDY = (
     "constriction",
     "safetensors",
     "jinja2",
+    "filelock",
 )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,7 +19,8 @@ from rich.progress import (
 
 from momos.cli.outcome import WRONG
 from momos.cli.terminal import console as plain_console
-from momos.cli.terminal import printable, say
+from momos.cli.terminal import say
+from momos.escaping import visible
 
 if TYPE_CHECKING:
     from momos.study.cells import Cell
@@ -51,9 +53,10 @@ def run_cells(
     console.print(f"{len(everything)} runs, {len(everything) - len(left)} finished before")
     try:
         done = _run(console, cells, left, options)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # Ctrl-C, SIGTERM
         console.print(
-            f"Stopped. Finished runs are whole in {options.runs}; the same command goes on."
+            f"Stopped. Finished runs are whole in {options.runs}; the same command goes on.",
+            markup=False,
         )
         raise
     for written in [] if done.failed else finish(options.runs):
@@ -146,11 +149,11 @@ class _shown:
         name = f"{event.cell.task} {event.cell.label}, seed {event.cell.seed}"
         if event.line is not None:
             about = f"{name}: epoch {event.line['epoch']}, {event.line['metric']:.4g}"
-            self.progress.update(self.bar, description=about[:70])
+            self.progress.update(self.bar, description=escape(visible(about[:70])))
         else:
             self.progress.advance(self.bar)
             if event.failure:
-                failed = printable(f"{name} failed: {event.failure}")
+                failed = visible(f"{name} failed: {event.failure}")
                 self.progress.console.print(failed, style="red")
 
     def __exit__(self, *error: object) -> None:

@@ -5,20 +5,20 @@ from rich.table import Table
 from rich.text import Text
 
 from momos import SaveReport, TensorReport
-from momos.cli.terminal import printable
 from momos.description import DescriptionLength
+from momos.escaping import visible
 
 
 def show(report: SaveReport, console: Console) -> None:
     """Prints everything about a file."""
     console.print(_tensors(report))
     for name, kind in report.left_out.items():
-        console.print(f"left out: {printable(name)} ({printable(kind)})")
+        console.print(f"left out: {visible(name)} ({visible(kind)})")
     console.print(_sections(report))
     if report.lengths:
         console.print(_lengths(report, report.lengths))
     console.print(
-        f"{printable(str(report.path))}: {report.num_bytes:,} bytes for {report.dense_bytes:,} bytes of "
+        f"{visible(str(report.path))}: {report.num_bytes:,} bytes for {report.dense_bytes:,} bytes of "
         f"tensors, {report.factor:.2f} times smaller",
         soft_wrap=True,
     )
@@ -33,16 +33,16 @@ def _tensors(report: SaveReport) -> Table:
     for tensor in report.tensors:
         shape = "×".join(map(str, tensor.shape))
         row = [
-            printable(tensor.name),
+            visible(tensor.name),
             f"{tensor.dtype} {shape}".strip() if tensor.stored != "same" else "",
-            printable(_stored(tensor)),
+            visible(_stored(tensor)),
             f"{tensor.num_blocks:,}" if tensor.num_blocks else "",
             f"{tensor.num_motifs:,}" if tensor.num_blocks else "",
             f"{tensor.bits_per_weight:.2f}" if tensor.num_weights else "",
         ]
         if recorded:
             row.append("" if tensor.distortion is None else f"{tensor.distortion:.4g}")
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(visible(cell)) for cell in row))
     return table
 
 

@@ -18,6 +18,8 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
+from momos.escaping import visible
+
 OUTPUT, ERROR = "standard output", "standard error"
 # What an ASCII terminal gets in place of what this package writes; all else becomes \uXXXX.
 PLAIN = str.maketrans(
@@ -34,25 +36,11 @@ PLAIN = str.maketrans(
     }
     | {"“": '"', "”": '"', "‘": "'", "’": "'", "\u00a0": " ", "\u2009": " ", "\u202f": " "}
 )
-HIDDEN = (
-    "Cc",
-    "Cf",
-    "Cs",
-    "Zl",
-    "Zp",
-)  # categories: controls, formats, surrogates, separators
-
-
-def printable(text: str) -> str:
-    """`text` in one line that any terminal shows as it is: controls and the like as escapes."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(map(_visible, text))
 
 
 def say(text: str, *, error: bool = False) -> None:
     """Prints one line."""
-    write(f"{printable(text)}\n", error=error)
+    write(f"{visible(text)}\n", error=error)
 
 
 def write(text: str, *, error: bool = False) -> None:
@@ -80,13 +68,7 @@ class _Console(Console):
 
 
 def _lines(text: str) -> str:
-    return "\n".join(map(printable, text.split("\n")))
-
-
-def _visible(character: str) -> str:
-    if unicodedata.category(character) not in HIDDEN:
-        return character
-    return character.encode("unicode_escape", "surrogatepass").decode()
+    return "\n".join(map(visible, text.split("\n")))
 
 
 @contextmanager
@@ -98,7 +80,7 @@ def standard_streams() -> Iterator[None]:
     codecs.register_error("momos", _replaced)
     sys.stdout = _writable(sys.stdout, OUTPUT)
     sys.stderr = _writable(sys.stderr, ERROR)
-    warnings.showwarning = _show_warning
+    warnings.showwarning = show_warning
     try:
         yield
     finally:
@@ -160,7 +142,7 @@ def _ascii(character: str) -> str:
     return character.encode("ascii", "backslashreplace").decode()
 
 
-def _show_warning(message: Warning | str, *where: object, **more: object) -> None:
+def show_warning(message: Warning | str, *where: object, **more: object) -> None:
     """A warning as one line, without the place in the code."""
     with suppress(OSError):
         say(f"momos: warning: {message}", error=True)

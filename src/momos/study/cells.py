@@ -52,6 +52,7 @@ class Cell:
     teacher: "Cell | None" = None
 
     def __post_init__(self) -> None:
+        self._check_types()
         for name in ("task", "treatment"):
             if not getattr(self, name):
                 raise ValueError(f"{name} must be named, got nothing")
@@ -71,6 +72,17 @@ class Cell:
             if value is not None and not 0 < value < inf:
                 raise ValueError(f"{name} must be above 0 and finite, got {value}")
         self._check_options()
+
+    def _check_types(self) -> None:
+        for name in ("task", "treatment", "network"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} must be text, got {getattr(self, name)!r}")
+        for name in ("epochs", "learning_rate", "weight_decay", "validation"):
+            value = getattr(self, name)
+            if value is not None and type(value) not in (int, float):
+                raise ValueError(f"{name} must be a number, got {value!r}")
+        if not isinstance(self.settings, dict):
+            raise ValueError(f"settings must be names and values, got {self.settings!r}")
 
     def _check_options(self) -> None:
         for name, known in (("keep", get_args(Keep)), ("precision", get_args(Precision))):

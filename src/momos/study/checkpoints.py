@@ -1,8 +1,14 @@
-"""What a run goes on from after a kill, and the best network so far; there whole, or not at all."""
+"""What a run goes on from after a kill, and the best network so far; there whole, or not at all.
+
+The last checkpoint and the one before it are kept, for disks that lose what was written.
+"""
 
 import os
+import warnings
+import zlib
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import lightning as L
 import torch
@@ -13,8 +19,10 @@ from torch import nn
 from momos.study.baselines import Treatment
 from momos.study.history import History
 from momos.study.learner import Learner
+from momos.study.store import PART
 
 CHECKPOINT = "last.ckpt"
+BEFORE = "before.ckpt"  # the one before the last
 BEST = "best.ckpt"
 
 
@@ -30,19 +38,67 @@ def checkpoints(folder: Path, every: int) -> ModelCheckpoint:
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Those of a finished run, and one that was half written."""
-    for name in (CHECKPOINT, BEST):
+    """Those of a finished run, and what was set aside or half written of them."""
+    for name in (CHECKPOINT, BEFORE, BEST):
         for path in folder.glob(f"{name}*"):
             path.unlink()
 
 
+def last_whole(folder: Path) -> Path | None:
+    """The newest checkpoint to go on from; None to begin anew.
+
+    One that is damaged gets another name, and a warning says so. A run goes on from before the
+    best network only if that network is whole as well.
+    """
+    best = folder / BEST
+    if best.exists() and not _is_whole(best):
+        for path in (best, folder / CHECKPOINT, folder / BEFORE):
+            _set_aside(
+                path, "the run begins anew, as the best network is needed in the end"
+            )
+        return None
+    for path, then in (
+        (folder / CHECKPOINT, "the run goes on from the one before, or begins anew"),
+        (folder / BEFORE, "the run begins anew"),
+    ):
+        if path.exists():
+            if _is_whole(path):
+                return path
+            _set_aside(path, then)
+    return None
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether all of a checkpoint is there, by the checksums in it."""
+    try:
+        with ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (BadZipFile, OSError, EOFError, NotImplementedError, zlib.error):
+        return False
+
+
+def _set_aside(path: Path, then: str) -> None:
+    if path.exists():
+        aside = path.with_name(f"{path.name}.damaged")
+        path.replace(aside)
+        warnings.warn(f"{path} is damaged and is now {aside.name}: {then}", stacklevel=4)
+
+
 class Whole(TorchCheckpointIO):
-    """Checkpoints that are there whole, or as they were before."""
+    """Checkpoints that are there whole, or as they were before; the last one also stays."""
 
     def save_checkpoint(self, checkpoint, path, storage_options=None) -> None:
-        part = f"{path}.part"
+        part, path = Path(f"{path}{PART}"), Path(path)
         super().save_checkpoint(checkpoint, part, storage_options)
-        os.replace(part, path)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        if path.name == CHECKPOINT and path.exists():
+            path.replace(path.with_name(BEFORE))
+        part.replace(path)
+
+    def load_checkpoint(self, path, map_location=None, weights_only=None):
+        """Loads tensors and plain values only: a folder's checkpoint may be a stranger's."""
+        return super().load_checkpoint(path, map_location, weights_only=True)
 
 
 class KeepBest(L.Callback):

@@ -13,16 +13,14 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from threading import current_thread, main_thread
 from typing import Any
 
+from momos.study.loopback import check_loopback, local_options
 from momos.study.processes import Job, Note, Result, cores
 
 LOCAL = "local"
 POLL = 0.5  # seconds between looks at what tasks have to tell
-OBJECTS = 80 * 2**20  # bytes for Ray's objects, of which jobs and results hardly need any
 KEPT = ("MOMOS_DATA", "PYTHONPATH", "WANDB_MODE", "MLFLOW_TRACKING_URI")
 REACHED_WITHIN = 5.0  # seconds
 
@@ -86,7 +84,7 @@ def connected(address: str, *, processes: int | None = None) -> Iterator[Cluster
     """A cluster by its address: HOST:PORT of its head, or what Ray finds for `auto`.
 
     `local` is one that is started here, with as many `processes` (one for each core, if None),
-    and ended afterwards; others go on, and are given `processes` tasks at a time (as many as
+    reached by nobody else, and ended afterwards; others go on, and are given `processes` tasks at a time (as many as
     they have cores by now, if None). A process that is connected already stays so.
 
     Raises:
@@ -106,20 +104,24 @@ def connected(address: str, *, processes: int | None = None) -> Iterator[Cluster
 
     with ExitStack() as ending:
         if not ray.is_initialized():
-            ending.enter_context(_sigterm_kept())
-            options = _local(processes or cores(), ending) if address == LOCAL else {}
+            options = {}
+            if address == LOCAL:
+                options = ending.enter_context(local_options(processes or cores()))
             ending.callback(ray.shutdown)
             try:
-                ray.init(
-                    address,
-                    runtime_env={"env_vars": _environment()},
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    **options,
-                )
+                with _sigterm_kept():
+                    ray.init(
+                        address,
+                        runtime_env={"env_vars": _environment()},
+                        log_to_driver=False,
+                        logging_level=logging.ERROR,
+                        **options,
+                    )
             except RuntimeError as error:
                 message = f"a Ray cluster must be usable at {address}, but: {error}"
                 raise ConnectionError(message) from error
+            if address == LOCAL:
+                check_loopback()
         yield Cluster(processes or max(1, int(ray.cluster_resources().get("CPU", 0))))
 
 
@@ -127,9 +129,11 @@ def connected(address: str, *, processes: int | None = None) -> Iterator[Cluster
 def _sigterm_kept() -> Iterator[None]:
     """Ray replaces what answers it, in the main thread."""
     handler = signal.getsignal(signal.SIGTERM)
-    yield
-    if current_thread() is main_thread():
-        signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        if current_thread() is main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _check_reached(address: str) -> None:
@@ -144,23 +148,6 @@ def _check_reached(address: str) -> None:
     except OSError as error:
         message = f"a Ray cluster must answer at {address}, but: {error}"
         raise ConnectionError(message) from None
-
-
-def _local(processes: int, ending: ExitStack) -> dict[str, Any]:
-    """Options of a cluster that is started here, whose files are removed afterwards."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_worker_niceness", "0")  # as processes; Ray's own is 15
-    short = (
-        "/tmp" if Path("/tmp").is_dir() else None
-    )  # a socket's path has 104 bytes at most
-    folder = TemporaryDirectory(prefix="momos-", dir=short, ignore_cleanup_errors=True)
-    return {
-        "num_cpus": processes,
-        "num_gpus": 0,
-        "include_dashboard": False,
-        "object_store_memory": OBJECTS,
-        "_temp_dir": ending.enter_context(folder),
-    }
 
 
 def _environment() -> dict[str, str]:

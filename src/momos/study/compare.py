@@ -7,6 +7,7 @@ from statistics import fmean
 from rich.table import Table
 from rich.text import Text
 
+from momos.escaping import visible
 from momos.study.cohorts import cohorts
 from momos.study.quantities import (
     Quantity,
@@ -102,10 +103,10 @@ def table(comparison: Comparison) -> Table:
         shown.add_column(name, overflow="fold")
     numbers = (*comparison.labels, "first to second", "95 % interval", "n", "differ")
     for name in numbers:
-        shown.add_column(name, justify="right")
+        shown.add_column(Text(visible(name)), justify="right")
     for row in comparison.rows:
         style = "bold" if row.found is not None and row.found.decided else ""
-        shown.add_row(*(Text(cell, style=style) for cell in _cells(row)))
+        shown.add_row(*(Text(visible(cell), style=style) for cell in _cells(row)))
     notes = [
         f"{task}: left out, as only one has them: seed{'s' * (len(seeds) > 1)} "
         f"{', '.join(map(str, seeds))}"
@@ -116,7 +117,7 @@ def table(comparison: Comparison) -> Table:
         for row in comparison.rows
         if row.unavailable
     ]
-    shown.caption = Text("\n".join(notes)) if notes else None
+    shown.caption = Text("\n".join(map(visible, notes))) if notes else None
     shown.caption_justify = "left"
     return shown
 

@@ -25,7 +25,7 @@ from momos.study.tasks import Task
 
 STEPS = 3  # that are timed, after one that is not
 COPIES = (
-    6  # of the weights on disk at most: weights, file, and a checkpoint with its moments
+    9  # of the weights on disk at most: weights, file, and two checkpoints with moments
 )
 STARTING = 5.0  # seconds until a process has imported everything
 

@@ -4,10 +4,11 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
-from multiprocessing import active_children, get_context
+from contextlib import ExitStack, contextmanager
+from multiprocessing import active_children, get_context, parent_process
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from threading import Thread
+from threading import Thread, current_thread, main_thread
 from typing import Any, TypeVar
 
 Job = TypeVar("Job")
@@ -43,44 +44,94 @@ def each(
             yield work(job, note)
         return
     context = get_context("spawn")  # a forked torch may hang in its threads
-    notes = context.SimpleQueue()
+    reader, writer = context.Pipe(duplex=False)
     others: set[BaseProcess] = set(active_children())
-    teller = Thread(target=_tell, args=(notes, note), daemon=True)
+    teller = Thread(target=_tell, args=(reader, note), daemon=True)
     pool = ProcessPoolExecutor(
-        min(processes, len(jobs)), context, initializer=_begin, initargs=(notes,)
+        min(processes, len(jobs)),
+        context,
+        initializer=_begin,
+        initargs=(writer, context.Lock()),
     )
     teller.start()
     with ExitStack() as ending:
         ending.callback(teller.join)
-        ending.callback(notes.put, _END)
+        ending.callback(writer.close)
         ending.callback(pool.shutdown, cancel_futures=True)
         with ExitStack() as unless_done:
-            unless_done.callback(_terminate, others)
+            unless_done.callback(_kill, others)
             for future in [pool.submit(_do, work, job) for job in jobs]:
                 yield future.result()
             unless_done.pop_all()
 
 
-_END = "end of notes"
-_notes: Any = None  # in a process of the pool, where notes go
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Makes SIGTERM an exception, as Ctrl-C is one, so that it ends what was started.
+
+    Raises:
+        SystemExit: on SIGTERM, with the shell's code for it; a handler that is there stays.
+    """
+    if (
+        current_thread() is not main_thread()
+        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    ):
+        yield
+        return
+    signal.signal(signal.SIGTERM, _exit)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _terminate(others: set[BaseProcess]) -> None:
-    """Ends the processes that are not among `others`, whatever they are doing."""
+_notes: Any = None  # in a process of the pool: where notes go, and the lock for that
+
+
+def _exit(number: int, frame: Any) -> None:
+    raise SystemExit(128 + number)
+
+
+def _kill(others: set[BaseProcess]) -> None:
+    """Ends the processes that are not among `others`, whatever they are doing.
+
+    Not by SIGTERM: Lightning answers it, after the batch.
+    """
     for child in set(active_children()) - others:
-        child.terminate()
+        child.kill()
 
 
-def _begin(notes: Any) -> None:
+def _begin(writer: Connection, lock: Any) -> None:
     global _notes
-    _notes = notes
+    _notes = writer, lock
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the process that waits
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the one that started it is gone, however that ended."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _do(work: Callable[[Job, Note], Result], job: Job) -> Result:
-    return work(job, _notes.put)
+    return work(job, _put)
 
 
-def _tell(notes: Any, note: Note) -> None:
-    while (value := notes.get()) != _END:
-        note(value)
+def _put(value: Any) -> None:
+    writer, lock = _notes
+    with lock:
+        writer.send(value)
+
+
+def _tell(reader: Connection, note: Note) -> None:
+    """Until nobody is left who could write, or one was killed while writing."""
+    with reader:
+        while True:
+            try:
+                value = reader.recv()
+            except (EOFError, OSError):
+                return
+            note(value)

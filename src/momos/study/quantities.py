@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from momos.escaping import visible
 from momos.study.report.metric import METRICS, Metric
 from momos.study.statistics import Difference, Ratio, paired, ratio, shared_seeds
 from momos.study.store import Finished
@@ -101,7 +102,7 @@ class Quantity:
     def why_not(self, *several: Runs) -> str:
         """Why a value of the runs is missing, or one of their initializations."""
         rows = [self.row(run) for runs in several for run in runs.values()]
-        reasons = {row["unavailable"] for row in rows if row}
+        reasons = {row.get("unavailable", "") for row in rows if row}
         return "; ".join(sorted(filter(None, reasons))) or "not measured, or 0"
 
     def _of(self, name: str, runs: Runs) -> dict[int, float]:
@@ -125,10 +126,10 @@ def quantities_of(runs: Iterable[Finished]) -> list[Quantity]:
 
 def metric_of(run: Finished) -> Metric:
     """How a metric is written; one that nobody described is told apart in per cent."""
-    name = run.metric_name
+    name = visible(run.metric_name)
     better = run.higher_is_better
     unknown = Metric(name, "", 4, "%", higher_is_better=better, relative=True)
-    return METRICS.get(name, unknown)
+    return METRICS.get(run.metric_name, unknown)
 
 
 def metric_difference(first: Runs, second: Runs) -> Difference:

@@ -20,10 +20,10 @@ import momos
 from momos.study.baselines import Treatment
 from momos.study.cells import Cell
 from momos.study.checkpoints import (
-    CHECKPOINT,
     KeepBest,
     Whole,
     checkpoints,
+    last_whole,
     remove_checkpoints,
 )
 from momos.study.choice import Choice
@@ -36,13 +36,16 @@ from momos.study.loggers import check_logger, logging_to
 from momos.study.networks import network as network_of
 from momos.study.networks import published, untrained
 from momos.study.preparation import epochs_of, optimization_of, prepared, steps_of
+from momos.study.sharing import alone
 from momos.study.store import (
     FAILURE,
     HISTORY,
+    PART,
     RESULT,
     WEIGHTS,
     Finished,
     begin,
+    finished,
     read,
     write_json,
     write_lines,
@@ -65,41 +68,62 @@ def run(
     threads: int = 1,
     logger: str = "csv",
     note: Note = lambda line: None,
+    wait: bool = True,
 ) -> Finished:
     """Runs a cell in its folder under `root`, from its last checkpoint if there is one.
 
     The cells that it needs must be finished. A finished one is read, not run again. `logger` is
-    one of `loggers.NEEDS`; `note` gets every line of the history.
+    one of `loggers.NEEDS`; `note` gets every line of the history. While another process runs
+    the cell, this one waits, and then reads what the other left.
 
     Raises:
         ValueError: if task, network, treatment or their settings are wrong.
+        Busy: if another process runs the cell, and this one is not to `wait`.
         KeyboardInterrupt: on Ctrl-C; the folder then holds the last checkpoint.
     """
     folder = root / cell.folder
-    if (folder / RESULT).exists():
+    if finished(folder):
         return read(folder)
     begun = time.perf_counter()
     task, treatment = prepared(cell)
     check_logger(logger)
-    begin(folder, cell, recipe=recipe, environment=environment(threads))
+    seconds = time.perf_counter() - begun
+    with alone(root, cell.key, wait=wait):
+        if not finished(folder):
+            begin(folder, cell, recipe=recipe, environment=environment(threads))
+            with as_a_guest(threads):
+                _run(cell, task, treatment, root, logger, note, seconds)
+    return read(folder)
+
+
+def _run(
+    cell: Cell,
+    task: Task,
+    treatment: Treatment,
+    root: Path,
+    logger: str,
+    note: Note,
+    seconds: float,
+) -> None:
+    """From the beginning, or a checkpoint, to the result; `seconds` have gone by."""
+    folder, begun = root / cell.folder, time.perf_counter()
     try:
-        with as_a_guest(threads):
-            if cell.treatment == PUBLISHED:
-                network = published(cell.network, task, cell.seed)
-                write_lines(folder / HISTORY, [])
-                chosen = _unchosen(task, network)
-            else:
-                network, chosen = _trained(cell, task, treatment, root, logger, note)
-            with torch.random.fork_rng(devices=[]):
-                start = _started(cell, task, root)
-                result = _result(cell, task, treatment, network, start, folder) | chosen
+        if cell.treatment == PUBLISHED:
+            network = published(cell.network, task, cell.seed)
+            write_lines(folder / HISTORY, [])
+            chosen = _unchosen(task, network)
+        else:
+            network, chosen = _trained(cell, task, treatment, root, logger, note)
+        with torch.random.fork_rng(devices=[]):
+            start = _started(cell, task, root)
+            result = _result(cell, task, treatment, network, start, folder) | chosen
     except Exception as error:
+        # Whatever it is: the folder says why, and the error goes on its way.
         (folder / FAILURE).write_text(f"{type(error).__name__}: {error}\n", "utf-8")
         raise
-    result["seconds"] = round(time.perf_counter() - begun, 2)
+    result["seconds"] = round(seconds + time.perf_counter() - begun, 2)
     write_json(folder / RESULT, result)
     remove_checkpoints(folder)
-    return read(folder)
 
 
 def _started(cell: Cell, task: Task, root: Path) -> nn.Module:
@@ -137,10 +161,10 @@ def _trained(
         *([best] if cell.keep == "best" else []),
         checkpoints(folder, cell.record_every),
     ]
-    checkpoint = folder / CHECKPOINT
+    checkpoint = last_whole(folder)
     with logging_to(logger, folder, cell.folder) as log:
         trainer = _trainer(cell, learner, history.epochs, callbacks, log)
-        trainer.fit(learner, ckpt_path=checkpoint if checkpoint.exists() else None)
+        trainer.fit(learner, ckpt_path=checkpoint)
     if cell.keep == "best":
         best.load_(learner.network)
     finish_(learner.network, treatment)
@@ -224,7 +248,9 @@ def _result(
     num_weights = sum(weight.numel() for weight in network.parameters())
     tensors = {n: t.contiguous() for n, t in network.state_dict().items()}
     save_file(tensors, folder / WEIGHTS)
-    with TemporaryDirectory(dir=folder) as made:  # an earlier attempt may have left a file
+    with TemporaryDirectory(
+        dir=folder, suffix=PART
+    ) as made:  # an earlier file may be there
         num_bytes = treatment.file_bytes(network, Path(made))
         (path,) = Path(made).iterdir()
         path.replace(folder / path.name)

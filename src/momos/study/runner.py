@@ -1,5 +1,8 @@
 """Cells run in processes, or on a cluster: each once, those that others need first.
 
+Several runners may be at work in one folder: a cell that another one runs is left for the end of
+its level, and then waited for.
+
 A cell that fails says so in its folder, and the others go on; what needs it is left out. When a
 process dies, the cells that it may have been running are tried once more, from their last
 checkpoints.
@@ -16,9 +19,9 @@ from typing import Any
 
 from momos.study.cells import Cell, ordered
 from momos.study.cluster import Cluster
-from momos.study.processes import each
+from momos.study.processes import each, ended_by_sigterm
 from momos.study.run import run
-from momos.study.sharing import alone, check_shared, shared
+from momos.study.sharing import Busy, alone, check_shared, shared
 from momos.study.store import FAILURE, finished
 
 ATTEMPTS = 2  # of a cell whose process dies
@@ -51,6 +54,7 @@ class _Job:
     root: Path
     recipe: str
     logger: str
+    wait: bool = False  # for another process that is at work on the cell
 
 
 def run_all(
@@ -72,17 +76,19 @@ def run_all(
     Raises:
         OSError: if a machine of the cluster does not see `root`, or locks in it (names both).
         KeyboardInterrupt: on Ctrl-C; finished cells are whole, others go on from checkpoints.
+        SystemExit: on SIGTERM, likewise.
     """
     report = Report()
-    for level in levels(ordered(cells)):
-        left = [cell for cell in level if _left(cell, root, report, retry)]
-        jobs = [_Job(cell, root, recipe, logger) for cell in left]
-        if cluster is not None:
-            _on_cluster(jobs, root, cluster, report, tell)
-            continue
-        deaths: Counter[str] = Counter()
-        while jobs:
-            jobs = _attempt(jobs, processes, report, deaths, tell)
+    with ended_by_sigterm():
+        for level in levels(ordered(cells)):
+            left = [cell for cell in level if _left(cell, root, report, retry)]
+            jobs = [_Job(cell, root, recipe, logger) for cell in left]
+            deaths: Counter[str] = Counter()
+            while jobs:
+                if cluster is not None:
+                    jobs = _on_cluster(jobs, root, cluster, report, tell)
+                else:
+                    jobs = _attempt(jobs, processes, report, deaths, tell)
     return report
 
 
@@ -122,17 +128,20 @@ def _attempt(
     deaths: Counter[str],
     tell: Tell,
 ) -> list[_Job]:
-    """Runs jobs, in order; returns those to be tried again after a process died."""
-    done = 0
+    """Runs jobs, in order; returns those to be tried again: others ran them, or a process died."""
+    done, busy = 0, []
     try:
         for job, failure in zip(
             jobs, each(_work, jobs, processes=processes, note=tell), strict=True
         ):
             done += 1
-            _end(job, failure, report, tell)
+            if failure is None:
+                busy.append(replace(job, wait=True))
+            else:
+                _end(job, failure, report, tell)
     except BrokenProcessPool:
-        return _again(jobs[done:], report, deaths, tell)
-    return []
+        return _again(jobs[done:], report, deaths, tell) + busy
+    return busy
 
 
 def _again(
@@ -153,14 +162,15 @@ def _again(
 
 def _on_cluster(
     jobs: list[_Job], root: Path, cluster: Cluster, report: Report, tell: Tell
-) -> None:
-    """Runs jobs, each as a task; the machines need not be in the same folder as this process."""
-    if not jobs:
-        return
-    root = root.absolute()
+) -> list[_Job]:
+    """Runs jobs, each as a task; returns those that others run.
+
+    The machines need not be in the same folder as this process.
+    """
+    root, busy = root.absolute(), []
     with shared(root) as mark:
         results = cluster.each(
-            partial(_work_alone, mark=mark),
+            partial(_work_shared, mark=mark),
             [replace(job, root=root) for job in jobs],
             attempts=ATTEMPTS,
             died=_given_up,
@@ -169,7 +179,11 @@ def _on_cluster(
         )
         with closing(results):
             for job, failure in results:
-                _end(job, failure, report, tell)
+                if failure is None:
+                    busy.append(replace(job, wait=True))
+                else:
+                    _end(job, failure, report, tell)
+    return busy
 
 
 def _end(job: _Job, failure: str, report: Report, tell: Tell) -> None:
@@ -191,15 +205,16 @@ def _given_up(job: _Job) -> str:
     return failure
 
 
-def _work_alone(job: _Job, note: Callable[[Any], None], *, mark: Path) -> str:
+def _work_shared(job: _Job, note: Callable[[Any], None], *, mark: Path) -> str | None:
     """The same on a machine of a cluster, where a task that was given up may still be at work."""
     check_shared(mark, [job.root / other.folder for other in job.cell.needs])
-    with alone(job.root, job.cell.key):
-        return _work(job, note)
+    return _work(job, note)
 
 
-def _work(job: _Job, note: Callable[[Any], None]) -> str:
-    """Runs one cell; why it failed, or nothing."""
+def _work(job: _Job, note: Callable[[Any], None]) -> str | None:
+    """Runs one cell; why it failed, or nothing. None if another process is at work on it."""
+    if job.wait and (failure := _failed_elsewhere(job)):
+        return failure
     try:
         run(
             job.cell,
@@ -207,7 +222,18 @@ def _work(job: _Job, note: Callable[[Any], None]) -> str:
             recipe=job.recipe,
             logger=job.logger,
             note=lambda line: note(Event(job.cell, line)),
+            wait=job.wait,
         )
+    except Busy:
+        return None
     except Exception as error:
+        # A cell may fail by anything; the others go on.
         return f"{type(error).__name__}: {error}"
     return ""
+
+
+def _failed_elsewhere(job: _Job) -> str:
+    """Waits for the process that is at work on a cell, if one is; why the cell failed there."""
+    failure = job.root / job.cell.folder / FAILURE
+    with alone(job.root, job.cell.key):  # one from before was removed when that one began
+        return failure.read_text("utf-8").strip() if failure.exists() else ""

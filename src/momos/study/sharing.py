@@ -1,4 +1,4 @@
-"""A folder that machines share: each sees it, and one process at a time is at work on a cell.
+"""A folder that runners share: one process at a time is at work on a cell, on any machine.
 
 A process that holds a lock may be killed, or its machine: the system, or the file server, then
 gives the lock to the next. So no lock outlives who held it, and a task that was taken for dead
@@ -9,17 +9,25 @@ import errno
 import fcntl
 import platform
 import time
+import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import IO, Any
+
+from filelock import FileLock, Timeout
 
 from momos.study.store import finished
 
 NEW = 60.0  # seconds in which a mark has certainly been locked
 MARK = ".shared-"  # begins the names of marks
-LOCKS = ".locks"  # an empty file; its byte at a cell's key is what is locked
+LOCKS = ".running"  # a folder of empty files; that of a cell's key is locked
+LOCKLESS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)  # from lock calls
+
+
+class Busy(RuntimeError):
+    """Another process is at work on a cell."""
 
 
 @contextmanager
@@ -59,10 +67,30 @@ def check_shared(mark: Path, needed: Iterable[Path]) -> None:
 
 
 @contextmanager
-def alone(root: Path, key: str) -> Iterator[None]:
-    """Waits until nobody else is at work on the cell of that key, and keeps others waiting."""
-    with (root / LOCKS).open("ab") as file:
-        fcntl.lockf(file, fcntl.LOCK_EX, 1, int(key, 16))
+def alone(root: Path, key: str, *, wait: bool = True) -> Iterator[None]:
+    """Keeps all others from the cell of that key, after they are done with it.
+
+    Where the file system has no locks there is a warning, and nobody is kept away.
+
+    Raises:
+        Busy: if another process is at work on it, and this one is not to `wait`.
+    """
+    (root / LOCKS).mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
+        try:
+            held.enter_context(
+                FileLock(root / LOCKS / f"{key}.lock", timeout=-1 if wait else 0)
+            )
+        except Timeout:
+            raise Busy(f"another process is at work on the cell {key} in {root}") from None
+        except OSError as error:
+            if error.errno not in LOCKLESS:
+                raise
+            warnings.warn(
+                f"{root} should be on a file system with locks, but: {error}; a second runner in "
+                "it would run the same cells at the same time",
+                stacklevel=3,
+            )
         yield
 
 
@@ -78,7 +106,7 @@ def _sweep(root: Path) -> None:
 def _locked(file: IO[Any] | Any, root: Path) -> bool:
     """Locks a file, unless it is locked."""
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN):
             return False

@@ -7,19 +7,34 @@ network and, written last and at once, `result.json`: only a folder that has it 
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+import secrets
+import shutil
+import stat
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from momos.escaping import visible
 from momos.study.cells import Cell
+from momos.study.schema import (
+    LONGEST,
+    check_described,
+    check_line,
+    check_result,
+    parsed,
+)
 
 CELL = "cell.json"
 RESULT = "result.json"
 HISTORY = "history.jsonl"
 WEIGHTS = "weights.safetensors"
 FAILURE = "failure.txt"
+PART = ".part"  # ends the names of what is not whole yet
+LARGEST = 2**30  # bytes of a file that is read
 FORMAT = 1  # of the files; others are refused
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +79,16 @@ class Finished:
         """The trained network, as a safetensors file."""
         return self.folder / WEIGHTS
 
+    @property
+    def network(self) -> Path:
+        """The file that the treatment left.
+
+        Raises:
+            ValueError: if it is not in the run folder itself.
+            OSError: if it is no ordinary file.
+        """
+        return inside(self.folder, self.file)
+
     def measure(self, name: str) -> dict[str, Any] | None:
         """The row of one measure of the whole network, if it was taken."""
         for row in self.measures:
@@ -98,25 +123,19 @@ def read(folder: Path) -> Finished:
             why = f"it failed: {_last_line(failure)}"
         raise NotFinished(f"a run must be finished, but {folder.name} is not: {why}")
     try:
-        described, result = _json(folder / CELL), _json(folder / RESULT)
-        lines = (folder / HISTORY).read_text("utf-8").splitlines()
-        history = tuple(json.loads(line) for line in lines)
-        if described["format"] != FORMAT:
-            raise ValueError(f"its format must be {FORMAT}, got {described['format']!r}")
-        cell = Cell.of(described["cell"])
+        described, result = _described(folder), _json(folder, RESULT)
+        _named(RESULT, check_result, result)
         result["measures"] = tuple(result["measures"])
-        if not {"dense", "file"} <= result["lengths"].keys():
-            raise ValueError("lengths must have dense and file")
         return Finished(
             folder=folder,
-            cell=cell,
+            cell=Cell.of(described["cell"]),
             recipe=described["recipe"],
             environment=described["environment"],
-            history=history,
+            history=tuple(_lines(folder)),
             **result,
         )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"run folder {folder} is damaged: {_told(error)}") from error
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"run folder {folder} is damaged: {error}") from error
 
 
 def read_all(places: Iterable[Path]) -> tuple[list[Finished], list[Broken]]:
@@ -130,7 +149,7 @@ def read_all(places: Iterable[Path]) -> tuple[list[Finished], list[Broken]]:
         try:
             finished.append(read(folder))
         except ValueError as error:
-            broken.append(Broken(folder, str(error)))
+            broken.append(Broken(folder, visible(str(error))))
     return finished, broken
 
 
@@ -145,9 +164,25 @@ def run_folders(place: Path) -> Iterator[Path]:
     yield from (path.parent for path in sorted(place.rglob(CELL)))
 
 
+def inside(folder: Path, name: str) -> Path:
+    """An ordinary file of a run folder, which strangers may have made.
+
+    Raises:
+        ValueError: if the name, or a link of that name, leads out of the folder.
+        OSError: if there is no such file, or it is a folder, pipe or device.
+    """
+    path = folder / name
+    if path.name != name or path.resolve().parent != folder.resolve():
+        raise ValueError(f"{name!r} must be a file in the run folder, but leads out of it")
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(f"{name} must be an ordinary file")
+    return path
+
+
 def begin(folder: Path, cell: Cell, *, recipe: str, environment: dict[str, Any]) -> None:
     """Makes the folder of a cell that is about to be run."""
     folder.mkdir(parents=True, exist_ok=True)
+    clear(folder)
     (folder / FAILURE).unlink(missing_ok=True)
     described = {
         "format": FORMAT,
@@ -160,6 +195,15 @@ def begin(folder: Path, cell: Cell, *, recipe: str, environment: dict[str, Any])
 
 def finished(folder: Path) -> bool:
     return (folder / RESULT).exists()
+
+
+def clear(folder: Path) -> None:
+    """Removes what killed processes left half-written; for the only process at work in a folder."""
+    for path in folder.glob(f"*{PART}"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -176,30 +220,68 @@ def write_lines(path: Path, values: Iterable[Any]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """The same for text as it is."""
-    part = path.with_name(f"{path.name}.part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-
-
-def _json(path: Path) -> dict[str, Any]:
+    part = path.with_name(
+        f"{path.name}.{secrets.token_hex(8)}{PART}"
+    )  # of this writer alone
     try:
-        found = json.loads(path.read_text("utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path.name} is no JSON ({error})") from error
+        with part.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    """What `cell.json` says."""
+    described = _json(folder, CELL)
+    _named(CELL, lambda found: check_described(found, FORMAT), described)
+    return described
+
+
+def _lines(folder: Path) -> Iterator[dict[str, Any]]:
+    """The lines of the history."""
+    for number, line in enumerate(_text(folder, HISTORY).split("\n"), start=1):
+        if line:
+            place = f"{HISTORY}, line {number}"
+            value = _object(line, place)
+            _named(place, check_line, value)
+            yield value
+
+
+def _json(folder: Path, name: str) -> dict[str, Any]:
+    return _object(_text(folder, name), name)
+
+
+def _text(folder: Path, name: str) -> str:
+    path = inside(folder, name)
+    if (num_bytes := path.stat().st_size) > LARGEST:
+        raise ValueError(f"{name} must have at most {LARGEST} bytes, got {num_bytes}")
+    return path.read_text("utf-8")
+
+
+def _object(text: str, name: str) -> dict[str, Any]:
+    found = _named(name, parsed, text, " ")
     if not isinstance(found, dict):
-        raise ValueError(f"{path.name} must hold an object, got {type(found).__name__}")
+        raise ValueError(f"{name} must hold an object, got {type(found).__name__}")
     return found
 
 
-def _told(error: Exception) -> str:
-    if isinstance(error, KeyError):
-        return f"it lacks {error}"
-    return str(error)
+def _named(name: str, check: Callable[[T], R], value: T, joint: str = ": ") -> R:
+    """What `check` returns; its errors begin with the name of the file."""
+    try:
+        return check(value)
+    except ValueError as error:
+        raise ValueError(f"{name}{joint}{error}") from error
 
 
 def _last_line(path: Path) -> str:
-    lines = path.read_text("utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else "nobody knows why"
+    """The reason that a failed run left, at most `LONGEST` characters of it."""
+    try:
+        text = inside(path.parent, path.name).read_text("utf-8", errors="replace")
+    except (OSError, ValueError) as error:
+        return str(error)
+    lines = text.strip().splitlines()
+    return lines[-1][:LONGEST] if lines else "nobody knows why"

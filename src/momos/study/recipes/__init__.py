@@ -1,7 +1,10 @@
 """Recipes: studies that can be repeated, one file per family."""
 
 import ast
+import json
+from dataclasses import fields
 from difflib import get_close_matches
+from math import prod
 
 from momos.study.recipes.ablations import Ablations
 from momos.study.recipes.capacity import Capacity
@@ -14,6 +17,7 @@ from momos.study.recipes.simplify import Simplify
 from momos.study.recipes.sizes import Sizes
 from momos.study.recipes.usage import Usage
 
+MOST_CELLS = 100_000  # of a recipe that a run folder names
 RECIPES: dict[str, type[Recipe]] = {
     recipe.name: recipe
     for recipe in (
@@ -58,6 +62,21 @@ def recipe_of(text: str) -> Recipe | None:
         call = ast.parse(text, mode="eval").body
         assert isinstance(call, ast.Call)
         values = {str(each.arg): ast.literal_eval(each.value) for each in call.keywords}
-        return RECIPES[name](**values)
-    except (SyntaxError, TypeError, ValueError, AssertionError) as error:
+        given = {setting: json.dumps(value) for setting, value in values.items()}
+        recipe = RECIPES[name]().with_settings(given)
+        _check_size(recipe)
+        recipe.runs()
+    except (
+        *(SyntaxError, TypeError, ValueError, AssertionError),
+        *(KeyError, RecursionError, MemoryError),  # of texts that no recipe prints
+    ) as error:
         raise ValueError(f"recipe must be one of today's, got {text!r}: {error}") from error
+    return recipe
+
+
+def _check_size(recipe: Recipe) -> None:
+    """Refuses to list more cells than anybody runs."""
+    values = (getattr(recipe, field.name) for field in fields(recipe))
+    count = recipe.seeds * prod(len(value) for value in values if isinstance(value, tuple))
+    if count > MOST_CELLS:
+        raise ValueError(f"it must have at most {MOST_CELLS} runs, got about {count}")

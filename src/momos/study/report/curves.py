@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 
+from momos.escaping import visible
 from momos.study.cells import OPTIONS
 from momos.study.report.ablations import NOT_RUN, ablation_section
 from momos.study.report.entries import ABLATIONS, lines_of, with_new
@@ -91,11 +92,12 @@ def _lines_in(places: Sequence[Path]) -> dict[str, list[Line]]:
     others = [run for run in runs if run.cell.key not in keys]
     for run in others:
         if not isfinite(run.metric):
-            print(f"left out: {run.folder}: its metric is {run.metric}", file=sys.stderr)
+            folder = visible(str(run.folder))
+            print(f"left out: {folder}: its metric is {run.metric}", file=sys.stderr)
     if others:
         print(
             f"left out: {len(others)} runs of other recipes, with {', '.join(OPTIONS)}, or "
-            "without a finite metric",
+            "without a finite metric or a machine",
             file=sys.stderr,
         )
     return lines

@@ -58,7 +58,8 @@ def lines_of(runs: Sequence[Finished]) -> dict[str, list[Line]]:
 
     Runs are told by the recipes that made one of them: what is a cell of such a recipe has a
     line, and one in each table that it is in. Lines know nothing of held-out samples or of
-    precision, and of no metric that is not finite, so runs of these have none.
+    precision, and of no metric that is not finite, so runs of these have none; nor have runs
+    that do not say where they took place.
     """
     by_key = {run.cell.key: run for run in runs}
     task_of = cache(lambda name: TASKS[name]())
@@ -67,7 +68,7 @@ def lines_of(runs: Sequence[Finished]) -> dict[str, list[Line]]:
         recipe = recipe_of(text)
         for name, ablation, cell in _entries(recipe):
             run = by_key.get(cell.key)
-            if recipe is not None and run is not None and isfinite(run.metric):
+            if recipe is not None and run is not None and _has_line(run):
                 task = task_of(cell.task)
                 line = line_of(run, task, command=recipe.command, ablation=ablation)
                 found.setdefault(name, {}).setdefault((cell.key, ablation), line)
@@ -105,6 +106,13 @@ def _entries(recipe: Recipe | None) -> list[tuple[str, str, Cell]]:
     if isinstance(recipe, Ablations):
         return [(ABLATIONS, row, cell) for row, of in recipe.rows().items() for cell in of]
     return []
+
+
+def _has_line(run: Finished) -> bool:
+    place, machine = run.environment, run.environment.get("machine", {})
+    versions = place.get("versions", {}).values()
+    known = {"versions", "commit"} <= place.keys() and type(machine.get("cores")) is int
+    return isfinite(run.metric) and known and all(isinstance(v, str) for v in versions)
 
 
 def _name(cell: Cell | None) -> str:

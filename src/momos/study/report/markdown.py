@@ -6,13 +6,17 @@ A place is what stands between the lines `<!-- generated: NAME -->` and `<!-- en
 import re
 from collections.abc import Mapping, Sequence
 
+from momos.escaping import visible
+
 PLACE = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> str:
     """A table, whose first `left` columns are text and whose others are numbers."""
     marks = ["---"] * left + ["---:"] * (len(header) - left)
-    return "".join(f"| {' | '.join(row)} |\n" for row in (header, marks, *rows))
+    cells = ([visible(cell).replace("|", "\\|") for cell in row] for row in (header, *rows))
+    first, *others = (f"| {' | '.join(row)} |\n" for row in cells)
+    return "".join([first, f"| {' | '.join(marks)} |\n", *others])
 
 
 def fill(page: str, parts: Mapping[str, str]) -> str:

@@ -1,12 +1,12 @@
 """Complexity through training: every measure that was taken on the way, with its controls."""
 
 from collections.abc import Iterator, Sequence
-from statistics import fmean
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from momos.escaping import visible
 from momos.study.cohorts import PLAIN
 from momos.study.report.page.estimate import Estimate
 from momos.study.report.page.groups import Group, Subject, seeds_of
@@ -83,7 +83,7 @@ def _picture(
     courses = [(group, course) for group, course in courses if course]
     if not courses:
         return None
-    unit = "bits per weight" if code else "score"
+    name, unit = visible(name), "bits per weight" if code else "score"
     kind = "a code, in bits per weight" if code else "a score, which is not in bits"
     return _drawn(
         subject,
@@ -141,9 +141,9 @@ def _course(group: Group, name: str, code: bool) -> list[Point]:
     course = []
     for epoch in sorted(values):
         value = Estimate.of(value for value, _ in values[epoch])
-        controls = [control for _, control in values[epoch] if control is not None]
+        control = Estimate.of(control for _, control in values[epoch])
         if value:
-            course.append((epoch, value, fmean(controls) if controls else None))
+            course.append((epoch, value, control and control.mean))
     return course
 
 
@@ -153,7 +153,7 @@ def _pair(row: dict[str, Any], code: bool) -> tuple[float | None, float | None]:
     if not code:
         return row["value"], control
     own = row.get("bits_per_weight")
-    if control is None or not own:
+    if control is None or not own or not row["value"]:
         return own, None
     return own, control * own / row["value"]
 

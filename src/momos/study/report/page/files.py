@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import momos
+from momos.escaping import visible
 from momos.study.report.page.groups import Group, Subject
 from momos.study.store import Broken, Finished
 
@@ -26,9 +27,10 @@ def opened(subject: Subject) -> tuple[list[Opened], list[Broken]]:
     for group in _best(subject.groups):
         try:
             mosaic = _load(group.first)
-            reports = tuple(momos.inspect(_path(run)) for run in group.runs)
+            reports = tuple(momos.inspect(run.network) for run in group.runs)
         except (OSError, ValueError) as error:  # a FormatError is a ValueError
-            broken.append(Broken(group.first.folder, f"{group.label}: {error}"))
+            reason = visible(f"{group.label}: {error}")
+            broken.append(Broken(group.first.folder, reason))
             continue
         if mosaic is not None:
             found.append(Opened(group, mosaic, reports))
@@ -51,9 +53,5 @@ def _goodness(group: Group) -> float:
 
 
 def _load(run: Finished) -> momos.Mosaic | None:
-    loaded = momos.load(_path(run))
+    loaded = momos.load(run.network)
     return loaded if isinstance(loaded, momos.Mosaic) else loaded.mosaic
-
-
-def _path(run: Finished):
-    return run.folder / run.file

@@ -7,6 +7,7 @@ from math import inf
 from statistics import fmean
 from typing import Any
 
+from momos.escaping import visible
 from momos.study.cells import Cell
 from momos.study.cohorts import PLAIN, cohorts
 from momos.study.report.metric import METRICS, Metric
@@ -70,7 +71,7 @@ class Subject:
 
     @property
     def title(self) -> str:
-        return f"{self.task}, {self.network}" if self.network else self.task
+        return visible(f"{self.task}, {self.network}" if self.network else self.task)
 
     @property
     def metric(self) -> Metric:
@@ -103,9 +104,8 @@ def subjects_of(runs: Sequence[Finished]) -> list[Subject]:
 
 def metric_of(run: Finished) -> Metric:
     """How the metric of a run is written: as it is, if nothing is known of it."""
-    plainly = Metric(
-        run.metric_name, "", 3, run.metric_name, higher_is_better=run.higher_is_better
-    )
+    name = visible(run.metric_name)
+    plainly = Metric(name, "", 3, name, higher_is_better=run.higher_is_better)
     return METRICS.get(run.metric_name, plainly)
 
 

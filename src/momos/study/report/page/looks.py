@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
+from momos.escaping import visible
 from momos.study.report.page.estimate import Estimate
 
 INK, PAPER, GRID = "#1c2126", "#fffffe", "#c9ced5"
@@ -120,8 +121,8 @@ def sentence(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Words that a figure can show: unprintable characters are �, and no legend hides them."""
-    seen = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    """Words that a figure can show: hidden characters are escaped, and no legend hides them."""
+    seen = visible(text)
     return f" {seen}" if seen.startswith("_") else seen
 
 

@@ -11,6 +11,7 @@ import matplotlib
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from momos.escaping import visible
 from momos.study.report.page.looks import STYLE
 from momos.study.report.page.sections import Section, sections_of
 from momos.study.store import Broken, Finished, read_all
@@ -70,6 +71,7 @@ def _page(
     environment = Environment(
         loader=PackageLoader(PACKAGE, ""),
         autoescape=True,
+        finalize=_shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -86,6 +88,13 @@ def _page(
         script=Markup(script),
         script_hash=b64encode(sha256(script.encode()).digest()).decode(),
     )
+
+
+def _shown(value: Any) -> Any:
+    """What the page says, without characters that cannot be printed."""
+    if isinstance(value, str | Path) and not isinstance(value, Markup):
+        return visible(str(value))
+    return value
 
 
 def _own(name: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from momos.escaping import csv_cell
 from momos.study.report.page.looks import SANS, themed
 
 HEAD = re.compile(r"^.*?(?=<svg)", re.DOTALL)
@@ -66,11 +67,11 @@ class Picture:
 
 
 def write_csv(path: Path, header: Iterable[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A table as a spreadsheet reads it; nothing is an empty cell."""
+    """A table as a spreadsheet reads it, without formulas; nothing is an empty cell."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)
+        writer.writerow(map(csv_cell, header))
+        writer.writerows(map(csv_cell, row) for row in rows)
 
 
 def file_name(*words: str) -> str:

@@ -1,6 +1,5 @@
 """The loss on a plane through networks."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import isfinite, nan
@@ -10,9 +9,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
+from momos.escaping import visible
 from momos.study.report.page.looks import INK, PAPER, canvas, plain
 from momos.study.report.page.picture import Picture, file_name
-from momos.study.store import Broken
+from momos.study.schema import parsed
+from momos.study.store import Broken, inside
 
 FILE = "plane.json"
 LEVELS = 14
@@ -41,10 +42,10 @@ class Plane:
             ValueError: if it is damaged; says how.
         """
         try:
-            given = json.loads(path.read_text("utf-8"))
+            given = parsed(inside(path.parent, path.name).read_text("utf-8"))
             x, y = (tuple(map(float, given[name])) for name in "xy")
             loss = np.asarray(given["loss"], dtype=float)
-            points = {str(n): (float(a), float(b)) for n, (a, b) in given["points"].items()}
+            points = {n: (float(a), float(b)) for n, (a, b) in given["points"].items()}
             title, unit = str(given["title"]), str(given["unit"])
             lines = {
                 (str(line["from"]), str(line["to"])): tuple(
@@ -54,15 +55,24 @@ class Plane:
             }
         except KeyError as error:
             raise ValueError(f"{FILE} must have {error}, got none") from error
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"{FILE} is damaged: {error}") from error
         if min(len(x), len(y)) < 2 or loss.shape != (len(y), len(x)):
             raise ValueError(
                 f"{FILE} must have a loss for each of {len(y)} × {len(x)} places, at least 2 × 2, "
                 f"got {loss.shape}"
             )
-        if not np.isfinite(loss).any() or not all(map(isfinite, (*x, *y))):
+        ends = [end for point in points.values() for end in point]
+        if not np.isfinite(loss).any() or not all(map(isfinite, (*x, *y, *ends))):
             raise ValueError(f"{FILE} must have finite places and a finite loss, got none")
+        if any(list(axis) != sorted(set(axis)) for axis in (x, y)):
+            raise ValueError(f"{FILE} must have rising places, got others")
+        for (first, second), losses in lines.items():
+            if not losses or not {first, second} <= points.keys():
+                raise ValueError(
+                    f"{FILE} must have the ends of every line, and losses on it, but has none "
+                    f"for {first!r} to {second!r}"
+                )
         return cls(title, x, y, loss, points, unit, lines)
 
 
@@ -74,7 +84,7 @@ def planes_in(places: Iterable[Path]) -> tuple[list[Plane], list[Broken]]:
         try:
             found.append(Plane.read(path))
         except ValueError as error:
-            broken.append(Broken(path.parent, str(error)))
+            broken.append(Broken(path.parent, visible(str(error))))
     return found, broken
 
 
@@ -131,7 +141,7 @@ def _ridges(plane: Plane) -> str:
 def _contours(axes: Axes, plane: Plane) -> None:
     loss = np.ma.masked_invalid(plane.loss)
     low, high = float(loss.min()), float(loss.max())
-    if high <= low:
+    if high - low <= 1e-9 * abs(high):
         levels = np.linspace(low - 1, low + 1, 3)
     elif low > 0:
         levels = np.geomspace(low, high, LEVELS)

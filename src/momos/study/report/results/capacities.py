@@ -85,5 +85,5 @@ def _least(size: int, found: Sequence[Cohort]) -> str:
         reference = reference_of(cohort, found)
         if reference is None or comparable(cohort, reference[0]) != "supported":
             break
-        least = cohort.cell.settings["capacity"]
+        least = _order(cohort)[1]
     return f"s = {size}, " + ("none of these" if least is None else f"{100 * least:g} %")

@@ -17,6 +17,7 @@ from momos.study.report.results.part import (
     factor,
     of_recipe,
     score,
+    title,
 )
 from momos.study.statistics import Ratio
 from momos.study.store import Finished
@@ -28,7 +29,7 @@ def compressors_part(runs: Sequence[Finished]) -> Part:
     tables = []
     for task in sorted({run.cell.task for run in own}):
         found = [run for run in own if run.cell.task == task]
-        tables.append(f"### {task}\n\n{_table(found)}")
+        tables.append(f"### {title(task, '')}\n\n{_table(found)}")
     return Part("\n".join(tables), [*_pictures(own)])
 
 

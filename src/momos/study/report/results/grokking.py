@@ -1,6 +1,7 @@
 """Complexity while a network generalizes late: when each measure falls, and when accuracy rises."""
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any
 
 from momos.study.report.markdown import markdown
@@ -10,7 +11,7 @@ from momos.study.report.page.courses import (
     metric_through_training,
 )
 from momos.study.report.page.groups import subjects_of
-from momos.study.report.results.part import NONE, Part, of_recipe, trained_as
+from momos.study.report.results.part import NONE, Part, of_recipe, title, trained_as
 from momos.study.store import Finished
 
 GENERALIZES = 0.95  # of the held-out sums
@@ -38,12 +39,13 @@ def grokking_part(runs: Sequence[Finished]) -> Part:
 def _table(run: Finished) -> str:
     lines = [line for line in run.history if line.get("measures")]
     reached = next((n["epoch"] for n in run.history if n["metric"] >= GENERALIZES), None)
-    names = lines[-1]["measures"] if lines else {}
+    last = lines[-1]["measures"] if lines else {}
+    names = [name for name in last if all(_has(line, name) for line in lines)]
     rows = [_row(name, run, lines, reached) for name in names]
     when = "never" if reached is None else f"at step {reached:g}"
     told = (
-        f"{run.cell.network}, seed {run.cell.seed}, {trained_as(run.cell)}: held-out accuracy "
-        f"reaches {100 * GENERALIZES:g} % {when}, and ends at {100 * run.metric:.1f} % after "
+        f"{title(run.cell.network, '')}, seed {run.cell.seed}, {trained_as(run.cell)}: "
+        f"held-out accuracy reaches {100 * GENERALIZES:g} % {when}, and ends at {100 * run.metric:.1f} % after "
         f"{run.history[-1]['epoch']:g} steps.\n"
     )
     return f"{told}\n{markdown(HEADER, rows, left=1)}"
@@ -68,10 +70,18 @@ def _row(
         NONE if then is None else _level(then),
         _level(end),
         number(end / start, 4),
-        NONE if None in controls else number(controls[1] / controls[0], 4),
+        number(controls[1] / controls[0], 4) if all(controls) else NONE,
         number(min(values.values()) / start, 4),
         f"{fallen[0]:g}" if fallen else "never",
     )
+
+
+def _has(line: dict[str, Any], name: str) -> bool:
+    """Whether a measure was taken then, with a value that others can be divided by."""
+    if (line["measures"].get(name) or {}).get("value") is None:
+        return False
+    value = _value(line, name)
+    return isfinite(value) and value > 0
 
 
 def _value(line: dict[str, Any], name: str) -> float:

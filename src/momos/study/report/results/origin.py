@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from momos.escaping import visible
 from momos.study.recipes import RECIPES
 from momos.study.report.markdown import markdown
 from momos.study.report.page.tables import Table, table_of_runs
@@ -53,7 +54,7 @@ def _machines(runs: Sequence[Finished]) -> str:
         words = [f"{name} {version}" for name, version in versions.items() if version]
         place = f"{machine.get('processor', '')}, {machine.get('cores', '?')} cores"
         threads = f"{machine.get('threads', '?')} thread a run"
-        found[f"{place}, {threads}; {', '.join(words)}."] = None
+        found[visible(f"{place}, {threads}; {', '.join(words)}.")] = None
     return "\n".join(found)
 
 

@@ -78,4 +78,5 @@ def _text(part: Part) -> str:
         f"\n![{picture.alt}]({FIGURES.as_posix()}/{picture.name}.png)\n"
         for picture in part.pictures
     )
-    return (part.text or NOTHING) + "".join(pictures)
+    text = part.text.replace("<", "&lt;")  # no markup, no end of a place
+    return (text or NOTHING) + "".join(pictures)

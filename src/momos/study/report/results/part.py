@@ -6,6 +6,7 @@ from math import isfinite
 from pathlib import Path
 from statistics import fmean
 
+from momos.escaping import visible
 from momos.study.cells import Cell, ordered
 from momos.study.claims import LEAST, comparable
 from momos.study.cohorts import Cohort, cohorts
@@ -75,7 +76,7 @@ def by_task(runs: Iterable[Finished]) -> dict[tuple[str, str], list[Cohort]]:
 
 
 def title(task: str, network: str) -> str:
-    return f"{task}, {network}" if network else task
+    return visible(f"{task}, {network}" if network else task)
 
 
 def seeds_said(count: int) -> str:

@@ -93,7 +93,7 @@ def _levels(quantity: Quantity, cohort: Cohort) -> Iterator[str]:
         sizes = {
             s: row["num_weights"]
             for s, run in cohort.runs.items()
-            if (row := quantity.row(run))
+            if (row := quantity.row(run)) and row.get("num_weights")
         }
-        found = Estimate.of(values[seed] / sizes[seed] for seed in values)
+        found = Estimate.of(values[seed] / sizes[seed] for seed in values.keys() & sizes)
         yield NONE if found is None else number(found.mean, 4)
