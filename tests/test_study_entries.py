@@ -149,6 +149,7 @@ def test_a_goal_is_reached_by_the_smallest_file_of_either_maker() -> None:
 def test_a_recipe_that_is_no_longer_so_is_told() -> None:
     run = replace(runs_of(SIZES)[0], recipe="sizes(task='digits', rates=(1,))")
     with pytest.raises(
-        ValueError, match=r"recipe must be one of today's, got .*unexpected"
+        ValueError,
+        match=r"recipe must be one of today's, got .*settings of sizes must be its own",
     ):
         lines_of([run])

@@ -20,7 +20,7 @@ from momos.study import run as running
 from momos.study.archives import Images
 from momos.study.cells import Cell
 from momos.study.cohorts import cohorts
-from momos.study.estimate import estimate
+from momos.study.estimate import COPIES, estimate
 from momos.study.optimization import Optimization
 from momos.study.run import run
 from momos.study.store import Finished
@@ -251,7 +251,7 @@ def test_what_it_will_take_is_estimated_with_validation() -> None:
     plain = replace(CHOSEN, keep="last", validation=0.0, patience=0)
     cells = [plain, replace(CHOSEN, treatment="sampled", settings={"num_motifs": 4}, **LOW)]
     found = [estimate([cell], processes=1) for cell in cells]
-    assert found[1].disk == found[0].disk * 7 // 6
+    assert found[1].disk == found[0].disk * (COPIES + 1) // COPIES
 
 
 def test_a_task_that_cannot_be_split_is_refused_before_anything_is_written(

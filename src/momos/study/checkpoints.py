@@ -19,7 +19,7 @@ from torch import nn
 from momos.study.baselines import Treatment
 from momos.study.history import History
 from momos.study.learner import Learner
-from momos.study.store import PART
+from momos.study.store import PART, sync
 
 CHECKPOINT = "last.ckpt"
 BEFORE = "before.ckpt"  # the one before the last
@@ -90,11 +90,10 @@ class Whole(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint, path, storage_options=None) -> None:
         part, path = Path(f"{path}{PART}"), Path(path)
         super().save_checkpoint(checkpoint, part, storage_options)
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(part)
         if path.name == CHECKPOINT and path.exists():
-            path.replace(path.with_name(BEFORE))
-        part.replace(path)
+            os.replace(path, path.with_name(BEFORE))
+        os.replace(part, path)
 
     def load_checkpoint(self, path, map_location=None, weights_only=None):
         """Loads tensors and plain values only: a folder's checkpoint may be a stranger's."""

@@ -234,6 +234,12 @@ def write_text(path: Path, text: str) -> None:
         raise
 
 
+def sync(path: Path) -> None:
+    """Puts what was written to a file on the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def _described(folder: Path) -> dict[str, Any]:
     """What `cell.json` says."""
     described = _json(folder, CELL)
