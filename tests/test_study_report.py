@@ -169,6 +169,7 @@ def test_labels_cover_no_other_whatever_the_runs_are(
     for label in labels:
         assert frame.y0 - 1e-6 <= label.y0 < label.y1 <= frame.y1 + 1e-6
     legend = axes.get_legend()
+    assert legend is not None
     assert legend.get_window_extent().y1 < frame.y0
     colours = {line.get_color() for line in figure.axes[1].lines}
     assert len(colours) == min(count, 6)
