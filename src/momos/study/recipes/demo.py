@@ -25,7 +25,7 @@ TREATMENTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("dense", {}),
     ("sampled", {"block_size": 2, "capacity": 0.05, "bits": 32}),
     ("sampled", {"block_size": 4, "num_motifs": 256, "bits": 32}),
-    ("learned", {"rate_weight": 0.8, "every": 2, "dense": 0.5}),
+    ("learned", {"rate_weight": 0.7, "every": 2, "dense": 0.5, "ramp": 0.85}),
 )
 
 

@@ -102,14 +102,13 @@ def _cases(about: Sequence[Claim]) -> str:
 
 
 def _every(found: Sequence[Claim]) -> Table:
-    told = "; ".join(f"{number}, {text}" for number, text in CLAIMS.items())
     return Table(
         name="verdicts",
         title="Every verdict, by case and measure",
         caption=(
-            f"n = {len(found)} verdicts, which are not independent. Claims: {told}. Paired "
-            "over seeds, with bootstrap 95 % intervals; the evidence says of how many seeds, "
-            "and splits the effect into arrangement and value distribution."
+            f"n = {len(found)} verdicts, which are not independent; claims are numbered as at "
+            "the top. Paired over seeds, with bootstrap 95 % intervals; the evidence says of how "
+            "many seeds, and splits the effect into arrangement and value distribution."
         ),
         columns=("claim", "case", "verdict", "measure", "evidence"),
         numeric=frozenset({"claim"}),
