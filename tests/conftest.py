@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -48,9 +49,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    share = config.getoption("--perturb")
-    if share:
-        register_optimizer_step_pre_hook(lambda optimizer, *_: perturb_(optimizer, share))
+    if share := config.getoption("--perturb"):
+        register_optimizer_step_pre_hook(partial(perturbed, share))
+
+
+def perturbed(
+    share: float, optimizer: torch.optim.Optimizer, args: tuple, options: dict
+) -> tuple[tuple, dict] | None:
+    """Gradients are there before a step, or after the closure that it is given."""
+    closure = options.get("closure", args[1] if len(args) > 1 else None)
+    if closure is None:
+        perturb_(optimizer, share)
+        return None
+
+    def then_perturbed() -> object:
+        loss = closure()
+        perturb_(optimizer, share)
+        return loss
+
+    return args[:1], options | {"closure": then_perturbed}
 
 
 @torch.no_grad()
@@ -60,7 +77,7 @@ def perturb_(optimizer: torch.optim.Optimizer, share: float) -> None:
         for parameter in group["params"]:
             if parameter.grad is not None:
                 numbers = torch.arange(parameter.grad.numel(), dtype=torch.float64)
-                factors = 1 + share * (13 * numbers + 1).sin()
+                factors = 1 + share * (13 * numbers + 1000 * share).sin()
                 parameter.grad.mul_(factors.view(parameter.shape).to(parameter.dtype))
 
 
