@@ -1,7 +1,10 @@
 # Everything runs in .venv, made here; nothing else need be installed but Python and a compiler.
 PYTHON ?= python3
 BIN := .venv/bin
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Each step says what it does; a terminal also sees pip's own progress, a log stays short.
+SAY := @printf '%s\n'
+INSTALL := @quiet=--quiet; if [ -t 1 ]; then quiet=; fi; \
+	$(BIN)/python -m pip install $$quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test slow check format bench browser clean
 
@@ -28,25 +31,32 @@ bench: .venv/.bench
 	$(BIN)/python bench/run.py
 
 # The report is tested in Debian's Chromium, installed where that may be done.
-APT := $(if $(filter 0,$(shell id -u)),,sudo -n) env DEBIAN_FRONTEND=noninteractive apt-get -qq
+APT := $(if $(filter 0,$(shell id -u)),,sudo -n) env DEBIAN_FRONTEND=noninteractive apt-get
 BROWSER := chromium chromium-driver fonts-dejavu-core
+NO_BROWSER := no chromium here, and none can be installed: tests in a browser will be skipped
 
 browser:
-	@{ command -v chromium && command -v chromedriver; } >/dev/null || \
-	{ $(APT) update && $(APT) install --yes --no-install-recommends $(BROWSER); } >/dev/null || \
-	echo 'no chromium here, and none can be installed: tests in a browser will be skipped'
+	@if command -v chromium && command -v chromedriver; then exit; fi >/dev/null; \
+	echo 'installing Chromium with apt-get, once, for tests of the report'; \
+	quiet=-qq; log=/dev/null; if [ -t 1 ]; then quiet=-q; log=/dev/stdout; fi; \
+	{ $(APT) $$quiet update && \
+	$(APT) $$quiet install --yes --no-install-recommends $(BROWSER); } >$$log || \
+	echo '$(NO_BROWSER)'
 
 NATIVE := setup.py $(wildcard src/momos/native/* src/momos/*/native/*)
 
 .venv/.study .venv/.test .venv/.bench: .venv/.torch pyproject.toml constraints.txt $(NATIVE)
-	$(INSTALL) -e '.[$(patsubst .venv/.%,%,$@)]'
-	touch $@
+	$(SAY) 'installing momos and all that "make $(patsubst study,demo,$(@:.venv/.%=%))" needs; its engines are compiled'
+	$(INSTALL) -e '.[$(@:.venv/.%=%)]'
+	@touch $@
 
 # torch first and alone, so that nothing else can choose another build of it.
 .venv/.torch: constraints.txt
-	$(PYTHON) -m venv .venv
+	$(SAY) 'making .venv, which everything goes into (make clean removes it)'
+	@$(PYTHON) -m venv .venv
+	$(SAY) 'installing torch, once: some 200 MB to download for a CPU build, more for CUDA'
 	$(INSTALL) torch
-	touch $@
+	@touch $@
 
 clean:
 	rm -rf .venv build runs src/*.egg-info src/momos/*/*.so

@@ -2,11 +2,13 @@
 
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 # Small tensors on a shared machine: threads would wait longer than they work.
 torch.set_num_threads(1)
@@ -34,6 +36,49 @@ LONG = (  # files that begin first, so that processes end together
     "test_measures_controls.py",
     "test_files_atomic.py",
 )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--perturb",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="change gradients by up to this share, more than processors differ by",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if share := config.getoption("--perturb"):
+        register_optimizer_step_pre_hook(partial(perturbed, share))
+
+
+def perturbed(
+    share: float, optimizer: torch.optim.Optimizer, args: tuple, options: dict
+) -> tuple[tuple, dict] | None:
+    """Gradients are there before a step, or after the closure that it is given."""
+    closure = options.get("closure", args[1] if len(args) > 1 else None)
+    if closure is None:
+        perturb_(optimizer, share)
+        return None
+
+    def then_perturbed() -> object:
+        loss = closure()
+        perturb_(optimizer, share)
+        return loss
+
+    return args[:1], options | {"closure": then_perturbed}
+
+
+@torch.no_grad()
+def perturb_(optimizer: torch.optim.Optimizer, share: float) -> None:
+    """The same for the same gradient, so that repeated and resumed runs still agree."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                numbers = torch.arange(parameter.grad.numel(), dtype=torch.float64)
+                factors = 1 + share * (13 * numbers + 1000 * share).sin()
+                parameter.grad.mul_(factors.view(parameter.shape).to(parameter.dtype))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -34,6 +34,6 @@ def test_an_example_compresses_its_network(name: str, path: Path) -> None:
         warnings.filterwarnings("ignore", module="lightning")
         before, after, factor = runpy.run_path(str(EXAMPLES / name))["main"](str(path))
     assert before > 0.95
-    assert after > before - 0.02
+    assert after > before - 0.04
     assert factor >= 15
     assert momos.load(path).mosaic is not None

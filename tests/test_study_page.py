@@ -4,15 +4,18 @@ from typing import Any
 
 import pytest
 import torch
+from made_up import finished
 from torch import nn
 
 import momos
 from momos.study.cells import Cell
+from momos.study.claims import CLAIMS, Claim, Verdict
 from momos.study.report.page.capacities import accuracy_against_capacity
 from momos.study.report.page.groups import subjects_of
 from momos.study.report.page.tables import settings_of, table_of_runs
 from momos.study.report.page.tiles import colours_of, tiles_of
 from momos.study.report.page.usages import chosen
+from momos.study.report.page.verdicts import Judgement, judgements, tables_of_claims
 from momos.study.store import (
     FAILURE,
     HISTORY,
@@ -226,6 +229,84 @@ def test_runs_trained_in_other_ways_are_other_groups_and_say_so(tmp_path: Path) 
     assert subject.dense is subject.groups[0]
     assert {settings_of(run) for run in runs} == {
         *("–", "precision=bfloat16", "validation=0.1, keep=best")
+    }
+
+
+def judged(
+    monkeypatch: pytest.MonkeyPatch, verdicts: dict[str, str], *, task: str = "digits"
+) -> Judgement:
+    """Of claim 2, from the first letters of the verdicts of each case."""
+    letters: dict[str, Verdict] = {
+        "s": "supported",
+        "n": "not supported",
+        "u": "undecided",
+    }
+    found = [
+        Claim(2, f"{CLAIMS[2]} ({case})", letters[letter], f"measure {n}", "evidence")
+        for case, row in verdicts.items()
+        for n, letter in enumerate(row)
+    ]
+    monkeypatch.setattr("momos.study.report.page.verdicts.claims", lambda runs: found)
+    (only,) = judgements([finished()])
+    assert only.text == f"{CLAIMS[2].capitalize()}.".replace("momos", "MoMos")
+    return only
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "verdict", "words"),
+    [
+        ({"digits: a": "s"}, "supported", "The only comparison supports it."),
+        ({"digits: a": "nn"}, "not supported", "All 2 comparisons do not."),
+        ({"digits: a": "su"}, "undecided", "Of 2 comparisons 1 supports it and 1 is un"),
+        (
+            {"digits: a": "ss", "digits: b": "sn"},
+            "divided",
+            "Of 4 comparisons 3 support it and 1 does not. By every measure it holds for a.",
+        ),
+        (
+            {"digits: a": "ss", "text: b": "ssu"},
+            "supported",
+            "Of 5 comparisons 4 support it and 1 is undecided. By every measure it holds for "
+            "digits: a.",
+        ),
+        (
+            {"digits: a": "sn", "digits: b": "uu"},
+            "divided",
+            "Of 4 comparisons 1 supports it, 1 does not and 2 are undecided. For none does it "
+            "hold by every measure.",
+        ),
+        (
+            {f"digits: {name}": "s" for name in "abcd"} | {"digits: e": "u"},
+            "supported",
+            "By every measure it holds for a; b and 2 more.",
+        ),
+    ],
+)
+def test_a_claim_is_judged_in_words(
+    verdicts: dict[str, str], verdict: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = judged(monkeypatch, verdicts)
+    assert found.verdict == verdict
+    assert words in found.words
+
+
+def test_a_claim_that_no_run_is_about_says_so() -> None:
+    found = judgements([finished("prune", settings={"to": 0.5})])
+    assert [claim.number for claim in found] == [1, 2, 3]
+    assert found[0].verdict == "undecided"
+    assert found[0].words == "No finished run is about it."
+    assert judgements([]) == []
+
+
+def test_no_row_of_the_verdicts_repeats_the_sentence_of_its_claim() -> None:
+    runs = [finished(t, measures={"signs": 9.0}) for t in ("dense", "prune", "learned")]
+    (table,) = tables_of_claims(runs)
+    shown = [entry.text for row in table.rows for entry in row]
+    assert not [text for text in shown for claim in CLAIMS.values() if claim in text]
+    assert {row[1].text for row in table.rows} == {
+        "digits: dense",
+        "digits: prune",
+        "digits: learned",
     }
 
 

@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import pytest
 from selenium.common.exceptions import NoAlertPresentException
@@ -66,8 +66,9 @@ def browser(opened: Chrome, url: str) -> Chrome:
     return opened
 
 
-def show(browser: Chrome, *, width: int, scheme: str) -> None:
-    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+def show(browser: Chrome, *, width: int, scheme: str, height: int = 900) -> None:
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1}
+    metrics["mobile"] = width < 600
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
@@ -209,6 +210,37 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(browser: Chrome) 
     assert reached[0] == "a"
     assert {"a", "button", "div"} <= set(reached)
     assert set(outlines) == {"solid"}
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
+def test_the_first_screen_is_one_picture_and_the_claims_in_words(
+    browser: Chrome, width: int, height: int
+) -> None:
+    show(browser, width=width, height=height, scheme="light")
+    browser.refresh()
+    script = """return [...document.querySelectorAll(arguments[0])]
+        .map((e) => [e.getBoundingClientRect(), e.textContent])
+        .map(([box, text]) => [box.left, box.top, box.right, box.bottom, text])"""
+    seen = [box for box in browser.execute_script(script, "figure") if box[1] < height]
+    assert len(seen) == 1
+    assert seen[0][3] < height
+    claims = browser.execute_script(script, ".claims h3")
+    verdicts = browser.execute_script(script, ".claims strong")
+    assert len(claims) == len(verdicts) == 3
+    assert all(0 <= left < right <= width for left, _, right, _, _ in claims)
+    assert max(box[3] for box in (*claims, *verdicts)) < height
+    assert not browser.execute_script(
+        "return [...document.querySelectorAll('table')].some("
+        "(e) => e.getBoundingClientRect().top < innerHeight)"
+    )
+    script = """return arguments[0].map((text) =>
+        document.querySelector("main").textContent.split(text).length - 1)"""
+    sentences = [text.rstrip(".") for *_, text in claims]
+    assert browser.execute_script(script, sentences) == [1, 1, 1]
+    apart = [seen[0], *claims, *verdicts]
+    for one, other in combinations(apart, 2):
+        across = min(one[2], other[2]) - max(one[0], other[0])
+        assert min(across, min(one[3], other[3]) - max(one[1], other[1])) <= 0.5
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -48,7 +48,7 @@ def test_every_figure_is_there_as_png_svg_and_csv(page: Path) -> None:
 
 def test_every_figure_says_units_and_n_and_what_it_shows(page: Path) -> None:
     text = opened(page)
-    captions = re.findall(r"<figcaption>(.*?)<", text)
+    captions = re.findall(r"<figcaption>.*?<p>(.*?)<", text, re.DOTALL)
     assert len(captions) == len(names_of(page))
     assert all(re.search(r"n = \d", caption) for caption in captions)
     units = r"bits|%|score|bytes|[Nn]umber|weights|nats"

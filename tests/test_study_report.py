@@ -1,6 +1,8 @@
 from dataclasses import replace
-from math import sqrt
+from itertools import combinations
+from math import isnan, nan, sqrt
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -125,6 +127,66 @@ def test_pictures_are_drawn(count: int, runs: list[Finished], tmp_path: Path) ->
     mosaic = imread(tmp_path / "mosaic.png")
     assert mosaic.shape[1] == 30 + columns * (80 + 432)
     assert mosaic[..., :3].std() > 0.05
+
+
+ADVERSARIAL: dict[str, tuple[int, Any]] = {
+    "equal points": (4, lambda number, seed: 0.97),
+    "close points": (5, lambda number, seed: 0.97 + 1e-4 * number),
+    "many treatments": (17, lambda number, seed: 0.9 + 0.001 * (number % 3)),
+    "all right": (3, lambda number, seed: 1.0),
+    "one diverged": (4, lambda number, seed: nan if number == 1 else 0.5 + 0.1 * seed),
+    "all diverged": (2, lambda number, seed: nan),
+}
+
+
+@pytest.mark.parametrize("name", ADVERSARIAL)
+def test_labels_cover_no_other_whatever_the_runs_are(
+    name: str, runs: list[Finished]
+) -> None:
+    """Of one length all of them, so that all labels are wanted at one place across."""
+    count, accuracy = ADVERSARIAL[name]
+    learned = next(run for run in runs if run.cell.treatment == "learned")
+    found = [
+        replace(
+            learned,
+            cell=replace(learned.cell, seed=seed, settings={"num_motifs": 9 + number}),
+            metric=accuracy(number, seed),
+        )
+        for number in range(count)
+        for seed in range(2)
+    ]
+    figure = accuracy_against_length(found, title="a title")
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    labels = [text.get_window_extent() for text in axes.texts if text.get_text()]
+    finite = {titled(run.cell) for run in found if not isnan(run.metric)}
+    assert len(labels) == len(finite)
+    for one, other in combinations(labels, 2):
+        across = min(one.x1, other.x1) - max(one.x0, other.x0)
+        up = min(one.y1, other.y1) - max(one.y0, other.y0)
+        assert min(across, up) < 1e-6
+    frame = axes.get_window_extent()
+    for label in labels:
+        assert frame.y0 - 1e-6 <= label.y0 < label.y1 <= frame.y1 + 1e-6
+    legend = axes.get_legend()
+    assert legend is not None
+    assert legend.get_window_extent().y1 < frame.y0
+    colours = {line.get_color() for line in figure.axes[1].lines}
+    assert len(colours) == min(count, 6)
+
+
+@pytest.mark.parametrize("lowest", [0.1, 0.88])
+def test_no_curve_leaves_the_frame_after_its_first_epochs(
+    lowest: float, runs: list[Finished]
+) -> None:
+    metrics = [0.05, 0.3, *[0.95] * 5, lowest, *[0.96] * 3]
+    history = tuple({"epoch": n, "metric": metric} for n, metric in enumerate(metrics))
+    figure = accuracy_against_length(
+        [replace(runs[0], history=history), *runs[1:4]], title="a title"
+    )
+    low, high = figure.axes[1].get_ylim()
+    assert 5 < low < 100 * lowest
+    assert high >= 100 * max(metrics)
 
 
 def test_treatments_have_names_that_tell_them_apart() -> None:

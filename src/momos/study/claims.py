@@ -47,6 +47,11 @@ class Claim:
     measure: str
     evidence: str
 
+    @property
+    def case(self) -> str:
+        """Task and treatment, without the sentence; empty where no run is about the claim."""
+        return self.text.removeprefix(CLAIMS[self.number])[2:-1]
+
 
 def claims(finished: Sequence[Finished]) -> list[Claim]:
     """What the runs say of each claim, by every measure; all three claims have a row at least.

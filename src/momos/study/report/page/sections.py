@@ -20,7 +20,11 @@ from momos.study.report.page.planes import loss_plane, planes_in
 from momos.study.report.page.tables import Table, table_of_runs
 from momos.study.report.page.tiles import pictures_of_layers
 from momos.study.report.page.usages import motif_usage
-from momos.study.report.page.verdicts import tables_of_claims
+from momos.study.report.page.verdicts import (
+    Judgement,
+    judgements,
+    tables_of_claims,
+)
 from momos.study.store import Broken, Finished
 
 LONGEST = 90  # letters of a file's name
@@ -36,13 +40,20 @@ class Section:
     title: str
     pictures: Sequence[Picture] = field(default=())
     tables: Sequence[Table] = field(default=())
+    judgements: Sequence[Judgement] = field(default=())
 
 
 def sections_of(
     runs: Sequence[Finished], places: Sequence[Path], folder: Path
 ) -> tuple[list[Section], list[Broken]]:
-    """All sections that are not empty, and the files beyond reading."""
+    """All sections that are not empty, and the files beyond reading.
+
+    The first one is what a reader sees without scrolling: one picture, that of the subject with
+    most runs, and the claims in words.
+    """
     subjects = subjects_of(runs)
+    lengths = [(subject, accuracy_against_length(subject)) for subject in subjects]
+    first = max(lengths, key=_weight, default=(None, None))[1]
     planes, broken = planes_in(places)
     inside: list[tuple[Subject, Opened]] = []
     for subject in subjects:
@@ -51,8 +62,17 @@ def sections_of(
         broken += unread
     measures = map(table_of_measures, subjects)
     sections = [
-        Section("claims", "The claims", tables=tables_of_claims(runs)),
-        Section("accuracy", "Length and capacity", _all(_accuracy, subjects)),
+        Section("summary", "In short", _there([first]), judgements=judgements(runs)),
+        Section(
+            "accuracy",
+            "Length and capacity" if len(lengths) > 1 else "Capacity",
+            [
+                picture
+                for subject, length in lengths
+                for picture in (length, *accuracy_against_capacity(subject))
+                if picture is not None and picture is not first
+            ],
+        ),
         Section("measures", "Initialization, trained, compressed", tables=_there(measures)),
         Section("training", "Through training", _all(_through_training, subjects)),
         Section("usage", "Use of motifs", _all(motif_usage, subjects)),
@@ -63,14 +83,17 @@ def sections_of(
             "layers", "Length of tensors", [lengths_of_layers(*pair) for pair in inside]
         ),
         Section("plane", "Loss plane", [loss_plane(plane) for plane in planes]),
+        Section("claims", "Verdicts", tables=tables_of_claims(runs)),
         Section("runs", "Runs", tables=[table_of_runs(runs, folder)] if runs else ()),
     ]
-    return _named([s for s in sections if s.pictures or s.tables]), broken
+    shown = [s for s in sections if s.pictures or s.tables or s.judgements]
+    return _named(shown), broken
 
 
-def _accuracy(subject: Subject) -> list[Picture]:
-    length = accuracy_against_length(subject)
-    return _there([length]) + accuracy_against_capacity(subject)
+def _weight(drawn: tuple[Subject, Picture | None]) -> tuple[bool, int]:
+    """Pictures before none, and those of many runs before those of few."""
+    subject, picture = drawn
+    return picture is not None, sum(len(group.runs) for group in subject.groups)
 
 
 def _through_training(subject: Subject) -> list[Picture]:
