@@ -151,9 +151,8 @@ def check_whole_tensor(name: str, tensor: Tensor) -> None:
     """
     loaded = sys.modules.get("torch.distributed.tensor")  # without it there are none
     if loaded is not None and isinstance(tensor, loaded.DTensor):
-        raise _sharded(
-            name, f"it is a DTensor on {tensor.device_mesh.size()} processes", GATHER
-        )
+        number = tensor.device_mesh.size()  # pyright: ignore[reportAttributeAccessIssue]
+        raise _sharded(name, f"it is a DTensor on {number} processes", GATHER)
     if getattr(tensor, "_is_flat_param", False):
         raise _sharded(name, FSDP, SUMMON)
 
