@@ -17,7 +17,9 @@ from momos import (
     MosaicConfig,
     description_length,
     discovery,
+    freeze_,
     mosaic,
+    parametrize_,
     project_,
 )
 
@@ -421,6 +423,63 @@ def test_weights_that_are_not_finite_are_no_mosaic():
         ValueError, match="finite, got 1 of 2 NaN or infinite in parameter 'a'"
     ):
         Mosaic.of(model, MosaicConfig(num_motifs=9))
+
+
+LEARNED = [
+    {"num_motifs": 24},
+    {"num_motifs": 24, "scales": "none"},
+    {"num_motifs": 24, "scales": "channel", "bits": 7},
+    {"num_motifs": 6, "bits": 3, "block_size": 3},
+    {"num_motifs": 20, "groups": (("3.*",),), "bits": 6},
+    {"num_motifs": 24, "scales": "none", "bits": 16},
+    {"num_motifs": 24, "scales": "none", "bits": 32, "zero_motif": False},
+]
+
+
+@pytest.mark.parametrize("settings", LEARNED)
+def test_learned_motifs_and_their_scales_are_found_again(settings):
+    config, model = MosaicConfig.learned(**settings), network()
+    parametrize_(model, config, learn="weights")
+    mosaic = freeze_(model)
+    other = loaded(model)
+    found = Mosaic.of(other, config)
+    for name, values in mosaic.dense().items():
+        assert same_bits(found.dense()[name], values)
+    assert found.layout == mosaic.layout
+    assert found.motifs.dtype == mosaic.motifs.dtype
+    assert found.num_motifs <= mosaic.num_motifs
+    assert (found.scales is None) == (mosaic.scales is None)
+    with torch.no_grad():
+        other[0].weight.add_(torch.randn(5, 3, 3, 3))
+    with pytest.raises(ValueError, match=r"'0\.weight'"):
+        Mosaic.of(other)
+    with pytest.raises(
+        ValueError, match="must be a mosaic as config says, but Sequential is"
+    ):
+        Mosaic.of(loaded(other), config)
+
+
+def test_scales_of_wide_motifs_cannot_be_found():
+    config, model = MosaicConfig.learned(num_motifs=24, bits=16), network()
+    parametrize_(model, config, learn="weights")
+    freeze_(model)
+    with pytest.raises(ValueError, match=r"at most 8 bits .* scales, got bits=16 \(pickle"):
+        Mosaic.of(loaded(model), config)
+
+
+def test_tensors_whose_steps_have_a_common_factor_share_motifs_all_the_same():
+    """The second's are twice as large as they were, since all its values are even."""
+    rows = torch.tensor([[1, 5], [2, -4], [6, 8], [0, 0]], dtype=torch.int8)
+    model = nn.ParameterDict({"a": torch.zeros(10, 2), "b": torch.zeros(3, 2)})
+    indices = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2, 1])
+    scales = (torch.tensor([0.3]), torch.tensor([0.7]))
+    scales = tuple(scale.bfloat16().float() for scale in scales)
+    Mosaic(rows, indices, Layout.of(model, block_size=2), scales).write_(model)
+    twin = nn.ParameterDict({name: weight.detach() for name, weight in model.items()})
+    config = MosaicConfig.learned(num_motifs=4)
+    found = Mosaic.of(nn.ParameterDict(dict(twin)), config)
+    assert found.num_motifs == 4
+    assert [scale.item() for scale in found.scales] == [scale.item() for scale in scales]
 
 
 # What a module remembers

@@ -4,6 +4,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from typing import Literal
 
 import pytest
 import torch
@@ -174,14 +175,18 @@ COMPUTED = {
     ),
     "pruned": (pruned, ("weight_orig", r"torch\.nn\.utils\.prune\.remove")),
     "learned": (
-        lambda: _learning(nn.Linear(6, 8)),
+        lambda: _learning(nn.Linear(6, 8), "weights"),
         ("original", r"momos\.freeze_"),
+    ),
+    "learned by gradient": (
+        lambda: _learning(nn.Linear(6, 8), "motifs"),
+        ("motifs", r"momos\.freeze_"),
     ),
 }
 
 
-def _learning(model: nn.Module) -> nn.Module:
-    momos.parametrize_(model, CONFIG, learn="weights")
+def _learning(model: nn.Module, learn: Literal["motifs", "weights"]) -> nn.Module:
+    momos.parametrize_(model, CONFIG, learn=learn)
     return model
 
 
@@ -193,9 +198,10 @@ def test_what_a_weight_is_computed_from_is_not_projected(kind, depth):
     prefix = "1." if depth else ""
     before = deepcopy([p.detach() for p in model.parameters()])
     where = re.escape(prefix)
+    used = "every learned weight" if name == "motifs" else f"'{where}weight'"
     message = (
-        rf"parameter '{where}.*{name}' must be a weight that the network uses, but "
-        rf"'{where}weight' is computed from it \({remedy} makes '{where}weight' the parameter"
+        rf"parameter '{where}.*{name}' must be a weight that the network uses, not what {used} "
+        rf"is computed from \({remedy} ends that; or leave it dense, with exclude="
     )
     with pytest.raises(ValueError, match=message) as error:
         project_(model, CONFIG)
@@ -203,8 +209,10 @@ def test_what_a_weight_is_computed_from_is_not_projected(kind, depth):
         assert torch.equal(parameter, kept)
     with pytest.raises(ValueError, match="never projected"):
         momos.Mosaic.of(model)
-    if kind == "learned":
+    if "learned" in kind:
         return
+    with pytest.raises(ValueError, match=r"exclude it to leave it dense|not what"):
+        momos.parametrize_(model, MosaicConfig(num_motifs=4, min_ndim=1), learn="weights")
     # the advice: what it says to exclude is enough
     exclude = str(error.value).partition("exclude=('")[2].partition("'")[0]
     project_(model, MosaicConfig(num_motifs=4, exclude=(exclude,)))

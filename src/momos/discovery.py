@@ -1,4 +1,4 @@
-"""Finding the motifs of weights that already are a mosaic, which loses nothing.
+"""Finding the motifs, and scales, of weights that already are a mosaic, which loses nothing.
 
 Blocks are compared bit by bit, so that 0.0 and -0.0 differ. A last block of a parameter, which
 may be cut short, is any motif that begins so, and a block of a narrower dtype than the motifs'
@@ -8,11 +8,14 @@ is any motif that rounds to it; wide and whole blocks are looked at first.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from jaxtyping import Int, Int32, Real
+from jaxtyping import Float32, Float64, Int, Int32, Real
 from torch import Tensor
 
 from momos.blocks import PIECE, Placement
+from momos.config import Scales
+from momos.scales import num_scales
 
 WIDTHS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -27,8 +30,8 @@ class _Part:
     stop: int
 
 
-class TooManyMotifs(ValueError):
-    """The weights have more distinct blocks than motifs are allowed."""
+class NoMosaic(ValueError):
+    """Weights are not a mosaic as it was asked for."""
 
 
 def distinct_blocks(
@@ -44,7 +47,7 @@ def distinct_blocks(
     With `zero_motif`, the first is all zeros, whether or not a block is.
 
     Raises:
-        TooManyMotifs: if there are more than `most`.
+        NoMosaic: if there are more than `most`.
         ValueError: if a value is not finite; names the parameter.
     """
     parts: dict[tuple[torch.dtype, int], list[_Part]] = {}
@@ -147,6 +150,8 @@ def _with(
 
 def _groups(rows: Tensor) -> tuple[Tensor, int]:
     """A number for each row, the same where all bits are, and how many numbers there are."""
+    if not len(rows):
+        return torch.empty(0, dtype=torch.int64, device="cpu"), 0
     width = rows.itemsize * rows.shape[1]
     rows = rows.contiguous()
     if width in WIDTHS:  # one number a row sorts much faster
@@ -157,5 +162,92 @@ def _groups(rows: Tensor) -> tuple[Tensor, int]:
     return group, len(values)
 
 
-def _too_many(most: int) -> TooManyMotifs:
-    return TooManyMotifs(f"weights must be at most {most} distinct blocks, got more")
+def _too_many(most: int) -> NoMosaic:
+    return NoMosaic(f"weights must be at most {most} distinct blocks, got more")
+
+
+Steps = tuple[list[tuple[Placement, Tensor]], tuple[Float32[Tensor, " c"], ...]]
+
+
+def in_steps(
+    values: Sequence[tuple[Placement, Tensor]], block_size: int, kind: Scales, bits: int
+) -> Steps:
+    """Weights as whole numbers (int8) of steps, and the steps: the scales of a learned mosaic.
+
+    A step is the greatest common divisor of the weights it is for. Where those of several
+    tensors differ by a factor from the scales that the tensors had, whole blocks would differ
+    as well, so each tensor, beginning with the largest, is taken times the number by which it
+    shares most blocks with those before.
+
+    Raises:
+        NoMosaic: if weights are not whole numbers of `bits` bits; names the parameter.
+    """
+    most = 2 ** (bits - 1) - 1
+    if kind == "none":  # one step for all
+        flat = torch.cat([tensor.reshape(-1).double().cpu() for _, tensor in values])
+        step = _step(flat.numpy(), most, "all parameters together")
+        whole = [(place, _whole(tensor, [step])) for place, tensor in values]
+        return whole, tuple(torch.tensor([step], device="cpu") for _ in values)
+    known: set[bytes] = set()
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+    for place, tensor in sorted(values, key=lambda one: -one[0].num_blocks):
+        rows = tensor.reshape(num_scales(kind, place.shape), -1).double().cpu().numpy()
+        steps = [_step(row, most, f"parameter {place.name!r}") for row in rows]
+        whole = _whole(tensor, steps)
+        if len(steps) == 1:
+            flat = whole.reshape(-1)
+            cut = len(flat) // block_size * block_size
+            blocks, last = _some_of_each(flat[:cut].view(-1, block_size)), flat[cut:]
+            factor = _factor(blocks, last, known, most)
+            known |= _names(blocks * factor)
+            whole, steps = whole * factor, [steps[0] / factor]
+        found[place.name] = whole, torch.tensor(steps, dtype=torch.float32, device="cpu")
+    return (
+        [(place, found[place.name][0]) for place, _ in values],
+        tuple(found[place.name][1] for place, _ in values),
+    )
+
+
+def _step(weights: Float64[np.ndarray, " n"], most: int, name: str) -> float:
+    """The greatest number of which all weights are multiples, of `most` at the utmost."""
+    sizes = np.unique(np.abs(weights[weights != 0]))
+    if not len(sizes):
+        return 1.0
+    if len(sizes) <= most and sizes[-1] <= most * sizes[0]:
+        _, exponents = np.frexp(sizes)
+        low = int(exponents[0]) - 24  # float32 has as many bits
+        numbers = np.ldexp(sizes, -low)
+        divisor = int(np.gcd.reduce(numbers.astype(np.int64)))
+        if (numbers == np.floor(numbers)).all() and numbers[-1] <= most * divisor:
+            return float(np.ldexp(divisor, low))
+    raise NoMosaic(f"weights must be -{most} to {most} times a step, got others in {name}")
+
+
+def _whole(tensor: Tensor, steps: list[float]) -> Tensor:
+    divisors = torch.tensor(steps, dtype=torch.float64, device="cpu")[:, None]
+    rows = tensor.reshape(len(steps), -1).double().cpu()
+    return (rows / divisors).to(torch.int8).view(tensor.shape)
+
+
+def _factor(blocks: Tensor, last: Tensor, known: set[bytes], most: int) -> int:
+    """By what number the fewest of `blocks`, and of a `last` one cut short, are new."""
+    largest = max(int(part.abs().amax()) for part in (blocks, last) if part.numel())
+
+    def new(factor: int) -> int:
+        names, begin = _names(blocks * factor), (last * factor).numpy().tobytes()
+        begun = any(name.startswith(begin) for name in known | names)
+        return len(names - known) + (not begun)
+
+    return min(range(1, most // max(1, largest) + 1 if known else 2), key=new)
+
+
+def _some_of_each(rows: Tensor) -> Tensor:
+    """The distinct rows, in any order."""
+    group, count = _groups(rows)
+    member = torch.empty(count, dtype=torch.int64, device="cpu")
+    member[group] = torch.arange(len(rows), device="cpu")
+    return rows[member]
+
+
+def _names(blocks: Tensor) -> set[bytes]:
+    return {row.tobytes() for row in blocks.numpy()}

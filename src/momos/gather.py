@@ -130,9 +130,8 @@ class _Gather(torch.autograd.Function):
         return transpose(gradients[0], ctx.saved_tensors[0], ctx.num_motifs), None
 
     @staticmethod
-    def vmap(
-        info: Any, in_dims: tuple[int | None, ...], motifs: Tensor, indices: Tensor
-    ) -> tuple[Tensor, int]:
+    def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple[Tensor, int]:
+        motifs, indices = args
         if in_dims[1] is None:
             wide = motifs.movedim(in_dims[0] or 0, 1)
             blocks = _gathered(wide.flatten(1), indices)
@@ -160,13 +159,8 @@ class _Sum(torch.autograd.Function):
         return transpose(gradients[0], ctx.saved_tensors[0]), None, None
 
     @staticmethod
-    def vmap(
-        info: Any,
-        in_dims: tuple[int | None, ...],
-        rows: Tensor,
-        indices: Tensor,
-        num_motifs: int,
-    ) -> tuple[Tensor, int]:
+    def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple[Tensor, int]:
+        rows, indices, num_motifs = args
         if in_dims[1] is None:
             wide = rows.movedim(in_dims[0] or 0, 1)
             sums = _summed(wide.flatten(1), indices, num_motifs)

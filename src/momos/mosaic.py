@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from momos.assign import cpu
 from momos.blocks import DTYPES, PIECE, Layout, Placement
 from momos.config import MosaicConfig
-from momos.discovery import TooManyMotifs, distinct_blocks
+from momos.discovery import NoMosaic, distinct_blocks, in_steps
+from momos.groups import grouped
 from momos.parameters import check_used
+from momos.rounding import stored_dtype
 from momos.scales import check_scales, spread
 
 _MEMORY = "_momos_mosaic"  # the attribute of a module under which its mosaic is remembered
@@ -299,7 +301,7 @@ def _found(model: nn.Module, config: MosaicConfig | None, known: Mosaic | None) 
         return _discovered_by(
             model, config, 1 if config.min_ndim is None else config.min_ndim
         )
-    except TooManyMotifs as error:
+    except NoMosaic as error:
         if config.min_ndim is not None:
             raise
         try:  # the default where motifs are learned
@@ -316,21 +318,34 @@ def _discovered_by(model: nn.Module, config: MosaicConfig, min_ndim: int) -> Mos
         exclude=config.exclude,
         min_ndim=min_ndim,
     )
-    return _discovered(model, layout, config, config.motifs_for(layout.num_blocks))
+    banks = len(list(grouped(layout.placements, config.groups)))
+    most = banks * config.motifs_for(layout.num_blocks)
+    return _discovered(model, layout, config, most)
 
 
 def _discovered(
     model: nn.Module, layout: Layout, config: MosaicConfig, most: int
 ) -> Mosaic:
     check_used(model, (place.name for place in layout.placements))
+    values, dtype, scales = list(layout.tensors(model)), layout.dtype, None
+    if config.bits <= 8:
+        size, dtype = layout.block_size, torch.int8
+        values, scales = in_steps(values, size, config.scales, config.bits)
+    elif config.scales != "none":
+        raise NoMosaic(
+            f"motifs must be of at most 8 bits to be found with their scales, got "
+            f"bits={config.bits} (pickle or save the frozen model instead)"
+        )
     motifs, indices = distinct_blocks(
-        list(layout.tensors(model)),
-        layout.block_size,
-        layout.dtype,
-        most=most,
-        zero_motif=config.zero_motif,
+        values, layout.block_size, dtype, most=most, zero_motif=config.zero_motif
     )
-    return Mosaic(motifs, indices, layout, config=config)
+    narrow = motifs if scales else motifs.to(stored_dtype(config.bits, motifs.dtype))
+    if torch.equal(bits(narrow.to(motifs.dtype)), bits(motifs)):
+        motifs = narrow
+    found = Mosaic(motifs, indices, layout, scales, config)
+    if change := found._change_in(model):
+        raise NoMosaic(change)
+    return found
 
 
 def scaled(
@@ -352,8 +367,8 @@ def remembered(model: nn.Module) -> bool:
 
 
 def bits(values: Tensor) -> Tensor:
-    """Floating values as integers that differ if one bit does: 0.0 and -0.0 are equal, these not."""
-    width = {2: torch.int16, 4: torch.int32, 8: torch.int64}[values.itemsize]
+    """Values as integers that differ if one bit does: 0.0 and -0.0 are equal, these not."""
+    width = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[values.itemsize]
     return values.contiguous().view(width)
 
 

@@ -151,9 +151,8 @@ def check_whole_tensor(name: str, tensor: Tensor) -> None:
     """
     loaded = sys.modules.get("torch.distributed.tensor")  # without it there are none
     if loaded is not None and isinstance(tensor, loaded.DTensor):
-        raise _sharded(
-            name, f"it is a DTensor on {tensor.device_mesh.size()} processes", GATHER
-        )
+        number = tensor.device_mesh.size()  # pyright: ignore[reportAttributeAccessIssue]
+        raise _sharded(name, f"it is a DTensor on {number} processes", GATHER)
     if getattr(tensor, "_is_flat_param", False):
         raise _sharded(name, FSDP, SUMMON)
 
@@ -200,9 +199,9 @@ def check_used(model: nn.Module, names: Iterable[str]) -> None:
         if found := _computed_from(name, modules):
             used, patterns, remedy = found
             raise ValueError(
-                f"parameter {name!r} must be a weight that the network uses, but {used!r} is "
-                f"computed from it ({remedy} makes {used!r} the parameter; or leave it dense, "
-                f"with exclude={patterns!r})"
+                f"parameter {name!r} must be a weight that the network uses, not what {used} is "
+                f"computed from ({remedy} ends that; or leave it dense, with "
+                f"exclude={patterns!r})"
             )
 
 
@@ -220,11 +219,13 @@ def _computed_from(
                 "momos.freeze_" if learned else f"{PARAMETRIZE}.remove_parametrizations"
             )
             used = ".".join([*parts[:at], parts[at + 1]])
-            return used, (".".join([*parts[: at + 2], "*"]),), remedy
+            return repr(used), (".".join([*parts[: at + 2], "*"]),), remedy
     owner = modules.get(".".join(parts[:-1]))  # none where a wrapper renames parameters
+    if type(owner).__module__.startswith("momos.learning"):
+        return "every learned weight", (name,), "momos.freeze_"
     stem, _, kind = parts[-1].rpartition("_")
     if owner is not None and kind in REMEDIES and isinstance(vars(owner).get(stem), Tensor):
         remedy = REMEDIES["mask" if f"{stem}_mask" in owner._buffers else kind]
         used = ".".join([*parts[:-1], stem])
-        return used, (f"{used}_*",), f"torch.nn.utils.{remedy}"
+        return repr(used), (f"{used}_*",), f"torch.nn.utils.{remedy}"
     return None

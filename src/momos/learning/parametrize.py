@@ -19,6 +19,7 @@ from momos.learning.scaling import check_finite, scaled_blocks, scales_of
 from momos.learning.slots import Slot, install, restore, slots_of, tiled
 from momos.learning.tiles import Tile, WeightTile
 from momos.mosaic import Mosaic
+from momos.parameters import check_used
 
 
 @torch.inference_mode(False)
@@ -63,6 +64,7 @@ def parametrize_(
     )
     slots = slots_of(model, layout)
     _check(model, slots)
+    check_used(model, slots)
     weights = [tensor for _, tensor in layout.tensors(model)]
     check_finite(layout, weights)
     scales = scales_of(weights, config.scales)
