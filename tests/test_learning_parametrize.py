@@ -103,6 +103,8 @@ def trained(model: nn.Module, inputs: Tensor, steps: int = 3) -> None:
         optimizer.zero_grad()
         model(inputs).float().square().mean().backward()
         optimizer.step()
+    if getattr(model._modules.get("momos"), "learn", "") == "weights":
+        momos.Reassign(model, total_steps=1).step()
 
 
 @pytest.mark.parametrize("learn", ["motifs", "weights"])

@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 from momos.blocks import Placement, memory
 from momos.codec import PACK_VALUES
 from momos.files.manifest import DTYPES, Record
+from momos.learning import Bank
 from momos.mosaic import Mosaic, remembered
 
 PARAMETER = "parameter"
@@ -130,8 +131,13 @@ def check_state(model: nn.Module) -> None:
     """Refuses a model whose state is more than its parameters and buffers, or other.
 
     Raises:
-        ValueError: naming what differs.
+        ValueError: naming what differs, or if motifs of the model are being learned.
     """
+    if any(isinstance(module, Bank) for module in model.modules()):
+        raise ValueError(
+            f"the motifs of {type(model).__name__} must not be learned any more "
+            "(momos.freeze_ ends that)"
+        )
     names = {name for name, _, kind in named_tensors(model) if kind != TEMPORARY}
     if others := sorted(names ^ model.state_dict().keys()):
         raise ValueError(

@@ -4,6 +4,7 @@ Between the two every chosen weight is a torch parametrization: whatever reads `
 a mosaic. The bank of motifs is registered once, at the root, as the submodule `momos`.
 """
 
+import warnings
 from collections.abc import Mapping
 
 import torch
@@ -12,13 +13,14 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from momos.blocks import Layout
 from momos.config import MosaicConfig
+from momos.learning.averaging import refresh_
 from momos.learning.bank import NAME, Bank, Learn
 from momos.learning.fitting import Fitting
 from momos.learning.importance import Importance
 from momos.learning.scaling import check_finite, scaled_blocks, scales_of
 from momos.learning.slots import Slot, install, restore, slots_of, tiled
 from momos.learning.tiles import Tile, WeightTile
-from momos.mosaic import Mosaic
+from momos.mosaic import Mosaic, bits
 
 
 @torch.inference_mode(False)
@@ -74,6 +76,8 @@ def parametrize_(
     motifs, indices = fitting.start(blocks, generator=generator)
     bank = Bank(fitting, learn, motifs, indices, scales)
     install(model, bank, slots)
+    if learn == "weights":
+        bank.begin()
     return bank
 
 
@@ -86,12 +90,18 @@ def freeze_(model: nn.Module) -> Mosaic:
     (biases, norms, running statistics) are rounded to `config.dense_dtype`. The model can then
     be pickled, saved by `momos.save`, and read by `Mosaic.of`.
 
+    An averaged copy of a model (`torch.optim.swa_utils.AveragedModel`) is frozen as the mosaic
+    of its averaged weights. A warning says so if latent weights moved, but motifs and indices
+    never followed them.
+
     Raises:
         ValueError: if the motifs of `model` are not being learned, learning has not started
-            (the dense part of `Reassign`), or a tensor does not fit `config.dense_dtype`. The
-            model is then unchanged.
+            (the dense part of `Reassign`), a tensor does not fit `config.dense_dtype`, or a
+            weight that the forward pass saw is not what motifs and indices say. The model is
+            then unchanged.
     """
     bank = bank_of(model)
+    refresh_(bank)
     if not bank.learning:
         raise ValueError(
             "learning must have started, but the schedule is still in its dense part"
@@ -106,6 +116,8 @@ def freeze_(model: nn.Module) -> Mosaic:
                 f"{tile.latent.dtype} (convert the whole model, not a part)"
             )
     weights = {tile: bank.weight(tile.place) for _, _, tile in slots}
+    _check_seen(weights)
+    _warn_unless_followed(bank)
     parameters = {tile: _parameter(tile, weight) for tile, weight in weights.items()}
     # Whatever interrupts the rest, freezing again ends it: the bank goes last.
     for tensor, value in rounded:
@@ -121,6 +133,31 @@ def freeze_(model: nn.Module) -> Mosaic:
 def _parameter(tile: Tile, weight: Tensor) -> nn.Parameter:
     """The latent weight where there is one: optimizers know it."""
     return tile.latent if isinstance(tile, WeightTile) else nn.Parameter(weight.clone())
+
+
+def _check_seen(weights: dict[Tile, Tensor]) -> None:
+    """Refuses weights that are not those that the forward pass saw."""
+    for tile, weight in weights.items():
+        if not isinstance(tile, WeightTile):
+            continue
+        if count := int((bits(tile.value) != bits(weight)).sum()):
+            raise ValueError(
+                f"parameter {tile.place.name!r} must be what its motifs and indices say, got "
+                f"{count} of {weight.numel()} values that differ: its buffers were written "
+                "from outside (Reassign.step makes it a mosaic again)"
+            )
+
+
+def _warn_unless_followed(bank: Bank) -> None:
+    if bank.followed or not bank.moved():
+        return
+    warnings.warn(
+        "latent weights moved, but motifs and indices never followed them, so the frozen "
+        "network is the one that parametrize_ made: call momos.Reassign(model, "
+        "total_steps=...).step() after each step of the optimizer",
+        UserWarning,
+        stacklevel=5,  # the caller of freeze_ and its two decorators
+    )
 
 
 def bank_of(model: nn.Module) -> Bank:

@@ -26,6 +26,18 @@ def slots_of(model: nn.Module, layout: Layout) -> dict[str, list[Slot]]:
     return slots
 
 
+def _names_of(model: nn.Module, layout: Layout) -> dict[str, tuple[str, ...]]:
+    """Every name of each parameter of the layout."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    names: dict[object, list[str]] = {}
+    for name, parameter in parameters.items():
+        names.setdefault(memory(parameter), []).append(name)
+    return {
+        place.name: tuple(names[memory(parameters[place.name])])
+        for place in layout.placements
+    }
+
+
 def install(model: nn.Module, bank: Bank, slots: dict[str, list[Slot]]) -> None:
     """Puts tiles of `bank` into all slots, or, where that is interrupted, into none."""
     kind = MotifTile if bank.learn == "motifs" else WeightTile
@@ -34,6 +46,7 @@ def install(model: nn.Module, bank: Bank, slots: dict[str, list[Slot]]) -> None:
         for places in slots.values()
         for module, name in places
     ]
+    names = _names_of(model, bank.layout)
     orders = [(module, tuple(module._parameters)) for module, _, _ in held]
 
     def take_back() -> None:
@@ -47,6 +60,7 @@ def install(model: nn.Module, bank: Bank, slots: dict[str, list[Slot]]) -> None:
         undo.callback(take_back)
         for place in bank.layout.placements:
             tile = kind(bank, place)
+            tile.names = names[place.name]
             bank.tiles.append(tile)
             for module, name in slots[place.name]:
                 module.__dict__.setdefault(ORDER, tuple(module._parameters))
