@@ -308,6 +308,27 @@ def test_a_copy_is_a_network_of_its_own(learn) -> None:
 
 
 @pytest.mark.parametrize("learn", ["motifs", "weights"])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_a_recurrent_network_that_has_run_can_be_copied(kind, learn) -> None:
+    torch.manual_seed(0)
+    model, inputs = Recurrent(kind), torch.randn(2, 4, 8)
+    config = MosaicConfig.learned(num_motifs=12, dense_dtype="float32")
+    parametrize_(model, config, learn=learn)
+    trained(model, inputs)
+    model(inputs)
+    other = copy.deepcopy(model)
+    assert bits(other(inputs)) == bits(model(inputs))
+    before = bits(model(inputs))
+    trained(other, inputs)
+    assert bits(other(inputs)) != bits(model(inputs)) == before
+    for each in (copy.deepcopy(other), other, model):
+        each(inputs)
+        expected = bits(each(inputs))
+        freeze_(each)
+        assert bits(copy.deepcopy(each)(inputs)) == bits(each(inputs)) == expected
+
+
+@pytest.mark.parametrize("learn", ["motifs", "weights"])
 @pytest.mark.parametrize("assign", [False, True])
 def test_the_state_of_one_network_makes_another_the_same(learn, assign) -> None:
     model, inputs = made("convolutional")

@@ -1,6 +1,7 @@
 """The callback that learns motifs: when, what is seen and kept, and that a resumed run is the same."""
 
 import logging
+import pickle
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -446,3 +447,43 @@ def test_training_that_ends_in_its_dense_part_is_no_mosaic() -> None:
 
     with pytest.raises(ValueError, match="still in its dense part"):
         fit(trainer(callback(dense=0.5)), Stopping())
+
+
+# In processes of their own
+
+
+def test_a_mosaic_returns_from_a_process_that_trains_a_copy() -> None:
+    learned, module = callback(), Net()
+    copied = pickle.loads(pickle.dumps(learned))
+    assert learned.mosaic is None
+    fit(trainer(copied), module)
+    pickle.loads(pickle.dumps(copied))  # for another training
+    launched = L.Trainer(
+        accelerator="cpu", devices=2, strategy="ddp_spawn", logger=False, barebones=True
+    )
+    with pytest.warns(
+        UserWarning, match=r"callback\.mosaic\.write_\(module\), or \.within"
+    ):
+        copied._returning.send(launched, copied.mosaic)
+    assert learned.mosaic is not None
+    assert learned.mosaic is learned.mosaic
+    assert not learned._returning.path.exists()
+    other = Net()
+    other.load_state_dict(module.state_dict())  # as Lightning does
+    learned.mosaic.within("layer").write_(other.layer)
+    assert bits(other.layer[0].weight) == bits(module.layer[0].weight)
+    momos.Mosaic.of(other.layer)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_a_mosaic_returns_from_forked_processes(path: Path) -> None:
+    learned, module = callback(every=1), Net()
+    before = bits(module.layer[0].weight)
+    fit(trainer(learned, devices=2, strategy="ddp_fork"), module)
+    assert learned.mosaic is not None
+    assert bits(module.layer[0].weight) != before
+    weight = bits(module.layer[0].weight)
+    learned.mosaic.within("layer").write_(module.layer)
+    assert bits(module.layer[0].weight) == weight
+    momos.save(module.layer, path)

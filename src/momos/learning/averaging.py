@@ -48,7 +48,8 @@ def settle_(bank: "Bank") -> None:
         ValueError: if a weight is not finite (names the parameter).
     """
     config = bank.config
-    bank.settings.copy_(torch.tensor([config.bits, config.zero_motif], dtype=torch.uint8))
+    settings = [config.bits, config.zero_motif]
+    bank.settings.copy_(torch.tensor(settings, dtype=torch.uint8, device="cpu"))
     bank.zeros.copy_(bank.fitting.zero_motifs[:, None])
     if bank.learn == "motifs":
         for name, tensor in (bank.origin or {}).items():

@@ -7,6 +7,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any, Literal
 
 import torch
@@ -55,6 +56,7 @@ class Bank(nn.Module):
         motifs: Float[Tensor, "k s"],
         indices: Int32[Tensor, " m"],
         scales: tuple[Float32[Tensor, " c"], ...] | None,
+        step: Float32[Tensor, ""] | None = None,
     ) -> None:
         super().__init__()
         layout, config = fitting.layout, fitting.config
@@ -70,9 +72,11 @@ class Bank(nn.Module):
         self.register_buffer("step", torch.ones((), device=motifs.device))
         zeros = fitting.zero_motifs.to(motifs.device)
         self.register_buffer("zeros", zeros[:, None], persistent=False)
-        self.register_buffer("started", torch.ones((), dtype=torch.uint8))
-        settings = torch.tensor([config.bits, config.zero_motif], dtype=torch.uint8)
-        self.register_buffer("settings", settings)
+        self.register_buffer("started", motifs.new_ones((), dtype=torch.uint8))
+        self.register_buffer(
+            "settings",
+            motifs.new_tensor([config.bits, config.zero_motif], dtype=torch.uint8),
+        )
         self.register_buffer(
             "counts", motifs.new_zeros(len(motifs)).float(), persistent=False
         )
@@ -89,12 +93,15 @@ class Bank(nn.Module):
             False  # whether a state of dense weights may be loaded, and the rest later
         )
         self.awaiting = False  # whether that rest is still to come
-        ends = torch.tensor([0, *counts]).cumsum(0).tolist()
+        ends = [0, *accumulate(counts)]
         self._spans = {
             place.name: (ends[i], ends[i + 1])
             for i, place in enumerate(layout.placements if counts else ())
         }
-        self.fit_step_()
+        if step is None:
+            self.fit_step_()
+        else:
+            self.step.copy_(step)
         self.counts.copy_(self.usage())
         self._note()
 

@@ -6,6 +6,7 @@ a mosaic. The bank of motifs is registered once, at the root, as the submodule `
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from momos.blocks import Layout
 from momos.config import MosaicConfig
 from momos.learning.averaging import refresh_
 from momos.learning.bank import NAME, Bank, Learn
+from momos.learning.continuing import continued, mosaic_to_continue
 from momos.learning.fitting import Fitting
 from momos.learning.importance import Importance
 from momos.learning.scaling import check_finite, scaled_blocks, scales_of
@@ -35,7 +37,8 @@ def parametrize_(
 ) -> Bank:
     """Makes the chosen weights of `model` a mosaic that can be trained, in place.
 
-    Motifs start from k-means of the current weights. With `learn="motifs"` they are the trainable
+    Motifs start from k-means of the current weights; a model that is a mosaic made by the same
+    `config` (frozen, or loaded by `load_`) begins as that mosaic. With `learn="motifs"` they are the trainable
     parameter (make the optimizer afterwards) and indices stay as they are. With `learn="weights"`
     the weights stay the trainable parameters, the forward pass sees their mosaic, gradients go
     straight through, and `Reassign` says when motifs and indices follow. `freeze_` ends either.
@@ -67,18 +70,38 @@ def parametrize_(
     _check(model, slots)
     weights = [tensor for _, tensor in layout.tensors(model)]
     check_finite(layout, weights)
-    scales = scales_of(weights, config.scales)
-    weighed = None if importance is None else Importance.of(layout, importance, scales)
-    fitting = Fitting(layout, config, weighed)
-    blocks = scaled_blocks(layout, weights, scales, _wide(layout))
     if generator is None:
         generator = torch.Generator().manual_seed(config.seed)
-    motifs, indices = fitting.start(blocks, generator=generator)
-    bank = Bank(fitting, learn, motifs, indices, scales)
+    bank = _bank(model, Fitting(layout, config), learn, weights, importance, generator)
     install(model, bank, slots)
     if learn == "weights":
         bank.begin()
     return bank
+
+
+def _bank(
+    model: nn.Module,
+    fitting: Fitting,
+    learn: Learn,
+    weights: list[Tensor],
+    importance: Mapping[str, Tensor | float] | None,
+    generator: torch.Generator,
+) -> Bank:
+    """The mosaic that the model is already, or one by k-means."""
+    layout, config = fitting.layout, fitting.config
+    scales = scales_of(weights, config.scales)
+    if importance is not None:
+        weighed = Importance.of(layout, importance, scales, device=weights[0].device)
+        fitting = replace(fitting, importance=weighed)
+    mosaic = mosaic_to_continue(model, layout, config)
+    start = None if mosaic is None else continued(mosaic, fitting, weights)
+    if start is not None:
+        bank = Bank(fitting, learn, start.motifs, start.indices, start.scales, start.step)
+        pairs = zip(layout.placements, weights, strict=True)
+        if all(torch.equal(bits(bank.weight(place)), bits(w)) for place, w in pairs):
+            return bank
+    blocks = scaled_blocks(layout, weights, scales, _wide(layout))
+    return Bank(fitting, learn, *fitting.start(blocks, generator=generator), scales)
 
 
 @torch.inference_mode(False)

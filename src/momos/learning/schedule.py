@@ -26,7 +26,9 @@ class Reassignment:
 class Reassign:
     """Lets motifs and indices follow the weights of a model parametrized with `learn="weights"`.
 
-    Call `step` after the optimizer's, every step. Over `total_steps`:
+    Call `step` after the optimizer's, every step. The forward pass changes only here, so an
+    optimizer that evaluates the loss several times a step (SAM, L-BFGS with a line search) sees
+    a constant. Over `total_steps`:
 
     - during the first `dense` part the network is trained dense; k-means then starts the motifs;
     - at every `every`-th step blocks are re-assigned and motifs move to the mean of their blocks.
@@ -103,6 +105,15 @@ class Reassign:
         if self.steps % self.every and self.steps != self.total_steps:
             return None
         return self._follow(move_only=part > 1 - self.fixed)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A generator cannot be pickled.
+        return self.__dict__ | {"generator": self.generator.get_state()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        generator = torch.Generator()
+        generator.set_state(state["generator"])
+        self.__dict__.update(state | {"generator": generator})
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -1,6 +1,8 @@
 """Where parameters are registered, and tiles put in their place and taken away again."""
 
 from contextlib import ExitStack
+from copy import deepcopy
+from typing import Any
 
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList, register_parametrization
@@ -65,9 +67,24 @@ def install(model: nn.Module, bank: Bank, slots: dict[str, list[Slot]]) -> None:
             for module, name in slots[place.name]:
                 module.__dict__.setdefault(ORDER, tuple(module._parameters))
                 register_parametrization(module, name, tile)
+                if isinstance(module, nn.RNNBase):
+                    type(module).__deepcopy__ = _copied  # type: ignore[attr-defined]
                 tile.installed(module.parametrizations[name])  # type: ignore[index]
         model.add_module(NAME, bank)
         undo.pop_all()
+
+
+def _copied(module: nn.RNNBase, memo: dict[int, Any]) -> nn.RNNBase:
+    """A deep copy of a recurrent module, without its list of weights.
+
+    While it is parametrized these are what the last forward pass computed, which torch does not
+    copy. The next one finds that they have changed, and lists them anew.
+    """
+    other = module.__new__(type(module))
+    memo[id(module)] = other
+    nothing = [None] * len(module._flat_weights)
+    other.__dict__ = deepcopy(module.__dict__ | {"_flat_weights": nothing}, memo)
+    return other
 
 
 def tiled(model: nn.Module, bank: Bank) -> list[tuple[nn.Module, str, Tile]]:

@@ -18,11 +18,12 @@ class Tile(nn.Module):
 
     bank: Bank
     holder: ParametrizationList
+    names: tuple[str, ...]  # all that the parameter has in the network
 
     def __init__(self, bank: Bank, place: Placement) -> None:
         super().__init__()
         self.place = place
-        self.names = (place.name,)  # all that the parameter has in the network
+        self.names = (place.name,)
         self.__dict__["bank"] = bank
         self.__dict__["holder"] = None
 

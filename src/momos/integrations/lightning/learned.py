@@ -17,6 +17,7 @@ from momos.integrations.lightning.plain import (
     save_as_before,
     save_plain_states,
 )
+from momos.integrations.lightning.returning import Returning
 from momos.learning import Reassign, freeze_, parametrize_
 from momos.learning.bank import Learn
 from momos.learning.schedule import check_parts
@@ -94,11 +95,20 @@ class LearnedMosaicCallback(Callback):
         self.learn: Learn = learn
         self.importance = importance
         self.schedule: Reassign | None = None
-        self.mosaic: Mosaic | None = None
+        self._mosaic: Mosaic | None = None
+        self._returning = Returning()
         self._step = 0  # optimizer steps when last looked
         self._state: dict[str, Any] | None = None  # of the schedule, in a checkpoint
         self._held: Held | None = None  # as the epoch ended
         self._validated: Held | None = None  # as validation began
+
+    @property
+    def mosaic(self) -> Mosaic | None:
+        """What the last training ended with."""
+        returned = self._returning.received()
+        if returned is not None:
+            self._mosaic = returned
+        return self._mosaic
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
@@ -197,7 +207,8 @@ class LearnedMosaicCallback(Callback):
         mosaic = freeze_(pl_module)
         save_as_before(pl_module)
         remember_within(pl_module, mosaic)
-        self.mosaic = mosaic
+        self._mosaic = mosaic
+        self._returning.send(trainer, mosaic)
 
     def _settle(self, *, keep: bool = False) -> None:
         """If averages were written into the module since the epoch ended."""
