@@ -14,6 +14,7 @@ from networks import bits
 
 CONFIG = MosaicConfig.learned(num_motifs=6)
 BOTH = pytest.mark.parametrize("learn", ["motifs", "weights"])
+FORGOTTEN = pytest.mark.filterwarnings("ignore:latent weights moved, but motifs")
 
 
 def mlp(seed: int = 0) -> nn.Sequential:
@@ -293,6 +294,7 @@ def test_a_network_may_take_another_dtype_while_it_learns(dtype, learn) -> None:
     assert mosaic.layout.dtype == dtype
 
 
+@FORGOTTEN
 def test_a_part_that_took_another_dtype_is_named() -> None:
     model = mlp()
     parametrize_(model, CONFIG, learn="weights")
@@ -336,6 +338,7 @@ def test_an_index_of_no_motif_is_refused() -> None:
         model.load_state_dict(given)
 
 
+@FORGOTTEN
 @BOTH
 def test_frozen_parameters_stay_frozen(learn) -> None:
     model, inputs = mlp(), torch.randn(3, 6)
@@ -373,6 +376,7 @@ class Interruption:
         return result
 
 
+@FORGOTTEN
 @BOTH
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("number", [1, 2])
@@ -395,6 +399,7 @@ def test_an_interrupted_parametrization_has_not_happened(
     freeze_(model)
 
 
+@FORGOTTEN
 @BOTH
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("number", [1, 2])

@@ -6,7 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from elsewhere import DEVICE, Apart
 from momos import Layout, MosaicConfig
+from momos.learning import Bank
 from momos.learning.fitting import Fitting
 from momos.learning.importance import LEAST, Importance
 from momos.learning.scaling import scaled_blocks, scales_of
@@ -169,3 +171,50 @@ def test_the_rate_weight_is_relative_to_the_weights(scales) -> None:
         for weight in model.parameters():
             weight.mul_(2.0**9)
     assert torch.equal(fitted(model, None, rate_weight=0.3, scales=scales)[0], indices)
+
+
+# On a device beside the CPU
+
+
+@pytest.mark.parametrize("scales", SCALES)
+@pytest.mark.parametrize(
+    "given_",
+    [
+        {"0.weight": 1.0, "1.weight": 2.0},  # as `sensitivities` measures
+        {"0.weight": torch.rand(7), "1.weight": 3.0},
+    ],
+)
+def test_importance_is_where_the_weights_are_wherever_its_numbers_are_from(
+    given_, scales
+) -> None:
+    layout, weights, _ = parts(network())
+    config = MosaicConfig(block_size=layout.block_size, num_motifs=4, scales=scales)
+    here = Importance.of(layout, given_, scales_of(weights, config.scales))
+    with Apart():
+        there = [weight.detach().to(DEVICE) for weight in weights]
+        own = scales_of(there, config.scales)
+        found = Importance.of(layout, given_, own, device=DEVICE)
+        assert found.by_tensor == here.by_tensor
+        assert (found.by_weight is None) == (here.by_weight is None)
+        if found.by_weight is None or here.by_weight is None:
+            return
+        assert found.by_weight.device == DEVICE
+        assert torch.equal(found.by_weight.cpu(), here.by_weight)
+        blocks = scaled_blocks(layout, there, own, torch.float32)
+        indices = Fitting(layout, config, found).assign(
+            blocks, blocks[:4].clone(), usage=torch.arange(4).to(DEVICE), rate_weight=0.1
+        )
+        assert indices.device == DEVICE
+
+
+def test_all_of_a_bank_is_where_its_motifs_are() -> None:
+    layout, _, _ = parts(network())
+    fitting = Fitting(
+        layout, MosaicConfig.learned(block_size=layout.block_size, num_motifs=3)
+    )
+    with Apart():
+        motifs = torch.zeros(3, layout.block_size).to(DEVICE)
+        indices = torch.zeros(layout.num_blocks, dtype=torch.int32).to(DEVICE)
+        scales = tuple(torch.ones(1).to(DEVICE) for _ in layout.placements)
+        bank = Bank(fitting, "weights", motifs, indices, scales)
+        assert {str(buffer.device) for buffer in bank.buffers()} == {str(DEVICE)}

@@ -1,6 +1,7 @@
 """The callback that learns motifs: when, what is seen and kept, and that a resumed run is the same."""
 
 import logging
+import pickle
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,11 @@ from pathlib import Path
 import lightning.pytorch as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import (
+    EMAWeightAveraging,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+)
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 
@@ -44,7 +49,9 @@ class Net(L.LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
         self.log("val", self.loss(batch))
 
-    def on_validation_epoch_start(self) -> None:
+    test_step = validation_step
+
+    def on_validation_batch_start(self, *_) -> None:
         weights = (self.layer[0].weight, self.layer[2].weight)
         found = [torch.unique(weight.detach().view(-1, 2), dim=0) for weight in weights]
         self.distinct.append(max(map(len, found)))
@@ -83,6 +90,7 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The '.*_dataloader' does not have many workers")
         warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+        warnings.filterwarnings("ignore", "You're using the WeightAveraging callback, but")
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
         yield
 
@@ -219,7 +227,9 @@ def test_the_network_inside_can_be_saved_and_loaded(learn: str, tmp_path: Path) 
 
 
 @LEARN
-def test_a_checkpoint_is_loaded_as_the_docstring_says(learn: str, tmp_path: Path) -> None:
+def test_a_checkpoint_becomes_the_same_mosaic_as_the_docstring_says(
+    learn: str, tmp_path: Path
+) -> None:
     learned = callback(learn)
     module = fit(
         trainer(learned, saver(tmp_path), enable_checkpointing=True, max_steps=17), Net()
@@ -227,20 +237,108 @@ def test_a_checkpoint_is_loaded_as_the_docstring_says(learn: str, tmp_path: Path
     other = Net()
     momos.parametrize_(other, CONFIG, learn=learn)
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
-    other.load_state_dict(saved["state_dict"])
-    momos.freeze_(other)
+    other.load_state_dict(saved["state_dict"] | saved["momos"]["state_dict"])
+    mosaic = momos.freeze_(other)
+    assert learned.mosaic is not None
+    assert bits(mosaic.motifs) == bits(learned.mosaic.motifs)
     for ours, loaded in zip(
         module.state_dict().values(), other.state_dict().values(), strict=True
     ):
         assert bits(ours) == bits(loaded)
 
 
-def test_a_checkpoint_that_is_written_last_of_all_is_parametrized(tmp_path: Path) -> None:
-    """ModelCheckpoint saves once more when training ends, if it has not just done so."""
-    checkpoints = saver(tmp_path, every_n_epochs=3)
-    fit(trainer(callback(), checkpoints, enable_checkpointing=True), Net())
+@LEARN
+@pytest.mark.parametrize("weights_only", [False, True])
+def test_checkpoints_are_those_of_a_module_that_does_not_learn(
+    learn: str, weights_only: bool, tmp_path: Path
+) -> None:
+    checkpoints = saver(tmp_path, save_weights_only=weights_only)
+    module = fit(trainer(callback(learn), checkpoints, enable_checkpointing=True), Net())
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
-    assert "momos.motifs" in saved["state_dict"]
+    assert ("momos" in saved) == (not weights_only)
+    assert saved["state_dict"].keys() == Net().state_dict().keys()
+    loaded = Net.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)
+    for name in ("layer.0.weight", "layer.2.weight"):
+        assert bits(loaded.get_parameter(name)) == bits(module.get_parameter(name))
+    assert "on_save_checkpoint" not in vars(module)
+
+
+@LEARN
+def test_the_best_epoch_is_tested_as_it_was_validated(learn: str, tmp_path: Path) -> None:
+    best = ModelCheckpoint(tmp_path, monitor="val", mode="max")  # not the last epoch
+    used = trainer(callback(learn), best, enable_checkpointing=True)
+    module = fit(used, Net())
+    found = used.test(
+        module, Batches(40), ckpt_path="best", verbose=False, weights_only=True
+    )
+    assert found[0]["val"] == best.best_model_score
+    weights = [module.layer[i].weight.detach().view(-1, 2) for i in (0, 2)]
+    assert all(len(weight.unique(dim=0)) <= 12 for weight in weights)
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+def test_a_checkpoint_of_a_run_without_the_callback_is_refused(tmp_path: Path) -> None:
+    fit(trainer(saver(tmp_path), enable_checkpointing=True, epochs=1), Net())
+    with pytest.raises(
+        ValueError, match="must be of a run with LearnedMosaicCallback, got"
+    ):
+        fit(trainer(callback()), Net(), tmp_path / "last.ckpt")
+
+
+# Averaged
+
+
+AVERAGES = {
+    "ema": lambda: EMAWeightAveraging(decay=0.9),
+    "ema, parameters only": lambda: EMAWeightAveraging(decay=0.9, use_buffers=False),
+    "swa": lambda: StochasticWeightAveraging(0.01, swa_epoch_start=2),
+}
+
+
+@LEARN
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("average", AVERAGES)
+def test_averages_are_validated_kept_and_frozen_as_mosaics(
+    average: str, first: bool, learn: str, tmp_path: Path
+) -> None:
+    config = momos.MosaicConfig.learned(num_motifs=12, dense_dtype="float32")
+    learned, averaging = LearnedMosaicCallback(config, learn), AVERAGES[average]()
+    pair = [averaging, learned] if first else [learned, averaging]
+    used = trainer(*pair, saver(tmp_path), enable_checkpointing=True)
+    module = fit(used, Net())
+    assert max(module.distinct[1:]) <= 12
+    frozen, plain = module.eval().loss(Batches(40).batches[0]), callback(learn)
+    assert bits(fit(trainer(plain), Net()).layer[0].weight) != bits(module.layer[0].weight)
+    if average == "swa":
+        return  # which validates what it has not averaged
+    assert frozen == used.callback_metrics["val"]
+    loaded = Net.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True).eval()
+    assert loaded.loss(Batches(40).batches[0]) == frozen
+    (found,) = used.test(
+        module,
+        Batches(40),
+        ckpt_path=tmp_path / "last.ckpt",
+        verbose=False,
+        weights_only=True,
+    )
+    assert found["val"] == frozen
+
+
+@LEARN
+@pytest.mark.parametrize("average", AVERAGES)
+def test_a_resumed_average_is_that_of_an_uninterrupted_run(
+    average: str, learn: str, tmp_path: Path
+) -> None:
+    def run(stop: int | None, folder: str, path: Path | None = None) -> tuple:
+        learned = callback(learn)
+        checkpoints = saver(tmp_path / folder, every_n_epochs=1)
+        used = trainer(learned, AVERAGES[average](), checkpoints, enable_checkpointing=True)
+        return end(fit(used, Net(stop), path), learned)
+
+    whole = run(None, "whole")
+    with pytest.raises(RuntimeError, match="interrupted"):
+        run(12, "broken")
+    assert run(None, "broken", tmp_path / "broken" / "last.ckpt") == whole
 
 
 # Resumed and interrupted
@@ -349,3 +447,43 @@ def test_training_that_ends_in_its_dense_part_is_no_mosaic() -> None:
 
     with pytest.raises(ValueError, match="still in its dense part"):
         fit(trainer(callback(dense=0.5)), Stopping())
+
+
+# In processes of their own
+
+
+def test_a_mosaic_returns_from_a_process_that_trains_a_copy() -> None:
+    learned, module = callback(), Net()
+    copied = pickle.loads(pickle.dumps(learned))
+    assert learned.mosaic is None
+    fit(trainer(copied), module)
+    pickle.loads(pickle.dumps(copied))  # for another training
+    launched = L.Trainer(
+        accelerator="cpu", devices=2, strategy="ddp_spawn", logger=False, barebones=True
+    )
+    with pytest.warns(
+        UserWarning, match=r"callback\.mosaic\.write_\(module\), or \.within"
+    ):
+        copied._returning.send(launched, copied.mosaic)
+    assert learned.mosaic is not None
+    assert learned.mosaic is learned.mosaic
+    assert not learned._returning.path.exists()
+    other = Net()
+    other.load_state_dict(module.state_dict())  # as Lightning does
+    learned.mosaic.within("layer").write_(other.layer)
+    assert bits(other.layer[0].weight) == bits(module.layer[0].weight)
+    momos.Mosaic.of(other.layer)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_a_mosaic_returns_from_forked_processes(path: Path) -> None:
+    learned, module = callback(every=1), Net()
+    before = bits(module.layer[0].weight)
+    fit(trainer(learned, devices=2, strategy="ddp_fork"), module)
+    assert learned.mosaic is not None
+    assert bits(module.layer[0].weight) != before
+    weight = bits(module.layer[0].weight)
+    learned.mosaic.within("layer").write_(module.layer)
+    assert bits(module.layer[0].weight) == weight
+    momos.save(module.layer, path)

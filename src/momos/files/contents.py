@@ -13,6 +13,7 @@ from momos.blocks import Placement, memory
 from momos.codec import PACK_VALUES
 from momos.config import MosaicConfig
 from momos.files.manifest import DTYPES, Record
+from momos.learning import Bank
 from momos.mosaic import Mosaic, remembered
 from momos.parameters import check_whole_tensors
 
@@ -141,8 +142,13 @@ def check_state(model: nn.Module) -> None:
     """Refuses a model whose state is more than its parameters and buffers, or other.
 
     Raises:
-        ValueError: naming what differs.
+        ValueError: naming what differs, or if motifs of the model are being learned.
     """
+    if any(isinstance(module, Bank) for module in model.modules()):
+        raise ValueError(
+            f"the motifs of {type(model).__name__} must not be learned any more "
+            "(momos.freeze_ ends that)"
+        )
     names = {name for name, _, kind in named_tensors(model) if kind != TEMPORARY}
     if others := sorted(names ^ model.state_dict().keys()):
         raise ValueError(

@@ -3,23 +3,29 @@
 It is registered once, at the root of the network; the tiles of all parameters read from it.
 """
 
+import copy
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float, Float32, Int, Int32
+from jaxtyping import Bool, Float, Float32, Float64, Int, Int32
 from torch import Tensor, nn
 
 from momos.blocks import Placement
 from momos.gather import gather, gather_, straight_through
+from momos.learning import states
+from momos.learning.averaging import refresh_, trace_of
 from momos.learning.fitting import Fitting
+from momos.learning.scaling import check_finite, scaled_blocks
+from momos.learning.states import NAME as NAME
 from momos.mosaic import Mosaic, usage_of
 from momos.rounding import grid_step, stored_dtype, whole_steps
 from momos.scales import spread
 
 Learn = Literal["motifs", "weights"]
-NAME = "momos"  # under which the bank is registered in a network
 
 
 class Bank(nn.Module):
@@ -27,6 +33,9 @@ class Bank(nn.Module):
 
     `motifs` is a parameter where motifs are learned by gradient, else a buffer. While `started`
     is 0 the network is still dense.
+
+    `counts`, `rate_weight` and `trace` say what the last re-assignment went by. They are buffers
+    so that whatever copies, averages or swaps the tensors of a network takes them along.
     """
 
     motifs: Float[Tensor, "k s"]
@@ -36,6 +45,9 @@ class Bank(nn.Module):
     zeros: Bool[Tensor, "k 1"]
     started: Tensor
     settings: Tensor  # those that say what the other tensors mean
+    counts: Float32[Tensor, " k"]  # usage; all 0 while the network is dense
+    rate_weight: Float32[Tensor, ""]
+    trace: Float64[Tensor, "2"]  # of latent weights that were averaged, else NaN
 
     def __init__(
         self,
@@ -44,6 +56,7 @@ class Bank(nn.Module):
         motifs: Float[Tensor, "k s"],
         indices: Int32[Tensor, " m"],
         scales: tuple[Float32[Tensor, " c"], ...] | None,
+        step: Float32[Tensor, ""] | None = None,
     ) -> None:
         super().__init__()
         layout, config = fitting.layout, fitting.config
@@ -59,17 +72,84 @@ class Bank(nn.Module):
         self.register_buffer("step", torch.ones((), device=motifs.device))
         zeros = fitting.zero_motifs.to(motifs.device)
         self.register_buffer("zeros", zeros[:, None], persistent=False)
-        self.register_buffer("started", torch.ones((), dtype=torch.uint8))
-        settings = torch.tensor([config.bits, config.zero_motif], dtype=torch.uint8)
-        self.register_buffer("settings", settings)
+        self.register_buffer("started", motifs.new_ones((), dtype=torch.uint8))
+        self.register_buffer(
+            "settings",
+            motifs.new_tensor([config.bits, config.zero_motif], dtype=torch.uint8),
+        )
+        self.register_buffer(
+            "counts", motifs.new_zeros(len(motifs)).float(), persistent=False
+        )
+        self.register_buffer("rate_weight", torch.zeros((), device=motifs.device))
+        unknown = torch.full((2,), torch.nan, dtype=torch.float64, device=motifs.device)
+        self.register_buffer("trace", unknown, persistent=False)
         # `started` as a plain value, which compiled code can be guarded by
         self.learning = True
-        ends = torch.tensor([0, *counts]).cumsum(0).tolist()
+        self.followed = False  # whether motifs or indices ever followed the latent weights
+        self.began: list[float] | None = None  # trace of the latent weights at the start
+        self.copied = False  # whether this is a deep copy that no `Reassign` follows
+        self.origin: dict[str, Tensor] | None = None  # of such a copy, what learning leaves
+        self.plain = (
+            False  # whether a state of dense weights may be loaded, and the rest later
+        )
+        self.awaiting = False  # whether that rest is still to come
+        ends = [0, *accumulate(counts)]
         self._spans = {
             place.name: (ends[i], ends[i + 1])
             for i, place in enumerate(layout.placements if counts else ())
         }
-        self.fit_step_()
+        if step is None:
+            self.fit_step_()
+        else:
+            self.step.copy_(step)
+        self.counts.copy_(self.usage())
+        self._note()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Bank":
+        other = self.__class__.__new__(self.__class__)
+        memo[id(self)] = other
+        other.__dict__ = copy.deepcopy(self.__dict__ | {"origin": None}, memo)
+        other.copied = True
+        if self.learn == "motifs":
+            other.origin = self.constants() if self.origin is None else self.origin
+        other._note()
+        return other
+
+    def _note(self) -> None:
+        """Remembers the indices as written by the bank itself."""
+        self._written = 0 if self.indices.is_inference() else self.indices._version
+
+    def constants(self) -> dict[str, Tensor]:
+        """The buffers that nothing changes while motifs are learned by gradient."""
+        return {"indices": self.indices, "scales": self.scales, "step": self.step}
+
+    @property
+    def overwritten(self) -> bool:
+        """Whether anything but the bank has written its buffers."""
+        return not self.indices.is_inference() and self.indices._version != self._written
+
+    @torch.no_grad()
+    def begin(self) -> None:
+        """Remembers the latent weights as those that learning began with."""
+        self.began = trace_of(self).tolist()
+
+    @torch.no_grad()
+    def moved(self) -> bool:
+        """Whether the latent weights are others than those that learning began with."""
+        if self.began is None:
+            return False
+        now = trace_of(self).tolist()
+        # Another device adds in another order.
+        tolerance = 1e-9 * math.sqrt(self.layout.num_weights * self.began[1])
+        pairs = zip(self.began, now, strict=True)
+        return any(not abs(one - two) <= tolerance for one, two in pairs)
+
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        refresh_(self)
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        states.complete(self, destination, prefix.removesuffix(f"{NAME}."))
 
     def _load_from_state_dict(
         self,
@@ -84,6 +164,10 @@ class Bank(nn.Module):
         if why := self._why_not(state_dict, prefix):
             error_msgs.append(why)  # which torch raises
             return
+        root = prefix.removesuffix(f"{NAME}.")
+        if states.is_plain(self, state_dict, root, unexpected_keys):
+            states.accept_plain(self, root, missing_keys, unexpected_keys, error_msgs)
+            return
         super()._load_from_state_dict(
             state_dict,
             prefix,
@@ -93,7 +177,16 @@ class Bank(nn.Module):
             unexpected_keys,
             error_msgs,
         )
+        states.accept(self, root, missing_keys, unexpected_keys)
+        if f"{prefix}motifs" in state_dict:
+            self.awaiting = False
+            self.followed = True  # where the state is from, they may have
+        self.trace.fill_(torch.nan)
         self.start_(learning=bool(self.started))
+        if self.origin is not None:
+            self.origin = {
+                name: tensor.clone() for name, tensor in self.constants().items()
+            }
 
     def _why_not(self, state_dict: Mapping[str, Tensor], prefix: str) -> str:
         """What is wrong with a state that is not of such a bank."""
@@ -134,7 +227,10 @@ class Bank(nn.Module):
             self.fitting = replace(self.fitting, layout=self.layout)
             for tile, place in zip(self.tiles, places, strict=True):
                 tile.place = place
-            self._update_tiles_()
+            self.update_tiles_()
+            if self.began is not None:
+                self.begin()  # rounding is no training
+        self._note()
         return self
 
     @torch.no_grad()
@@ -142,7 +238,9 @@ class Bank(nn.Module):
         """Lets the network see the mosaic, or its dense weights."""
         self.started.fill_(learning)
         self.learning = learning
-        self._update_tiles_()
+        self.counts.copy_(self.usage() * learning)
+        self.update_tiles_()
+        self._note()
 
     @torch.no_grad()
     def update_(self, usage: Int[Tensor, " k"] | None = None) -> None:
@@ -150,10 +248,15 @@ class Bank(nn.Module):
 
         `usage` is that of the indices, where it is known.
         """
+        usage = self.usage() if usage is None else usage
+        self.counts.copy_(usage)
         self.fit_step_(usage)
-        self._update_tiles_()
+        self.update_tiles_()
+        self._note()
 
-    def _update_tiles_(self) -> None:
+    @torch.no_grad()
+    def update_tiles_(self) -> None:
+        """Lets every tile show what motifs and indices say."""
         stored = self.stored()
         for tile in self.tiles:
             tile.update_(stored)
@@ -170,6 +273,46 @@ class Bank(nn.Module):
             if usage is None:
                 usage = self.usage()
             self.step.copy_(grid_step(self.motifs, usage, self.config.bits))
+
+    def blocks(
+        self, scales: tuple[Float32[Tensor, " c"], ...] | None
+    ) -> Float[Tensor, "m s"]:
+        """The blocks of the latent weights, divided by `scales`.
+
+        Raises:
+            ValueError: if a weight is not finite (names the parameter).
+        """
+        weights = [tile.latent for tile in self.tiles]
+        blocks = scaled_blocks(self.layout, weights, scales, self.motifs.dtype)
+        # A sum is quicker than a look at each; that of finite values may overflow, though.
+        if not bool(torch.isfinite(blocks.sum()) or torch.isfinite(blocks).all()):
+            check_finite(self.layout, weights)
+            raise ValueError("weights must be finite relative to their scales")
+        return blocks
+
+    @torch.no_grad()
+    def follow_(
+        self, usage: Int[Tensor, " k"], *, rate_weight: float, move_only: bool, revive: bool
+    ) -> tuple[int, int]:
+        """Re-assigns blocks, unless `move_only`, and moves motifs to the mean of theirs.
+
+        How many blocks changed their motif, and how many motifs are used. Code lengths are by
+        `usage`.
+        """
+        blocks, indices = self.blocks(self.plain_scales()), self.indices
+        if not move_only:
+            indices = self.fitting.assign(
+                blocks, self.motifs, usage=usage, rate_weight=rate_weight
+            )
+        motifs = self.fitting.move(blocks, indices, self.motifs, revive=revive)
+        changed = int((indices != self.indices).sum())
+        self.indices.copy_(indices)
+        self.motifs.copy_(motifs)
+        self.rate_weight.fill_(rate_weight)
+        self.followed = True
+        usage = self.usage()
+        self.update_(usage)
+        return changed, int((usage > 0).sum())
 
     def usage(self) -> Int[Tensor, " k"]:
         """How many blocks use each motif."""

@@ -56,7 +56,7 @@ class Fitting:
         shares, first = [], 0
         for members in places:
             count = self.config.motifs_for(sum(place.num_blocks for place in members))
-            rows = [torch.arange(place.start, place.stop) for place in members]
+            rows = [torch.arange(p.start, p.stop, device="cpu") for p in members]
             shares.append(
                 Share(
                     tuple(members),
@@ -75,7 +75,7 @@ class Fitting:
     @property
     def zero_motifs(self) -> Bool[Tensor, " k"]:
         """Which motifs are zero for good: the first of each group, where config says so."""
-        zeros = torch.zeros(self.num_motifs, dtype=torch.bool)
+        zeros = torch.zeros(self.num_motifs, dtype=torch.bool, device="cpu")
         if self.config.zero_motif:
             zeros[[share.first for share in self.shares]] = True
         return zeros

@@ -32,15 +32,21 @@ class Importance:
         layout: Layout,
         given: Mapping[str, Tensor | float],
         scales: tuple[Float32[Tensor, " c"], ...] | None,
+        *,
+        device: torch.device | str = "cpu",
     ) -> "Importance":
         """The importance `given` by name, of the unscaled weights: a number, or one for each.
+
+        It is on the `device` of the scales, wherever the numbers are from.
 
         Raises:
             ValueError: if a parameter of the layout has none, or it does not fit its shape, is
                 negative or not finite.
         """
         flat = {
-            place.name: _flat(place, given, None if scales is None else scales[number])
+            place.name: _flat(
+                place, given, None if scales is None else scales[number], device
+            )
             for number, place in enumerate(layout.placements)
         }
         means = {
@@ -61,11 +67,14 @@ class Importance:
 
 
 def _flat(
-    place: Placement, given: Mapping[str, Tensor | float], scale: Tensor | None
+    place: Placement,
+    given: Mapping[str, Tensor | float],
+    scale: Tensor | None,
+    device: torch.device | str,
 ) -> Float32[Tensor, " n"]:
     if place.name not in given:
         raise ValueError(f"importance must have parameter {place.name!r}, got none")
-    values = torch.as_tensor(given[place.name]).detach().float()
+    values = torch.as_tensor(given[place.name]).detach().to(device, torch.float32)
     if not bool((torch.isfinite(values) & (values >= 0)).all()):
         raise ValueError(
             f"importance of parameter {place.name!r} must be finite and at least 0"

@@ -4,7 +4,9 @@ Between the two every chosen weight is a torch parametrization: whatever reads `
 a mosaic. The bank of motifs is registered once, at the root, as the submodule `momos`.
 """
 
+import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +14,15 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from momos.blocks import Layout
 from momos.config import MosaicConfig
+from momos.learning.averaging import refresh_
 from momos.learning.bank import NAME, Bank, Learn
+from momos.learning.continuing import continued, mosaic_to_continue
 from momos.learning.fitting import Fitting
 from momos.learning.importance import Importance
 from momos.learning.scaling import check_finite, scaled_blocks, scales_of
 from momos.learning.slots import Slot, install, restore, slots_of, tiled
 from momos.learning.tiles import Tile, WeightTile
-from momos.mosaic import Mosaic
+from momos.mosaic import Mosaic, bits
 from momos.parameters import check_used
 
 
@@ -34,7 +38,8 @@ def parametrize_(
 ) -> Bank:
     """Makes the chosen weights of `model` a mosaic that can be trained, in place.
 
-    Motifs start from k-means of the current weights. With `learn="motifs"` they are the trainable
+    Motifs start from k-means of the current weights; a model that is a mosaic made by the same
+    `config` (frozen, or loaded by `load_`) begins as that mosaic. With `learn="motifs"` they are the trainable
     parameter (make the optimizer afterwards) and indices stay as they are. With `learn="weights"`
     the weights stay the trainable parameters, the forward pass sees their mosaic, gradients go
     straight through, and `Reassign` says when motifs and indices follow. `freeze_` ends either.
@@ -67,16 +72,38 @@ def parametrize_(
     check_used(model, slots)
     weights = [tensor for _, tensor in layout.tensors(model)]
     check_finite(layout, weights)
-    scales = scales_of(weights, config.scales)
-    weighed = None if importance is None else Importance.of(layout, importance, scales)
-    fitting = Fitting(layout, config, weighed)
-    blocks = scaled_blocks(layout, weights, scales, _wide(layout))
     if generator is None:
         generator = torch.Generator().manual_seed(config.seed)
-    motifs, indices = fitting.start(blocks, generator=generator)
-    bank = Bank(fitting, learn, motifs, indices, scales)
+    bank = _bank(model, Fitting(layout, config), learn, weights, importance, generator)
     install(model, bank, slots)
+    if learn == "weights":
+        bank.begin()
     return bank
+
+
+def _bank(
+    model: nn.Module,
+    fitting: Fitting,
+    learn: Learn,
+    weights: list[Tensor],
+    importance: Mapping[str, Tensor | float] | None,
+    generator: torch.Generator,
+) -> Bank:
+    """The mosaic that the model is already, or one by k-means."""
+    layout, config = fitting.layout, fitting.config
+    scales = scales_of(weights, config.scales)
+    if importance is not None:
+        weighed = Importance.of(layout, importance, scales, device=weights[0].device)
+        fitting = replace(fitting, importance=weighed)
+    mosaic = mosaic_to_continue(model, layout, config)
+    start = None if mosaic is None else continued(mosaic, fitting, weights)
+    if start is not None:
+        bank = Bank(fitting, learn, start.motifs, start.indices, start.scales, start.step)
+        pairs = zip(layout.placements, weights, strict=True)
+        if all(torch.equal(bits(bank.weight(place)), bits(w)) for place, w in pairs):
+            return bank
+    blocks = scaled_blocks(layout, weights, scales, _wide(layout))
+    return Bank(fitting, learn, *fitting.start(blocks, generator=generator), scales)
 
 
 @torch.inference_mode(False)
@@ -88,12 +115,18 @@ def freeze_(model: nn.Module) -> Mosaic:
     (biases, norms, running statistics) are rounded to `config.dense_dtype`. The model can then
     be pickled, saved by `momos.save`, and read by `Mosaic.of`.
 
+    An averaged copy of a model (`torch.optim.swa_utils.AveragedModel`) is frozen as the mosaic
+    of its averaged weights. A warning says so if latent weights moved, but motifs and indices
+    never followed them.
+
     Raises:
         ValueError: if the motifs of `model` are not being learned, learning has not started
-            (the dense part of `Reassign`), or a tensor does not fit `config.dense_dtype`. The
-            model is then unchanged.
+            (the dense part of `Reassign`), a tensor does not fit `config.dense_dtype`, or a
+            weight that the forward pass saw is not what motifs and indices say. The model is
+            then unchanged.
     """
     bank = bank_of(model)
+    refresh_(bank)
     if not bank.learning:
         raise ValueError(
             "learning must have started, but the schedule is still in its dense part"
@@ -108,6 +141,8 @@ def freeze_(model: nn.Module) -> Mosaic:
                 f"{tile.latent.dtype} (convert the whole model, not a part)"
             )
     weights = {tile: bank.weight(tile.place) for _, _, tile in slots}
+    _check_seen(weights)
+    _warn_unless_followed(bank)
     parameters = {tile: _parameter(tile, weight) for tile, weight in weights.items()}
     # Whatever interrupts the rest, freezing again ends it: the bank goes last.
     for tensor, value in rounded:
@@ -123,6 +158,31 @@ def freeze_(model: nn.Module) -> Mosaic:
 def _parameter(tile: Tile, weight: Tensor) -> nn.Parameter:
     """The latent weight where there is one: optimizers know it."""
     return tile.latent if isinstance(tile, WeightTile) else nn.Parameter(weight.clone())
+
+
+def _check_seen(weights: dict[Tile, Tensor]) -> None:
+    """Refuses weights that are not those that the forward pass saw."""
+    for tile, weight in weights.items():
+        if not isinstance(tile, WeightTile):
+            continue
+        if count := int((bits(tile.value) != bits(weight)).sum()):
+            raise ValueError(
+                f"parameter {tile.place.name!r} must be what its motifs and indices say, got "
+                f"{count} of {weight.numel()} values that differ: its buffers were written "
+                "from outside (Reassign.step makes it a mosaic again)"
+            )
+
+
+def _warn_unless_followed(bank: Bank) -> None:
+    if bank.followed or not bank.moved():
+        return
+    warnings.warn(
+        "latent weights moved, but motifs and indices never followed them, so the frozen "
+        "network is the one that parametrize_ made: call momos.Reassign(model, "
+        "total_steps=...).step() after each step of the optimizer",
+        UserWarning,
+        stacklevel=5,  # the caller of freeze_ and its two decorators
+    )
 
 
 def bank_of(model: nn.Module) -> Bank:

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from momos.config import check_whole
+from momos.learning.averaging import refresh_
 from momos.learning.parametrize import bank_of
-from momos.learning.scaling import check_finite, scaled_blocks, scales_of
+from momos.learning.scaling import scales_of
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,9 @@ class Reassignment:
 class Reassign:
     """Lets motifs and indices follow the weights of a model parametrized with `learn="weights"`.
 
-    Call `step` after the optimizer's, every step. Over `total_steps`:
+    Call `step` after the optimizer's, every step. The forward pass changes only here, so an
+    optimizer that evaluates the loss several times a step (SAM, L-BFGS with a line search) sees
+    a constant. Over `total_steps`:
 
     - during the first `dense` part the network is trained dense; k-means then starts the motifs;
     - at every `every`-th step blocks are re-assigned and motifs move to the mean of their blocks.
@@ -63,6 +66,8 @@ class Reassign:
         self.dense, self.ramp, self.fixed = dense, ramp, fixed
         self.steps = 0
         self.generator = torch.Generator().manual_seed(self.bank.config.seed)
+        refresh_(self.bank)
+        self.bank.copied = False
         if dense > 0:
             self.bank.start_(learning=False)
 
@@ -101,6 +106,15 @@ class Reassign:
             return None
         return self._follow(move_only=part > 1 - self.fixed)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A generator cannot be pickled.
+        return self.__dict__ | {"generator": self.generator.get_state()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        generator = torch.Generator()
+        generator.set_state(state["generator"])
+        self.__dict__.update(state | {"generator": generator})
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "steps": self.steps,
@@ -115,42 +129,30 @@ class Reassign:
 
     def _start(self) -> Reassignment:
         bank = self.bank
-        weights = [tile.latent for tile in bank.tiles]
-        scales = scales_of(weights, bank.config.scales)
-        blocks = self._blocks(scales)
+        scales = scales_of([tile.latent for tile in bank.tiles], bank.config.scales)
+        blocks = bank.blocks(scales)
         motifs, indices = bank.fitting.start(blocks, generator=self.generator)
         if scales is not None:
             bank.scales.copy_(torch.cat(scales))
         bank.motifs.copy_(motifs)
         bank.indices.copy_(indices)
+        bank.rate_weight.zero_()
+        bank.followed = True
         bank.start_(learning=True)
         return Reassignment(len(indices), int((bank.usage() > 0).sum()), 0.0)
 
     def _follow(self, *, move_only: bool) -> Reassignment:
         bank, rate_weight = self.bank, self.rate_weight
-        blocks, indices = self._blocks(bank.plain_scales()), bank.indices
-        if not move_only:
-            indices = bank.fitting.assign(
-                blocks, bank.motifs, usage=bank.usage(), rate_weight=rate_weight
+        with ExitStack() as undo:
+            undo.callback(bank.update_tiles_)  # what is seen stays what the bank says
+            changed, used = bank.follow_(
+                bank.usage(),
+                rate_weight=rate_weight,
+                move_only=move_only,
+                revive=not rate_weight and not move_only,
             )
-        revive = not rate_weight and not move_only
-        motifs = bank.fitting.move(blocks, indices, bank.motifs, revive=revive)
-        changed = int((indices != bank.indices).sum())
-        bank.indices.copy_(indices)
-        bank.motifs.copy_(motifs)
-        usage = bank.usage()
-        bank.update_(usage)
-        return Reassignment(changed, int((usage > 0).sum()), rate_weight)
-
-    def _blocks(self, scales: tuple[torch.Tensor, ...] | None) -> torch.Tensor:
-        bank = self.bank
-        weights = [tile.latent for tile in bank.tiles]
-        blocks = scaled_blocks(bank.layout, weights, scales, bank.motifs.dtype)
-        # A sum is quicker than a look at each; that of finite values may overflow, though.
-        if not bool(torch.isfinite(blocks.sum()) or torch.isfinite(blocks).all()):
-            check_finite(bank.layout, weights)
-            raise ValueError("weights must be finite relative to their scales")
-        return blocks
+            undo.pop_all()
+        return Reassignment(changed, used, rate_weight)
 
 
 def check_parts(*, every: int, dense: float, ramp: float, fixed: float) -> None:

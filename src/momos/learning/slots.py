@@ -1,6 +1,8 @@
 """Where parameters are registered, and tiles put in their place and taken away again."""
 
 from contextlib import ExitStack
+from copy import deepcopy
+from typing import Any
 
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList, register_parametrization
@@ -26,6 +28,18 @@ def slots_of(model: nn.Module, layout: Layout) -> dict[str, list[Slot]]:
     return slots
 
 
+def _names_of(model: nn.Module, layout: Layout) -> dict[str, tuple[str, ...]]:
+    """Every name of each parameter of the layout."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    names: dict[object, list[str]] = {}
+    for name, parameter in parameters.items():
+        names.setdefault(memory(parameter), []).append(name)
+    return {
+        place.name: tuple(names[memory(parameters[place.name])])
+        for place in layout.placements
+    }
+
+
 def install(model: nn.Module, bank: Bank, slots: dict[str, list[Slot]]) -> None:
     """Puts tiles of `bank` into all slots, or, where that is interrupted, into none."""
     kind = MotifTile if bank.learn == "motifs" else WeightTile
@@ -34,6 +48,7 @@ def install(model: nn.Module, bank: Bank, slots: dict[str, list[Slot]]) -> None:
         for places in slots.values()
         for module, name in places
     ]
+    names = _names_of(model, bank.layout)
     orders = [(module, tuple(module._parameters)) for module, _, _ in held]
 
     def take_back() -> None:
@@ -47,13 +62,29 @@ def install(model: nn.Module, bank: Bank, slots: dict[str, list[Slot]]) -> None:
         undo.callback(take_back)
         for place in bank.layout.placements:
             tile = kind(bank, place)
+            tile.names = names[place.name]
             bank.tiles.append(tile)
             for module, name in slots[place.name]:
                 module.__dict__.setdefault(ORDER, tuple(module._parameters))
                 register_parametrization(module, name, tile)
+                if isinstance(module, nn.RNNBase):
+                    type(module).__deepcopy__ = _copied  # type: ignore[attr-defined]
                 tile.installed(module.parametrizations[name])  # type: ignore[index]
         model.add_module(NAME, bank)
         undo.pop_all()
+
+
+def _copied(module: nn.RNNBase, memo: dict[int, Any]) -> nn.RNNBase:
+    """A deep copy of a recurrent module, without its list of weights.
+
+    While it is parametrized these are what the last forward pass computed, which torch does not
+    copy. The next one finds that they have changed, and lists them anew.
+    """
+    other = module.__new__(type(module))
+    memo[id(module)] = other
+    nothing = [None] * len(module._flat_weights)
+    other.__dict__ = deepcopy(module.__dict__ | {"_flat_weights": nothing}, memo)
+    return other
 
 
 def tiled(model: nn.Module, bank: Bank) -> list[tuple[nn.Module, str, Tile]]:

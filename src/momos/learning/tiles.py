@@ -6,6 +6,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from momos.blocks import Placement
 from momos.gather import straight_through
+from momos.learning.averaging import refresh_
 from momos.learning.bank import Bank
 
 
@@ -17,10 +18,12 @@ class Tile(nn.Module):
 
     bank: Bank
     holder: ParametrizationList
+    names: tuple[str, ...]  # all that the parameter has in the network
 
     def __init__(self, bank: Bank, place: Placement) -> None:
         super().__init__()
         self.place = place
+        self.names = (place.name,)
         self.__dict__["bank"] = bank
         self.__dict__["holder"] = None
 
@@ -39,6 +42,8 @@ class MotifTile(Tile):
     """The weight is motifs[indices]: the gradient of a motif is the sum over its blocks."""
 
     def forward(self) -> Tensor:
+        if self.bank.copied and not torch.compiler.is_compiling():
+            refresh_(self.bank)
         return self.bank.weight(self.place)
 
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, ...]:
@@ -69,6 +74,8 @@ class WeightTile(Tile):
         self.bank.write_(self.value, self.place, stored)
 
     def forward(self, latent: Tensor) -> Tensor:
+        if self.bank.copied:
+            refresh_(self.bank)
         if not self.bank.learning:
             return latent
         return straight_through(latent, self.value)

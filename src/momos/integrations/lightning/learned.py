@@ -9,9 +9,17 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from momos.config import MosaicConfig
+from momos.integrations.lightning.averages import Held, come_after_averaging
 from momos.integrations.lightning.networks import remember_within
+from momos.integrations.lightning.plain import (
+    bank_within,
+    load_learning_state,
+    save_as_before,
+    save_plain_states,
+)
+from momos.integrations.lightning.returning import Returning
 from momos.learning import Reassign, freeze_, parametrize_
-from momos.learning.bank import NAME, Bank, Learn
+from momos.learning.bank import Learn
 from momos.learning.schedule import check_parts
 from momos.mosaic import Mosaic
 
@@ -38,11 +46,22 @@ class LearnedMosaicCallback(Callback):
     leaves the module parametrized, and fitting again goes on from there: the same trainer with
     its schedule, another one with a new schedule.
 
-    Checkpoints hold the parametrized module, so only a module that is parametrized can load one:
+    The `state_dict` of a checkpoint is that of the module without the callback, with the weights
+    that validation saw, so that `trainer.test(ckpt_path="best")` and `load_from_checkpoint` load an
+    exact mosaic. What learning needs in addition is under the key `momos` of the checkpoint, and
+    gives its mosaic back as `freeze_` would have returned it:
 
+        saved = torch.load(path)
         momos.parametrize_(module, config, learn="weights")
-        module.load_state_dict(torch.load(path)["state_dict"])
-        momos.freeze_(module)
+        module.load_state_dict(saved["state_dict"] | saved["momos"]["state_dict"])
+        mosaic = momos.freeze_(module)
+
+    With Lightning's `WeightAveraging` (`EMAWeightAveraging`) and `StochasticWeightAveraging`, in
+    either order, what is validated, kept and frozen is the mosaic of the averaged latent weights.
+
+    Where the strategy runs processes of its own (`ddp_notebook`, `ddp_spawn`), Lightning brings
+    only the weights back: `callback.mosaic.write_(module)`, or `.within("net").write_(module.net)`
+    for a network inside it, then makes the module of the main process the mosaic that it is.
 
     Raises:
         TypeError: if a setting of the schedule is unknown.
@@ -76,17 +95,28 @@ class LearnedMosaicCallback(Callback):
         self.learn: Learn = learn
         self.importance = importance
         self.schedule: Reassign | None = None
-        self.mosaic: Mosaic | None = None
+        self._mosaic: Mosaic | None = None
+        self._returning = Returning()
         self._step = 0  # optimizer steps when last looked
         self._state: dict[str, Any] | None = None  # of the schedule, in a checkpoint
+        self._held: Held | None = None  # as the epoch ended
+        self._validated: Held | None = None  # as validation began
+
+    @property
+    def mosaic(self) -> Mosaic | None:
+        """What the last training ended with."""
+        returned = self._returning.received()
+        if returned is not None:
+            self._mosaic = returned
+        return self._mosaic
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
             return
-        self._state = None
-        bank = pl_module._modules.get(NAME)
-        if not isinstance(bank, Bank):
-            parametrize_(
+        self._state = self._held = None
+        bank = bank_within(pl_module)
+        if bank is None:
+            bank = parametrize_(
                 pl_module, self.config, learn=self.learn, importance=self.importance
             )
         elif bank.learn != self.learn:
@@ -99,6 +129,13 @@ class LearnedMosaicCallback(Callback):
                 f"the module is parametrized already, so config must be {bank.config}, got "
                 f"{self.config}"
             )
+        save_plain_states(pl_module, bank)
+        come_after_averaging(self, trainer, pl_module)
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        load_learning_state(trainer, pl_module, checkpoint)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.learn == "motifs":
@@ -133,10 +170,52 @@ class LearnedMosaicCallback(Callback):
             values = {f"mosaic/{name}": float(v) for name, v in asdict(done).items()}
             pl_module.log_dict(values, on_step=True, on_epoch=False, batch_size=1)
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        bank = bank_within(pl_module)
+        self._validated = None if bank is None else Held(bank)
+
+    def on_validation_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        # Not at the start of the epoch: averages may be swapped in after that.
+        if self._validated is not None and batch_idx == dataloader_idx == 0:
+            self._validated.settle_()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._validated is not None:
+            self._validated.restore_()
+        self._validated = None
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._settle()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        bank = bank_within(pl_module)
+        self._held = None if bank is None else Held(bank)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._settle(keep=True)
+
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Not at the end of training: the last checkpoint may be written after that.
-        self.mosaic = freeze_(pl_module)
-        remember_within(pl_module, self.mosaic)
+        self._settle()
+        mosaic = freeze_(pl_module)
+        save_as_before(pl_module)
+        remember_within(pl_module, mosaic)
+        self._mosaic = mosaic
+        self._returning.send(trainer, mosaic)
+
+    def _settle(self, *, keep: bool = False) -> None:
+        """If averages were written into the module since the epoch ended."""
+        if self._held is not None:
+            self._held.settle_()
+        if not keep:
+            self._held = None
 
     def state_dict(self) -> dict[str, Any]:
         return {"schedule": self.schedule.state_dict() if self.schedule else None}
