@@ -168,6 +168,24 @@ def test_weights_that_are_not_what_the_bank_says_are_never_frozen() -> None:
     freeze_(run.model)
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_a_compiled_average_is_that_mosaic_too_or_says_that_it_cannot_be() -> None:
+    torch.compiler.reset()
+    run = Run("weights")
+    averaged = run.average.module.eval()
+    compiled = torch.compile(averaged, backend="eager")
+    for _ in range(2):
+        run.train(2)
+        compiled(run.inputs)
+        weight = averaged[0].parametrizations.weight[0].value.clone()
+        assert bits(averaged[0].weight) == bits(weight) != bits(run.model[0].weight)
+    torch.compiler.reset()
+    whole = torch.compile(averaged, backend="eager", fullgraph=True)
+    with pytest.raises(torch._dynamo.exc.Unsupported):
+        whole(run.inputs)
+
+
 # Reassign forgotten
 
 

@@ -4,6 +4,7 @@ import logging
 import pickle
 import warnings
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import lightning.pytorch as L
@@ -295,6 +296,11 @@ AVERAGES = {
 }
 
 
+@cache
+def not_averaged(learn: str) -> bytes:
+    return bits(fit(trainer(callback(learn)), Net()).layer[0].weight)
+
+
 @LEARN
 @pytest.mark.parametrize("first", [False, True])
 @pytest.mark.parametrize("average", AVERAGES)
@@ -307,8 +313,8 @@ def test_averages_are_validated_kept_and_frozen_as_mosaics(
     used = trainer(*pair, saver(tmp_path), enable_checkpointing=True)
     module = fit(used, Net())
     assert max(module.distinct[1:]) <= 12
-    frozen, plain = module.eval().loss(Batches(40).batches[0]), callback(learn)
-    assert bits(fit(trainer(plain), Net()).layer[0].weight) != bits(module.layer[0].weight)
+    frozen = module.eval().loss(Batches(40).batches[0])
+    assert bits(module.layer[0].weight) != not_averaged(learn)
     if average == "swa":
         return  # which validates what it has not averaged
     assert frozen == used.callback_metrics["val"]
@@ -324,8 +330,9 @@ def test_averages_are_validated_kept_and_frozen_as_mosaics(
     assert found["val"] == frozen
 
 
-@LEARN
-@pytest.mark.parametrize("average", AVERAGES)
+@pytest.mark.parametrize(
+    ("average", "learn"), [*((name, "weights") for name in AVERAGES), ("ema", "motifs")]
+)
 def test_a_resumed_average_is_that_of_an_uninterrupted_run(
     average: str, learn: str, tmp_path: Path
 ) -> None:

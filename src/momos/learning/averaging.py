@@ -29,10 +29,13 @@ def trace_of(bank: "Bank") -> Float64[Tensor, "2"]:
     return torch.stack((torch.stack(sums).sum(), torch.stack(norms).square().sum()))
 
 
-@torch.compiler.disable
 def refresh_(bank: "Bank") -> None:
     """Makes a copy that was written from outside since it was last read a mosaic again."""
-    if bank.copied and bank.overwritten:
+    if not bank.copied:
+        return
+    if torch.compiler.is_compiling():
+        torch.compiler.disable(refresh_)(bank)  # so that no graph does without
+    elif bank.overwritten:
         settle_(bank)
 
 

@@ -39,10 +39,11 @@ def parametrize_(
     """Makes the chosen weights of `model` a mosaic that can be trained, in place.
 
     Motifs start from k-means of the current weights; a model that is a mosaic made by the same
-    `config` (frozen, or loaded by `load_`) begins as that mosaic. With `learn="motifs"` they are the trainable
-    parameter (make the optimizer afterwards) and indices stay as they are. With `learn="weights"`
-    the weights stay the trainable parameters, the forward pass sees their mosaic, gradients go
-    straight through, and `Reassign` says when motifs and indices follow. `freeze_` ends either.
+    `config` (frozen, or loaded by `load_`) begins as that mosaic. With `learn="motifs"` they
+    are the trainable parameter (make the optimizer afterwards) and indices stay as they are.
+    With `learn="weights"` the weights stay the trainable parameters, the forward pass sees their
+    mosaic, gradients go straight through, and `Reassign` says when motifs and indices follow.
+    `freeze_` ends either.
 
     Weights of fewer than two dimensions stay dense unless `config.min_ndim` says otherwise.
     `importance` weighs squared errors, by name of the weight: a number for each tensor

@@ -1,5 +1,7 @@
 """Parametrizations: what a module sees in place of a weight whose motifs are learned."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
@@ -42,7 +44,7 @@ class MotifTile(Tile):
     """The weight is motifs[indices]: the gradient of a motif is the sum over its blocks."""
 
     def forward(self) -> Tensor:
-        if self.bank.copied and not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling():
             refresh_(self.bank)
         return self.bank.weight(self.place)
 
@@ -69,13 +71,21 @@ class WeightTile(Tile):
         return self.holder.original  # type: ignore[return-value]
 
     @torch.no_grad()
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "WeightTile":
+        super()._apply(fn, recurse)
+        # A part of the network that was rounded and came back is what the bank says again.
+        place, motifs = self.place, self.bank.motifs
+        if (self.value.dtype, self.value.device) == (place.dtype, motifs.device):
+            self.update_(self.bank.stored())
+        return self
+
+    @torch.no_grad()
     def update_(self, stored: Tensor) -> None:
         """Takes over the motifs that the bank has `stored`."""
         self.bank.write_(self.value, self.place, stored)
 
     def forward(self, latent: Tensor) -> Tensor:
-        if self.bank.copied:
-            refresh_(self.bank)
+        refresh_(self.bank)
         if not self.bank.learning:
             return latent
         return straight_through(latent, self.value)
