@@ -257,28 +257,28 @@ def judged(
     [
         ({"digits: a": "s"}, "supported", "The only comparison supports it."),
         ({"digits: a": "nn"}, "not supported", "All 2 comparisons do not."),
-        ({"digits: a": "su"}, "undecided", "Of 2 comparisons 1 supports it and 1 is un"),
+        ({"digits: a": "su"}, "undecided", "Of 2 comparisons, 1 supports it and 1 is un"),
         (
             {"digits: a": "ss", "digits: b": "sn"},
             "divided",
-            "Of 4 comparisons 3 support it and 1 does not. By every measure it holds for a.",
+            "Of 4 comparisons, 3 support it and 1 does not. It holds by every measure for a.",
         ),
         (
             {"digits: a": "ss", "text: b": "ssu"},
             "supported",
-            "Of 5 comparisons 4 support it and 1 is undecided. By every measure it holds for "
+            "Of 5 comparisons, 4 support it and 1 is undecided. It holds by every measure for "
             "digits: a.",
         ),
         (
             {"digits: a": "sn", "digits: b": "uu"},
             "divided",
-            "Of 4 comparisons 1 supports it, 1 does not and 2 are undecided. For none does it "
-            "hold by every measure.",
+            "Of 4 comparisons, 1 supports it, 1 does not and 2 are undecided. It holds by "
+            "every measure for no treatment.",
         ),
         (
             {f"digits: {name}": "s" for name in "abcd"} | {"digits: e": "u"},
             "supported",
-            "By every measure it holds for a; b and 2 more.",
+            "It holds by every measure for a; b and 2 more.",
         ),
     ],
 )

@@ -126,7 +126,8 @@ def _label(figure: Figure, axes: Axes, series: Sequence[Series]) -> None:
         wanted.append(Box(*text.get_window_extent().extents))
         text.remove()
     taken = [box for each in series for box in _drawn(axes, each)]
-    frame = Box(*axes.get_window_extent().extents)
+    left, bottom, right, top = axes.get_window_extent().extents
+    frame = Box(left + GAP, bottom + GAP, right - GAP, top - GAP)
     for each, before, after in zip(
         series, wanted, placed(wanted, frame, taken), strict=True
     ):

@@ -81,7 +81,7 @@ def _told(supporting: int, against: int, undecided: int) -> str:
     if len(parts) == 1:
         ending = parts[0].removeprefix(f"{total} ")
         return f"All {total} comparisons {ending}."
-    return f"Of {total} comparisons {', '.join(parts[:-1])} and {parts[-1]}."
+    return f"Of {total} comparisons, {', '.join(parts[:-1])} and {parts[-1]}."
 
 
 def _cases(about: Sequence[Claim]) -> str:
@@ -93,12 +93,12 @@ def _cases(about: Sequence[Claim]) -> str:
     if len(verdicts) < 2 or len(holding) == len(verdicts):
         return ""
     if not holding:
-        return "For none does it hold by every measure."
+        return "It holds by every measure for no treatment."
     if len({case.partition(": ")[0] for case in verdicts}) == 1:
         holding = [case.partition(": ")[2] for case in holding]
     more = len(holding) - NAMED
     ending = f" and {more} more" if more > 0 else ""
-    return f"By every measure it holds for {'; '.join(holding[:NAMED])}{ending}."
+    return f"It holds by every measure for {'; '.join(holding[:NAMED])}{ending}."
 
 
 def _every(found: Sequence[Claim]) -> Table:
