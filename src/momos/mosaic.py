@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from momos.assign import cpu
 from momos.blocks import DTYPES, PIECE, Layout, Placement
-from momos.config import MosaicConfig
+from momos.config import LatticeConfig, MosaicConfig
 from momos.scales import check_scales, spread
 
 _MEMORY = "_momos_mosaic"  # the attribute of a module under which its mosaic is remembered
@@ -38,7 +38,7 @@ class Mosaic:
     indices: Integer[Tensor, " m"]
     layout: Layout
     scales: tuple[Float32[Tensor, " c"], ...] | None = None
-    config: MosaicConfig | None = None
+    config: MosaicConfig | LatticeConfig | None = None
 
     def __post_init__(self) -> None:
         motifs, indices, size = self.motifs, self.indices, self.layout.block_size

@@ -1,6 +1,6 @@
 """Giving every block of a checkpoint its motif."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -17,8 +17,8 @@ from momos.projection import keep_held
 
 
 @dataclass(frozen=True, eq=False)
-class _Rows:
-    """The motifs of one group, the number of the first, and how blocks find theirs."""
+class Rows:
+    """Motifs that blocks of a tensor may be, the index of the first, and how blocks find theirs."""
 
     first: int
     motifs: Tensor
@@ -36,13 +36,29 @@ def assign(
 
     And each tensor's distortion.
     """
-    layout, rows = weights.layout, _rows_of(weights, banks, motifs, rate_weight)
+    rows = _rows_of(weights, banks, motifs, rate_weight)
+    return assign_rows(weights, rows, motifs, progress, keep=not rate_weight)
+
+
+def assign_rows(
+    weights: Weights,
+    rows: Mapping[str, Rows],
+    motifs: Tensor,
+    progress: Progress,
+    *,
+    keep: bool = False,
+) -> tuple[Tensor, dict[str, float]]:
+    """Index of each block's motif by the rows of its tensor, and each tensor's distortion.
+
+    With `keep`, unscaled blocks that are a motif as far as they can hold one stay that motif.
+    """
+    layout = weights.layout
     indices = torch.empty(layout.num_blocks, dtype=index_dtype(len(motifs)))
     distortions = dict.fromkeys((place.name for place in layout.placements), 0.0)
     for piece in weights.pieces():
         own = rows[piece.place.name]
         found = own.search(weights.blocks(piece)).int()
-        if piece.scale is None and not rate_weight:
+        if piece.scale is None and keep:
             keep_held(piece.flat, found, own.motifs)
         found += own.first
         indices[piece.row : piece.row + len(found)] = found.to(indices.dtype)
@@ -53,7 +69,7 @@ def assign(
 
 def _rows_of(
     weights: Weights, banks: Sequence[Bank], motifs: Tensor, rate_weight: float
-) -> dict[str, _Rows]:
+) -> dict[str, Rows]:
     """The rows that the blocks of each tensor may use."""
     found = {}
     for bank, stop in zip(
@@ -65,7 +81,7 @@ def _rows_of(
             search = rated_searcher(own, bank.usage, rate_weight)
         else:
             search = searcher(own)
-        found |= dict.fromkeys((p.name for p in bank.places), _Rows(first, own, search))
+        found |= dict.fromkeys((p.name for p in bank.places), Rows(first, own, search))
     return found
 
 

@@ -5,15 +5,16 @@ from torch import Tensor
 
 from momos.blocks import DTYPES, matches
 from momos.codec import PACK_VALUES
-from momos.config import MosaicConfig
+from momos.config import LatticeConfig, MosaicConfig
 from momos.files.contents import EMPTY, LEFT_OUT
 from momos.files.progress import Progress
 from momos.sources import STATISTICS, Source, SourceTensor
 
+Config = MosaicConfig | LatticeConfig
 LEAST_NDIM = 1  # of blocks, where the config does not say
 
 
-def chosen_of(source: Source, config: MosaicConfig) -> list[SourceTensor]:
+def chosen_of(source: Source, config: Config) -> list[SourceTensor]:
     """The tensors that become blocks.
 
     Raises:
@@ -30,7 +31,7 @@ def chosen_of(source: Source, config: MosaicConfig) -> list[SourceTensor]:
     return chosen
 
 
-def why_dense(tensor: SourceTensor, config: MosaicConfig) -> str:
+def why_dense(tensor: SourceTensor, config: Config) -> str:
     """Why a tensor does not become blocks, and what it is rounded to; nothing if it does."""
     why = _why_not(tensor, config)
     if why and rounded_dtype(tensor, config) is not None:
@@ -38,7 +39,7 @@ def why_dense(tensor: SourceTensor, config: MosaicConfig) -> str:
     return why
 
 
-def _why_not(tensor: SourceTensor, config: MosaicConfig) -> str:
+def _why_not(tensor: SourceTensor, config: Config) -> str:
     if not tensor.num_weights:
         return EMPTY
     if tensor.dtype not in DTYPES:
@@ -52,11 +53,11 @@ def _why_not(tensor: SourceTensor, config: MosaicConfig) -> str:
     return ""
 
 
-def _least_ndim(config: MosaicConfig) -> int:
+def _least_ndim(config: Config) -> int:
     return LEAST_NDIM if config.min_ndim is None else config.min_ndim
 
 
-def rounded_dtype(tensor: SourceTensor, config: MosaicConfig) -> torch.dtype | None:
+def rounded_dtype(tensor: SourceTensor, config: Config) -> torch.dtype | None:
     """What the values of a dense tensor are rounded to, if it is of a wider floating dtype."""
     dtype = getattr(torch, config.dense_dtype)
     if dtype == torch.float32 or tensor.dtype not in DTYPES:
@@ -64,7 +65,7 @@ def rounded_dtype(tensor: SourceTensor, config: MosaicConfig) -> torch.dtype | N
     return dtype if tensor.dtype.itemsize > dtype.itemsize and tensor.num_weights else None
 
 
-def read_dense(tensor: SourceTensor, config: MosaicConfig, start: int, stop: int) -> Tensor:
+def read_dense(tensor: SourceTensor, config: Config, start: int, stop: int) -> Tensor:
     """The values of a dense tensor from `start` to `stop`, rounded, in its own dtype.
 
     Raises:
@@ -84,7 +85,7 @@ def read_dense(tensor: SourceTensor, config: MosaicConfig, start: int, stop: int
     return rounded
 
 
-def check_dense(source: Source, config: MosaicConfig, progress: Progress) -> None:
+def check_dense(source: Source, config: Config, progress: Progress) -> None:
     """Refuses dense tensors that do not fit what they are rounded to, before long work."""
     dense = [
         tensor
