@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from momos import distinct_motifs, kmeans_motifs, motifs, nearest_reference, sample_motifs
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
-STARTS = ["sample", "kmeans++"]
+STARTS = ["spread", "kmeans++", "sample"]
 CHOICES = [sample_motifs, distinct_motifs, kmeans_motifs]
 
 
@@ -343,13 +343,44 @@ def test_with_a_motif_for_every_different_block_nothing_is_lost(
 
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("iterations", [0, 25])
-def test_nothing_is_lost_where_the_start_looks_at_few_blocks(start, iterations):
+def test_nothing_is_lost_where_blocks_repeat(start, iterations):
     blocks = normal(30, 2).repeat(4, 1)
-    with patch.object(motifs, "SEEDING_BLOCKS", 5):
-        bank = kmeans_motifs(
-            blocks, 31, start=start, iterations=iterations, generator=seeded()
-        )
+    bank = kmeans_motifs(blocks, 31, start=start, iterations=iterations, generator=seeded())
     assert distortion(blocks, bank) == 0
+
+
+def heavy_tailed(m: int, s: int, *, seed: int = 0) -> Tensor:
+    """Normal weights, one in a thousand 30 times larger."""
+    g = seeded(seed)
+    weights = torch.randn(m * s, generator=g)
+    far = torch.rand(m * s, generator=g) < 1e-3
+    return torch.where(far, 30 * weights, weights).view(m, s)
+
+
+@pytest.mark.parametrize(("m", "s"), [(1 << 15, 1), (1 << 14, 2)])
+def test_heavy_tails_are_no_worse_than_by_kmeans_plus_plus_on_all_blocks(m, s):
+    blocks = heavy_tailed(m, s)
+    spread, full, sample = (
+        distortion(blocks, kmeans_motifs(blocks, 64, start=start, generator=seeded()))
+        for start in ("spread", "kmeans++", "sample")
+    )
+    assert spread <= 1.3 * full
+    assert sample > 1.3 * full  # or these blocks would show nothing
+
+
+@pytest.mark.parametrize("start", ["spread", "kmeans++"])
+def test_a_start_by_distance_finds_every_far_block(start):
+    far = 1000.0 * torch.tensor([[1, 0], [0, 1], [-1, 0], [1, 1]])
+    blocks = torch.cat([normal(20_000, 2), far])
+    bank = kmeans_motifs(blocks, 32, start=start, iterations=0, generator=seeded())
+    assert set(rows(far)) <= set(rows(bank))
+
+
+def test_where_squares_underflow_the_start_is_the_sample():
+    blocks = torch.arange(1.0, 9, dtype=torch.float64)[:, None] * 1e-300
+    bank = kmeans_motifs(blocks, 5, iterations=0, generator=seeded())
+    assert len(bank) == 5
+    assert set(rows(bank)) <= {(0.0,), *rows(blocks)}
 
 
 def test_means_of_equal_doubles_are_those_doubles():
@@ -359,16 +390,16 @@ def test_means_of_equal_doubles_are_those_doubles():
         assert distortion(blocks, bank) == 0
 
 
+def starting_from(rows: Tensor):
+    """Lets k-means start from `rows`, whatever start it was told."""
+    return patch.object(motifs, "_spread", lambda *_: rows.clone())
+
+
 def test_motifs_that_no_block_uses_are_revived():
     blocks = normal(400, 2)
-    with patch.object(motifs, "SEEDING_BLOCKS", 6):  # so that the start repeats blocks
-        start, bank = (
-            kmeans_motifs(
-                blocks, 20, start="kmeans++", iterations=iterations, generator=seeded()
-            )
-            for iterations in (0, 30)
-        )
-    assert len(nearest_reference(blocks, start).unique()) <= 7
+    few = torch.cat([torch.zeros(1, 2), blocks[:6].repeat(4, 1)[:19]])
+    with starting_from(few):
+        bank = kmeans_motifs(blocks, 20, iterations=30, generator=seeded())
     usage = torch.bincount(nearest_reference(blocks, bank), minlength=20)
     assert usage[1:].min() > 0
     well_started = kmeans_motifs(blocks, 20, iterations=30, generator=seeded())
@@ -377,8 +408,8 @@ def test_motifs_that_no_block_uses_are_revived():
 
 def test_a_revived_motif_goes_to_the_farthest_block():
     blocks = torch.cat([normal(300, 2) / 100, torch.tensor([[50.0, 50.0], [-9.0, 9.0]])])
-    with patch.object(motifs, "SEEDING_BLOCKS", 1):
-        bank = kmeans_motifs(blocks, 4, start="kmeans++", iterations=1, generator=seeded())
+    with starting_from(torch.cat([torch.zeros(1, 2), blocks[:1].repeat(3, 1)])):
+        bank = kmeans_motifs(blocks, 4, iterations=1, generator=seeded())
     assert (50.0, 50.0) in rows(bank)
     assert (-9.0, 9.0) in rows(bank)
 
@@ -396,7 +427,7 @@ def test_the_zero_motif_never_moves(start):
 
 def test_an_unknown_start_is_told_the_known_ones():
     with pytest.raises(
-        ValueError, match=r"start must be 'sample' or 'kmeans\+\+', got 'far'"
+        ValueError, match=r"start must be one of spread, kmeans\+\+, sample, got 'far'"
     ):
         kmeans_motifs(normal(9, 2), 4, start="far")
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 Selection = Literal["sample", "distinct", "kmeans"]
 Scales = Literal["none", "tensor", "channel"]
 DenseDtype = Literal["float32", "float16", "bfloat16"]
+Unit = Literal["auto", "network", "channel"]
 BITS = (*range(2, 9), 16, 32)  # that a motif value may be stored in
 
 
@@ -121,6 +122,47 @@ class MosaicConfig:
         return max(1, int(self.capacity * num_blocks))
 
 
+@dataclass(frozen=True, kw_only=True)
+class LatticeConfig:
+    """Settings of a mosaic whose motifs are whole numbers of steps (`momos.compress`).
+
+    Weights are rounded to whole steps, so none is further than one step from its motif, and the
+    motifs are the different results.
+
+    - `step`: relative to the weights, as `unit` says. Halving it costs about one bit a weight.
+    - `unit`: "network" takes one step for the whole network, so that the error is the same
+      everywhere: `step` times the geometric mean, over all weights, of the root mean square of
+      their output channel. "channel" takes `step` times the root mean square of each output channel.
+      "auto" takes the network's for tensors of four dimensions and more (convolutions of
+      images), and the channel's for others.
+    - `rate_weight`: squares of a step that one bit less is worth.
+    - `block_size`: longer blocks do not lower the error; they serve what runs from blocks.
+    - `include`, `exclude`, `min_ndim`, `dense_dtype` are those of `MosaicConfig`.
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+
+    step: float = 0.1
+    rate_weight: float = 0.1
+    block_size: int = 1
+    unit: Unit = "auto"
+    include: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+    min_ndim: int = 2
+    dense_dtype: DenseDtype = "bfloat16"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "step", _positive("step", self.step))
+        object.__setattr__(self, "rate_weight", _rate_weight(self.rate_weight))
+        check_whole("block_size", self.block_size, least=1)
+        check_whole("min_ndim", self.min_ndim, least=0)
+        _check_option("unit", self.unit, get_args(Unit))
+        _check_option("dense_dtype", self.dense_dtype, get_args(DenseDtype))
+        for name in ("include", "exclude"):
+            object.__setattr__(self, name, _patterns(name, getattr(self, name)))
+
+
 LEARNED: dict[str, Any] = {
     "block_size": 2,
     "selection": "kmeans",
@@ -155,6 +197,14 @@ def _rate_weight(value: float) -> float:
         raise TypeError(f"rate_weight must be a number, got {value!r}")
     if not 0 <= value <= sys.float_info.max:
         raise ValueError(f"rate_weight must be at least 0 and finite, got {value}")
+    return float(value)
+
+
+def _positive(name: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not 0 < value <= sys.float_info.max:
+        raise ValueError(f"{name} must be above 0 and finite, got {value}")
     return float(value)
 
 

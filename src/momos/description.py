@@ -5,6 +5,7 @@ from math import lgamma, log
 
 import torch
 
+from momos.config import MosaicConfig
 from momos.mosaic import Mosaic
 
 
@@ -92,7 +93,8 @@ def motif_bits(mosaic: Mosaic) -> int:
         return 8 * mosaic.motifs.itemsize
     largest = int(mosaic.motifs.int().abs().max())
     fewest = min(8, max(2, largest.bit_length() + 1))
-    wanted = mosaic.config.bits if mosaic.config else fewest
+    config = mosaic.config
+    wanted = config.bits if isinstance(config, MosaicConfig) else fewest
     return wanted if fewest <= wanted <= 8 else fewest
 
 

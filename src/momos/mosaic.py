@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from momos.assign import cpu
 from momos.blocks import DTYPES, PIECE, Layout, Placement
-from momos.config import MosaicConfig
+from momos.config import LatticeConfig, MosaicConfig
 from momos.discovery import NoMosaic, distinct_blocks, in_steps
 from momos.groups import grouped
 from momos.parameters import check_used
@@ -44,7 +44,7 @@ class Mosaic:
     indices: Integer[Tensor, " m"]
     layout: Layout
     scales: tuple[Float32[Tensor, " c"], ...] | None = None
-    config: MosaicConfig | None = None
+    config: MosaicConfig | LatticeConfig | None = None
 
     def __post_init__(self) -> None:
         motifs, indices, size = self.motifs, self.indices, self.layout.block_size
@@ -293,7 +293,7 @@ def _found(model: nn.Module, config: MosaicConfig | None, known: Mosaic | None) 
         ValueError: if they are none.
     """
     if config is None:
-        if known is None or known.config is None:
+        if known is None or not isinstance(known.config, MosaicConfig):
             raise ValueError("a config is needed to find motifs")
         most = max(known.num_motifs, known.config.motifs_for(known.layout.num_blocks))
         return _discovered(model, known.layout, known.config, most)

@@ -5,7 +5,7 @@ than there are blocks to draw (`sample`) or distinct blocks (`distinct`, `kmeans
 would be wasted. The zero motif, where wanted, is motif 0 and never moves.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -14,8 +14,9 @@ from torch import Tensor
 from momos.assign import add_differences, searcher
 from momos.ranks import ALONE, Ranks
 
+Start = Literal["spread", "kmeans++", "sample"]
 PIECE = 1 << 16  # blocks taken at once, so that memory beside the blocks stays bounded
-SEEDING_BLOCKS = 1 << 15  # blocks that k-means++ looks at
+GROWTH = 1.25  # by which a round of "spread" multiplies the motifs
 
 
 def sample_motifs(
@@ -63,21 +64,35 @@ def kmeans_motifs(
     num_motifs: int,
     *,
     zero_motif: bool = True,
-    start: Literal["sample", "kmeans++"] = "sample",
+    start: Start = "spread",
     iterations: int = 25,
     generator: torch.Generator | None = None,
     ranks: Ranks = ALONE,
 ) -> Float[Tensor, "k s"]:
     """Motifs of small distortion, by Lloyd's iterations (Lloyd 1982).
 
-    They start from a distinct sample or from k-means++ (Arthur and Vassilvitskii 2007, on at
-    most `SEEDING_BLOCKS` blocks), which takes longer and ends no lower on weights as networks
-    have them (bench/kmeans.py). A motif that no block uses moves to the block farthest from
-    its own. Where there are no more distinct blocks than motifs, the blocks are the motifs.
+    `start` is where the iterations begin:
+
+    - "spread": blocks drawn in growing rounds, each with probability proportional to the squared
+      distance to the motifs of the rounds before, as in k-means|| (Bahmani et al. 2012). The
+      time is linear in the number of blocks.
+    - "kmeans++": the same with one motif a round (Arthur and Vassilvitskii 2007). The time grows
+      with blocks times motifs, for about the same distortion.
+    - "sample": distinct blocks drawn by position. It seldom draws rare large weights, and the
+      iterations do not make up for that: where one weight in a thousand is 30 times larger, the
+      distortion was 1.7 to 26 times that of the others.
+
+    A motif that no block uses moves to the block farthest from its own. Where there are no more
+    distinct blocks than motifs, the blocks are the motifs.
+
+    Raises:
+        ValueError: if a block is not finite, or an argument is out of range.
     """
     blocks = _checked(blocks, num_motifs)
-    if start not in ("sample", "kmeans++"):
-        raise ValueError(f"start must be 'sample' or 'kmeans++', got {start!r}")
+    if start not in get_args(Start):
+        raise ValueError(
+            f"start must be one of {', '.join(get_args(Start))}, got {start!r}"
+        )
     if iterations < 0:
         raise ValueError(f"iterations must be at least 0, got {iterations}")
     motifs = distinct_motifs(blocks, num_motifs, zero_motif=zero_motif, generator=generator)
@@ -85,8 +100,9 @@ def kmeans_motifs(
         return motifs
     if not len(farthest(blocks, motifs, 1)):
         return motifs  # every block is one of them
-    if start == "kmeans++":
-        motifs = _spread(blocks, motifs, zero_motif, generator)
+    if start != "sample":
+        growth = 1.0 if start == "kmeans++" else GROWTH
+        motifs = _spread(blocks, motifs, zero_motif, growth, generator)
     first, end = ranks.edges(len(blocks))
     for _ in range(iterations):
         moved = _lloyd(blocks[first:end], motifs, zero_motif, ranks)
@@ -159,24 +175,46 @@ def _first_of_equals(rows: Tensor, zero_motif: bool) -> Tensor:
 
 
 def _spread(
-    blocks: Tensor, motifs: Tensor, zero_motif: bool, generator: torch.Generator | None
+    blocks: Tensor,
+    motifs: Tensor,
+    zero_motif: bool,
+    growth: float,
+    generator: torch.Generator | None,
 ) -> Tensor:
-    """k-means++: each motif a block drawn with probability ∝ squared distance to the others."""
-    rows = sample_positions(len(blocks), SEEDING_BLOCKS, generator=generator)
-    pool = blocks[rows.to(blocks.device)].double()
-    chosen = motifs.clone()
-    distance = pool.new_full((len(pool),), torch.inf)
-    draws = torch.rand(len(motifs), generator=generator, dtype=torch.float64, device="cpu")
-    for j in range(len(motifs)):
-        if j or not zero_motif:
-            mass = distance.cumsum(0)
-            if j == 0 or not bool(mass[-1] > 0):  # the first; or the pool is used up
-                at = int(draws[j] * len(pool))
-            else:
-                at = int(torch.searchsorted(mass, float(draws[j] * mass[-1]), right=True))
-            chosen[j] = blocks[rows[min(at, len(pool) - 1)]]
-        distance = torch.minimum(distance, (pool - chosen[j].double()).square().sum(1))
+    """As many different blocks as `motifs`, drawn in rounds by squared distance to the others.
+
+    A round makes the motifs `growth` times as many, at least one more. Where no block is at a
+    distance that float64 can square, the last of `motifs` fill up.
+    """
+    first = sample_positions(len(blocks), 1, generator=generator)
+    new = torch.zeros_like(motifs[:1]) if zero_motif else blocks[first.to(blocks.device)]
+    chosen = new
+    distance = blocks.new_full((len(blocks),), torch.inf, dtype=torch.float64)
+    while len(chosen) < len(motifs):
+        _lower(distance, blocks, new)
+        mass = distance.cumsum(0)
+        if not bool(mass[-1] > 0):
+            return torch.cat([chosen, motifs[len(chosen) :]])
+        stop = min(len(motifs), max(len(chosen) + 1, int(growth * len(chosen))))
+        draws = torch.rand(
+            stop - len(chosen), generator=generator, dtype=torch.float64, device="cpu"
+        )
+        at = torch.searchsorted(mass, draws.to(mass.device) * mass[-1], right=True)
+        at = at[at < len(blocks)]  # a product may round up to all of the mass
+        new = blocks[at[distance[at] > 0]]
+        new = new[_first_of_equals(new, zero_motif=False)]
+        chosen = torch.cat([chosen, new])
     return chosen
+
+
+def _lower(distance: Tensor, blocks: Tensor, motifs: Tensor) -> None:
+    """Lowers each block's squared `distance` to that of the nearest of `motifs`, in place."""
+    if not len(motifs):
+        return
+    search = searcher(motifs)
+    for piece, own in zip(blocks.split(PIECE), distance.split(PIECE), strict=True):
+        nearest = motifs.index_select(0, search(piece).int())
+        torch.minimum(own, (piece.double() - nearest.double()).square().sum(1), out=own)
 
 
 def _lloyd(blocks: Tensor, motifs: Tensor, zero_motif: bool, ranks: Ranks) -> Tensor:

@@ -20,9 +20,10 @@ from momos.compression.dense import (
     why_dense,
     without_odd,
 )
+from momos.compression.lattice import lattice_mosaic
 from momos.compression.unchanged import watch
 from momos.compression.weights import Weights, measured_scales
-from momos.config import MosaicConfig
+from momos.config import LatticeConfig, MosaicConfig
 from momos.files.atomic import refuse_same
 from momos.files.contents import Contents
 from momos.files.manifest import Record
@@ -36,7 +37,7 @@ from momos.sources import Source, open_source
 def compress(
     source: str | os.PathLike[str],
     path: str | os.PathLike[str],
-    config: MosaicConfig,
+    config: MosaicConfig | LatticeConfig,
     *,
     progress: Progress = quiet,
 ) -> SaveReport:
@@ -84,9 +85,11 @@ def compress(
 
 
 def _mosaic(
-    source: Source, config: MosaicConfig, progress: Progress
+    source: Source, config: MosaicConfig | LatticeConfig, progress: Progress
 ) -> tuple[Mosaic, dict[str, float]]:
     """The mosaic of the chosen tensors, and the distortion of each."""
+    if isinstance(config, LatticeConfig):
+        return lattice_mosaic(_weights(source, config, progress), config, progress)
     weights = _weights(source, config, progress)
     rate_weight = rate_weight_of(weights, config, progress)
     banks = list(choose_banks(weights, config, rate_weight, progress))
@@ -97,11 +100,15 @@ def _mosaic(
     return Mosaic(motifs, indices, weights.layout, weights.scales, config), distortions
 
 
-def _weights(source: Source, config: MosaicConfig, progress: Progress) -> Weights:
+def _weights(
+    source: Source, config: MosaicConfig | LatticeConfig, progress: Progress
+) -> Weights:
     chosen = chosen_of(source, config)
     check_dense(source, config, progress)
     layout = Layout.cut(config.block_size, ((t.name, t.shape, t.dtype) for t in chosen))
     dtype = layout.dtype
+    if isinstance(config, LatticeConfig):
+        return Weights(source.tensors, layout, torch.promote_types(dtype, torch.float32))
     if config.scales != "none" or config.rate_weight or config.bits <= 8:
         dtype = torch.promote_types(dtype, torch.float32)
     weights = Weights(source.tensors, layout, dtype)
@@ -111,7 +118,7 @@ def _weights(source: Source, config: MosaicConfig, progress: Progress) -> Weight
 
 
 def _records(
-    source: Source, distortions: dict[str, float], config: MosaicConfig
+    source: Source, distortions: dict[str, float], config: MosaicConfig | LatticeConfig
 ) -> tuple[Record, ...]:
     return tuple(
         Record(

@@ -1,6 +1,6 @@
 """Giving every block of a checkpoint its motif."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -17,8 +17,8 @@ from momos.projection import Holding
 
 
 @dataclass(frozen=True, eq=False)
-class _Rows:
-    """What blocks can hold of one group's motifs, the first one's number, and the search."""
+class Rows:
+    """Motifs that blocks of a tensor may be, the index of the first, and how blocks find theirs."""
 
     first: int
     holding: Holding
@@ -36,13 +36,29 @@ def assign(
 
     And each tensor's distortion.
     """
-    layout, rows = weights.layout, _rows_of(weights, banks, motifs, rate_weight)
+    rows = _rows_of(weights, banks, motifs, rate_weight)
+    return assign_rows(weights, rows, motifs, progress, keep=not rate_weight)
+
+
+def assign_rows(
+    weights: Weights,
+    rows: Mapping[str, Rows],
+    motifs: Tensor,
+    progress: Progress,
+    *,
+    keep: bool = False,
+) -> tuple[Tensor, dict[str, float]]:
+    """Index of each block's motif by the rows of its tensor, and each tensor's distortion.
+
+    With `keep`, unscaled blocks that are a motif as far as they can hold one stay that motif.
+    """
+    layout = weights.layout
     indices = torch.empty(layout.num_blocks, dtype=index_dtype(len(motifs)), device="cpu")
     distortions = dict.fromkeys((place.name for place in layout.placements), 0.0)
     for piece in weights.pieces():
         own = rows[piece.place.name]
         found = own.search(weights.blocks(piece)).int()
-        if piece.scale is None and not rate_weight:
+        if piece.scale is None and keep:
             own.holding.keep(piece.flat, found)
         found += own.first
         indices[piece.row : piece.row + len(found)] = found.to(indices.dtype)
@@ -53,7 +69,7 @@ def assign(
 
 def _rows_of(
     weights: Weights, banks: Sequence[Bank], motifs: Tensor, rate_weight: float
-) -> dict[str, _Rows]:
+) -> dict[str, Rows]:
     """The rows that the blocks of each tensor may use."""
     found = {}
     for bank, stop in zip(
@@ -65,7 +81,7 @@ def _rows_of(
             search = rated_searcher(own, bank.usage, rate_weight)
         else:
             search = searcher(own)
-        rows = _Rows(first, Holding(own), search)
+        rows = Rows(first, Holding(own), search)
         found |= dict.fromkeys((p.name for p in bank.places), rows)
     return found
 

@@ -7,18 +7,19 @@ from torch import Tensor
 
 from momos.blocks import DTYPES, matches
 from momos.codec import PACK_VALUES
-from momos.config import MosaicConfig
+from momos.config import LatticeConfig, MosaicConfig
 from momos.files.contents import EMPTY, LEFT_OUT
 from momos.files.manifest import DTYPES as STORED
 from momos.files.progress import Progress
 from momos.sources import STATISTICS, Source, SourceTensor
 
+Config = MosaicConfig | LatticeConfig
 LEAST_NDIM = 1  # of blocks, where the config does not say
 WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32)  # what quantized weights lie in
 ADVICE = "dequantize the checkpoint to bfloat16 or float32 first"
 
 
-def without_odd(source: Source, config: MosaicConfig) -> Source:
+def without_odd(source: Source, config: Config) -> Source:
     """`source` without the tensors that no file can hold, which are then left out by name.
 
     Raises:
@@ -45,7 +46,7 @@ def without_odd(source: Source, config: MosaicConfig) -> Source:
     )
 
 
-def chosen_of(source: Source, config: MosaicConfig) -> list[SourceTensor]:
+def chosen_of(source: Source, config: Config) -> list[SourceTensor]:
     """The tensors that become blocks.
 
     Raises:
@@ -63,7 +64,7 @@ def chosen_of(source: Source, config: MosaicConfig) -> list[SourceTensor]:
     return chosen
 
 
-def warning_of(source: Source, config: MosaicConfig) -> str:
+def warning_of(source: Source, config: Config) -> str:
     """What to warn of if the checkpoint seems quantized, so that its scales become the blocks."""
     chosen, narrow = chosen_of(source, config), _narrow(source, config)
     count = sum(tensor.num_weights for tensor in chosen)
@@ -75,12 +76,12 @@ def warning_of(source: Source, config: MosaicConfig) -> str:
     )
 
 
-def _narrow(source: Source, config: MosaicConfig) -> list[SourceTensor]:
+def _narrow(source: Source, config: Config) -> list[SourceTensor]:
     """The tensors that seem to be weights of fewer bits than blocks are made of."""
     return [tensor for tensor in source.tensors.values() if _is_narrow(tensor, config)]
 
 
-def _is_narrow(tensor: SourceTensor, config: MosaicConfig) -> bool:
+def _is_narrow(tensor: SourceTensor, config: Config) -> bool:
     if matches(tensor.name, config.exclude) or not matches(tensor.name, config.include):
         return False
     if tensor.dtype in WHOLE:
@@ -106,7 +107,7 @@ def _named(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def why_dense(tensor: SourceTensor, config: MosaicConfig) -> str:
+def why_dense(tensor: SourceTensor, config: Config) -> str:
     """Why a tensor does not become blocks, and what it is rounded to; nothing if it does."""
     why = _why_not(tensor, config)
     if why and rounded_dtype(tensor, config) is not None:
@@ -114,7 +115,7 @@ def why_dense(tensor: SourceTensor, config: MosaicConfig) -> str:
     return why
 
 
-def _why_not(tensor: SourceTensor, config: MosaicConfig) -> str:
+def _why_not(tensor: SourceTensor, config: Config) -> str:
     if not tensor.num_weights:
         return EMPTY
     if tensor.dtype not in DTYPES:
@@ -128,11 +129,11 @@ def _why_not(tensor: SourceTensor, config: MosaicConfig) -> str:
     return ""
 
 
-def _least_ndim(config: MosaicConfig) -> int:
+def _least_ndim(config: Config) -> int:
     return LEAST_NDIM if config.min_ndim is None else config.min_ndim
 
 
-def rounded_dtype(tensor: SourceTensor, config: MosaicConfig) -> torch.dtype | None:
+def rounded_dtype(tensor: SourceTensor, config: Config) -> torch.dtype | None:
     """What the values of a dense tensor are rounded to, if it is of a wider floating dtype."""
     dtype = getattr(torch, config.dense_dtype)
     if dtype == torch.float32 or tensor.dtype not in DTYPES:
@@ -140,7 +141,7 @@ def rounded_dtype(tensor: SourceTensor, config: MosaicConfig) -> torch.dtype | N
     return dtype if tensor.dtype.itemsize > dtype.itemsize and tensor.num_weights else None
 
 
-def read_dense(tensor: SourceTensor, config: MosaicConfig, start: int, stop: int) -> Tensor:
+def read_dense(tensor: SourceTensor, config: Config, start: int, stop: int) -> Tensor:
     """The values of a dense tensor from `start` to `stop`, rounded, in its own dtype.
 
     Raises:
@@ -160,7 +161,7 @@ def read_dense(tensor: SourceTensor, config: MosaicConfig, start: int, stop: int
     return rounded
 
 
-def check_dense(source: Source, config: MosaicConfig, progress: Progress) -> None:
+def check_dense(source: Source, config: Config, progress: Progress) -> None:
     """Refuses dense tensors that do not fit what they are rounded to, before long work."""
     dense = [
         tensor

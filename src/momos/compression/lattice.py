@@ -1,0 +1,160 @@
+"""Mosaics whose motifs are whole numbers of steps.
+
+Weights are divided by the step of their tensor or channel and rounded, so motifs are the rounded
+blocks that occur and no weight, however rare or large, is further than one step from its motif.
+Rounding weighs squared error against code length, by the tensor's own usage of the motifs.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Float32, Float64
+from torch import Tensor
+
+from momos.assign import searcher
+from momos.assign.rated import rated_searcher
+from momos.blocks import PIECE, Placement
+from momos.compression.assigning import Rows, assign_rows
+from momos.compression.weights import Weights, mean_squares
+from momos.config import LatticeConfig
+from momos.files.progress import Progress, quiet
+from momos.mosaic import Mosaic, index_dtype, usage_of
+from momos.projection import Holding
+
+ROUNDS = 2  # of assigning by code length, each with the usage that the one before left
+LEAST_CHANNEL = 0.01  # root mean square of a channel, at least, relative to the largest
+EXACT = {
+    torch.int8: 127,
+    torch.float16: 2048,
+}  # the largest whole number held with all below
+
+
+def lattice_mosaic(
+    weights: Weights, config: LatticeConfig, progress: Progress
+) -> tuple[Mosaic, dict[str, float]]:
+    """The mosaic of `weights`, and the distortion of each tensor."""
+    weights = weights.scaled(steps(weights, config, progress))
+    layout, motifs = weights.layout, _rounded(weights, progress)
+    indices = torch.empty(layout.num_blocks, dtype=index_dtype(len(motifs)), device="cpu")
+    distortions: dict[str, float] = {}
+    for place in layout.placements:
+        own = weights.only([place])
+        found, distortion = _assigned(own, place.name, motifs, config.rate_weight)
+        indices[place.start : place.stop] = found
+        distortions |= distortion
+        progress("assigning", place.stop, layout.num_blocks)
+    used = usage_of(indices, len(motifs)) > 0
+    used[0] = True
+    renumbered = (used.cumsum(0) - 1).to(index_dtype(int(used.sum())))
+    for part in indices.split(PIECE):
+        part.copy_(renumbered[part.int()])
+    mosaic = Mosaic(_narrow(motifs[used]), indices, layout, weights.scales, config)
+    return mosaic, distortions
+
+
+def _assigned(
+    weights: Weights, name: str, motifs: Float[Tensor, "k s"], rate_weight: float
+) -> tuple[Tensor, dict[str, float]]:
+    """Indices of one tensor's blocks, and its distortion.
+
+    The first round knows no usage and takes the nearest motif.
+    """
+    search, holding = searcher(motifs), Holding(motifs)
+    for _ in range(ROUNDS):
+        rows = {name: Rows(0, holding, search)}
+        usage = usage_of(assign_rows(weights, rows, motifs, quiet)[0], len(motifs))
+        search = rated_searcher(motifs, usage, rate_weight)
+    return assign_rows(weights, {name: Rows(0, holding, search)}, motifs, quiet)
+
+
+def steps(
+    weights: Weights, config: LatticeConfig, progress: Progress
+) -> tuple[Float32[Tensor, " c"], ...]:
+    """The step of each tensor or channel.
+
+    Raises:
+        ValueError: if float32 has no normal number for a step.
+    """
+    places = weights.layout.placements
+    squares = mean_squares(weights, "channel", progress)
+    step = _stored(
+        torch.tensor([config.step * _typical(squares, places)], device="cpu").double()
+    )
+    return tuple(
+        _channel_steps(square, config.step) if _by_channel(config, place.shape) else step
+        for square, place in zip(squares, places, strict=True)
+    )
+
+
+def _by_channel(config: LatticeConfig, shape: tuple[int, ...]) -> bool:
+    if len(shape) < 2:
+        return False
+    return config.unit == "channel" or (config.unit == "auto" and len(shape) < 4)
+
+
+def _typical(
+    squares: Sequence[Float64[Tensor, " c"]], places: Sequence[Placement]
+) -> float:
+    """Geometric mean over all weights of the root mean square of their channel; 1 if all are 0.
+
+    So a weight that is larger than all others by far moves it by a channel's share only.
+    """
+    total, count = 0.0, 0.0
+    for square, place in zip(squares, places, strict=True):
+        held = square[square > 0]
+        size = place.num_weights / len(square)
+        total += size * float(held.log2().sum()) / 2
+        count += size * len(held)
+    return 2 ** (total / count) if count else 1.0
+
+
+def _channel_steps(squares: Float64[Tensor, " c"], step: float) -> Float32[Tensor, " c"]:
+    """`step` times each channel's root mean square, to quarters of an octave.
+
+    So channels share few different steps, which take few bits to store.
+    """
+    largest = squares.max()
+    if not float(largest) > 0:
+        return _stored(step * torch.ones_like(squares))
+    octaves = (squares.clamp(min=LEAST_CHANNEL**2 * float(largest)).log2() * 2).round() / 4
+    return _stored(step * octaves.exp2())
+
+
+def _stored(steps: Float64[Tensor, " c"]) -> Float32[Tensor, " c"]:
+    """Steps as bfloat16 numbers, so that they take few bits to store.
+
+    Raises:
+        ValueError: if float32 has no normal number for one of them.
+    """
+    stored = steps.bfloat16().float()
+    if not bool(
+        (torch.isfinite(stored) & (stored >= torch.finfo(torch.float32).tiny)).all()
+    ):
+        raise ValueError(
+            f"steps must be normal float32 numbers, got {float(steps.min())} to "
+            f"{float(steps.max())}"
+        )
+    return stored
+
+
+def _rounded(weights: Weights, progress: Progress) -> Float[Tensor, "k s"]:
+    """The different rounded blocks, the smallest first: zero is always one."""
+    found = torch.zeros(1, weights.layout.block_size, dtype=weights.dtype, device="cpu")
+    for piece in weights.pieces():
+        rounded = weights.blocks(piece).round() + 0.0  # no −0
+        found = _distinct(torch.cat([found, _distinct(rounded)]))
+        progress("choosing motifs", piece.row + len(rounded), weights.layout.num_blocks)
+    return found[found.abs().sum(1).argsort(stable=True)]
+
+
+def _distinct(rows: Float[Tensor, "r s"]) -> Float[Tensor, "d s"]:
+    if rows.shape[1] == 1:
+        return rows[:, 0].unique()[:, None]  # much faster than by rows
+    return rows.unique(dim=0)
+
+
+def _narrow(motifs: Tensor) -> Tensor:
+    """`motifs`, which are whole, in the smallest dtype that holds them exactly."""
+    largest = float(motifs.abs().max())
+    fitting = (dtype for dtype, most in EXACT.items() if largest <= most)
+    return motifs.to(next(fitting, motifs.dtype))
