@@ -1,4 +1,4 @@
-"""Motifs on a lattice: whole numbers of steps, every weight within a step of its motif."""
+"""Motifs on a lattice: whole numbers of steps, every weight near its motif."""
 
 from pathlib import Path
 
@@ -78,18 +78,39 @@ def test_tails_are_representable_however_long(tmp_path, largest, dtype):
     assert found["a"][3, 4] == pytest.approx(largest, rel=0.01, abs=1e-6)
 
 
-def test_one_step_serves_the_whole_network_and_channels_have_their_own(tmp_path):
+def num_steps(mosaic: momos.Mosaic) -> dict[str, int]:
+    places = mosaic.layout.placements
+    assert mosaic.scales is not None
+    return {p.name: len(s) for p, s in zip(places, mosaic.scales, strict=True)}
+
+
+def test_one_step_serves_the_whole_network(tmp_path):
     state = {"a": weights(8, 8, 3, 3), "b": weights(8, 64, scale=0.01)}
     mosaic, _, _ = compressed(tmp_path, state, unit="network")
     assert mosaic.scales is not None
-    assert [len(scale) for scale in mosaic.scales] == [1, 1]
+    assert num_steps(mosaic) == {"a": 1, "b": 1}
     assert mosaic.scales[0] == mosaic.scales[1]
-    state["b"] *= 2.0 ** (torch.arange(8) / 2)[:, None]
-    mosaic, _, _ = compressed(tmp_path, state, unit="auto", step=0.25)
-    assert mosaic.scales is not None
-    assert [len(scale) for scale in mosaic.scales] == [1, 8]
-    ratio = mosaic.scales[1] / (0.25 * state["b"].square().mean(1).sqrt())
+
+
+def test_channels_have_steps_in_proportion_to_their_weights(tmp_path):
+    state = {"a": weights(8, 64) * 2.0 ** (torch.arange(8) / 2)[:, None]}
+    mosaic, _, _ = compressed(tmp_path, state, unit="channel", step=0.25)
+    (steps,) = mosaic.scales or ()
+    ratio = steps / (0.25 * state["a"].square().mean(1).sqrt())
     assert ratio.log2().abs().max() <= 1 / 8 + 0.01
+
+
+def test_without_a_unit_recurrent_networks_and_embeddings_have_steps_by_channel(tmp_path):
+    convolutional = {"conv.weight": weights(4, 3, 3, 3), "fc.weight": weights(5, 6)}
+    mosaic, _, _ = compressed(tmp_path, convolutional)
+    assert set(num_steps(mosaic).values()) == {1}
+    mosaic, _, _ = compressed(
+        tmp_path, {"embed.weight": weights(9, 4), "fc": weights(5, 6)}
+    )
+    assert num_steps(mosaic) == {"embed.weight": 9, "fc": 1}
+    lstm = torch.nn.LSTM(3, 4).state_dict() | {"fc.weight": weights(5, 6)}
+    mosaic, _, _ = compressed(tmp_path, lstm)
+    assert num_steps(mosaic) == {"weight_ih_l0": 16, "weight_hh_l0": 16, "fc.weight": 5}
 
 
 def test_a_channel_of_zeros_and_a_tensor_of_zeros_stay_zero(tmp_path):

@@ -126,16 +126,17 @@ class MosaicConfig:
 class LatticeConfig:
     """Settings of a mosaic whose motifs are whole numbers of steps (`momos.compress`).
 
-    Weights are rounded to whole steps, so none is further than one step from its motif, and the
-    motifs are the different results.
+    Weights are rounded to whole steps, so that large ones are kept however rare they are, and
+    the motifs are the different results.
 
     - `step`: relative to the weights, as `unit` says. Halving it costs about one bit a weight.
     - `unit`: "network" takes one step for the whole network, so that the error is the same
       everywhere: `step` times the geometric mean, over all weights, of the root mean square of
       their output channel. "channel" takes `step` times the root mean square of each output channel.
-      "auto" takes the network's for tensors of four dimensions and more (convolutions of
-      images), and the channel's for others.
-    - `rate_weight`: squares of a step that one bit less is worth.
+      "auto" takes the channel's in a network with recurrent layers, known by their names, and
+      for embeddings; elsewhere the network's.
+    - `rate_weight`: squares of a step that one bit less is worth. Without it no weight is
+      further than half a step from its motif; a block moves on where it saves more than it costs.
     - `block_size`: longer blocks do not lower the error; they serve what runs from blocks.
     - `include`, `exclude`, `min_ndim`, `dense_dtype` are those of `MosaicConfig`.
 

@@ -1,8 +1,8 @@
 """Mosaics whose motifs are whole numbers of steps.
 
-Weights are divided by the step of their tensor or channel and rounded, so motifs are the rounded
-blocks that occur and no weight, however rare or large, is further than one step from its motif.
-Rounding weighs squared error against code length, by the tensor's own usage of the motifs.
+Weights are divided by the step of their network or channel and rounded. The motifs are the
+rounded blocks that occur, so a large weight is represented however rare it is. Rounding weighs
+squared error against code length, by the tensor's own usage of the motifs.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from momos.assign import searcher
 from momos.assign.rated import rated_searcher
-from momos.blocks import PIECE, Placement
+from momos.blocks import PIECE, Placement, matches
 from momos.compression.assigning import Rows, assign_rows
 from momos.compression.weights import Weights, mean_squares
 from momos.config import LatticeConfig
@@ -21,6 +21,8 @@ from momos.files.progress import Progress, quiet
 from momos.mosaic import Mosaic, index_dtype, usage_of
 from momos.projection import Holding
 
+RECURRENT = ("*weight_hh*", "*recurrent_kernel*")  # names that networks with memory have
+EMBEDDINGS = ("*embed*", "*wte.*", "*wpe.*")
 ROUNDS = 2  # of assigning by code length, each with the usage that the one before left
 LEAST_CHANNEL = 0.01  # root mean square of a channel, at least, relative to the largest
 EXACT = {
@@ -81,15 +83,19 @@ def steps(
         torch.tensor([config.step * _typical(squares, places)], device="cpu").double()
     )
     return tuple(
-        _channel_steps(square, config.step) if _by_channel(config, place.shape) else step
-        for square, place in zip(squares, places, strict=True)
+        _channel_steps(square, config.step) if by_channel else step
+        for square, by_channel in zip(squares, _by_channel(config, places), strict=True)
     )
 
 
-def _by_channel(config: LatticeConfig, shape: tuple[int, ...]) -> bool:
-    if len(shape) < 2:
-        return False
-    return config.unit == "channel" or (config.unit == "auto" and len(shape) < 4)
+def _by_channel(config: LatticeConfig, places: Sequence[Placement]) -> list[bool]:
+    """Whether each tensor has a step for each channel."""
+    recurrent = any(matches(place.name, RECURRENT) for place in places)
+    return [
+        config.unit == "channel"
+        or (config.unit == "auto" and (recurrent or matches(place.name, EMBEDDINGS)))
+        for place in places
+    ]
 
 
 def _typical(
