@@ -18,6 +18,7 @@ NAMES = {
     "FormatError",
     "Measurement",
     "Row",
+    "LatticeConfig",
     "Layout",
     "Mosaic",
     "MosaicConfig",

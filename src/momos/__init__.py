@@ -9,6 +9,7 @@ from momos.complexity import kt_code as kt_code
 from momos.complexity import ordered_bdm as ordered_bdm
 from momos.complexity import qubd as qubd
 from momos.compression import compress as compress
+from momos.config import LatticeConfig as LatticeConfig
 from momos.config import MosaicConfig as MosaicConfig
 from momos.description import DescriptionLength as DescriptionLength
 from momos.description import description_bound as description_bound

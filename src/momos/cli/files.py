@@ -11,11 +11,13 @@ from momos.cli.outcome import told
 from momos.cli.progress import bars
 from momos.cli.tables import show
 from momos.cli.terminal import console, say, write
-from momos.config import DenseDtype, Scales, Selection
+from momos.cli.settings import compress_config, num_bytes
+from momos.config import DenseDtype, Scales, Selection, Unit
 
 MosaicPath = Annotated[
     Path, typer.Argument(metavar="FILE.momos", help="A file that momos wrote.")
 ]
+BANK = "Instead: a bank of a given size"
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 
@@ -28,17 +30,31 @@ def compress(
         ),
     ],
     output: Annotated[Path, typer.Argument(metavar="OUTPUT.momos", help="File to write.")],
-    block_size: Annotated[int, typer.Option(min=1, help="Weights in a block, s.")] = 4,
-    num_motifs: Annotated[
+    step: Annotated[
+        float | None,
+        typer.Option(
+            help="Rounding step relative to a typical weight, 0.1 if not given; twice as "
+            "large takes about a bit a weight less."
+        ),
+    ] = None,
+    target_size: Annotated[
         int | None,
-        typer.Option(min=1, help="Motifs, k; 256 if no capacity is given."),
+        typer.Option(
+            parser=num_bytes,
+            metavar="SIZE",
+            help="Choose the step for a file of at most so many bytes, as 100kB or 2MB.",
+        ),
     ] = None,
-    capacity: Annotated[
-        float | None, typer.Option(help="Motifs per block instead, as 0.05.")
+    target_factor: Annotated[
+        float | None,
+        typer.Option(help="Choose the step for a file so many times smaller, as 12."),
     ] = None,
-    selection: Annotated[
-        Selection, typer.Option(help="Where motifs come from.")
-    ] = "kmeans",
+    unit: Annotated[
+        Unit | None,
+        typer.Option(
+            help="One step for the network, or for each channel; auto: by kind of layer."
+        ),
+    ] = None,
     include: Annotated[
         list[str] | None,
         typer.Option(
@@ -50,57 +66,103 @@ def compress(
         typer.Option(help="Tensors of these names stay dense: a pattern as '*bias'."),
     ] = None,
     min_ndim: Annotated[
-        int,
-        typer.Option(min=0, help="Tensors of fewer dimensions stay dense; 2: biases."),
-    ] = 1,
-    scales: Annotated[
-        Scales,
+        int | None,
         typer.Option(
-            help="Compare blocks relative to their tensor's or output channel's scale."
+            min=0, help="Tensors of fewer dimensions stay dense: 2; 1 with a bank."
         ),
-    ] = "none",
+    ] = None,
+    dense_dtype: Annotated[
+        DenseDtype | None,
+        typer.Option(
+            help="Round wider tensors that stay dense to this: bfloat16; float32 (none) "
+            "with a bank."
+        ),
+    ] = None,
     rate_weight: Annotated[
-        float,
+        float | None,
         typer.Option(
             min=0,
-            help="Squared error that a bit less is worth, per mean square of weights, as 0.02.",
+            help="Squared error that a bit less is worth: 0.1 squares of a step; with a bank 0 "
+            "mean squares of weights.",
         ),
-    ] = 0.0,
-    bits: Annotated[
-        int,
+    ] = None,
+    block_size: Annotated[
+        int | None, typer.Option(min=1, help="Weights in a block, s: 1; 4 with a bank.")
+    ] = None,
+    num_motifs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Choose a bank of so many motifs, k.", rich_help_panel=BANK),
+    ] = None,
+    capacity: Annotated[
+        float | None,
+        typer.Option(help="Or of so many motifs per block, as 0.05.", rich_help_panel=BANK),
+    ] = None,
+    selection: Annotated[
+        Selection | None,
+        typer.Option(help="Where motifs come from: kmeans.", rich_help_panel=BANK),
+    ] = None,
+    scales: Annotated[
+        Scales | None,
         typer.Option(
-            help="Of a motif value: 32 (as the weights), 16 (float16), 2 to 8 (whole)."
+            help="Compare blocks relative to their tensor's or output channel's scale: none.",
+            rich_help_panel=BANK,
         ),
-    ] = 32,
-    dense_dtype: Annotated[
-        DenseDtype,
-        typer.Option(help="Round wider tensors that stay dense to this; float32: none."),
-    ] = "float32",
-    zero_motif: Annotated[bool, typer.Option(help="Motif 0 is all zeros.")] = True,
-    seed: Annotated[int, typer.Option(min=0, help="Of the choice of motifs.")] = 0,
+    ] = None,
+    bits: Annotated[
+        int | None,
+        typer.Option(
+            help="Of a motif value: 32 (as the weights), 16 (float16), 2 to 8 (whole).",
+            rich_help_panel=BANK,
+        ),
+    ] = None,
+    zero_motif: Annotated[
+        bool | None,
+        typer.Option(
+            "--zero-motif/--no-zero-motif",
+            help="Motif 0 is all zeros: yes.",
+            rich_help_panel=BANK,
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Of the choice of motifs: 0.", rich_help_panel=BANK),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a checkpoint a mosaic, without data or training, and write it as a small file."""
-    if num_motifs is None and capacity is None:
-        num_motifs = 256
+    """Make a checkpoint a mosaic, without data or training, and write it as a small file.
+
+    Weights are rounded to whole steps, as finely as most networks need to stay what they are. With
+    --num-motifs or --capacity a bank of so many motifs is chosen instead.
+    """
+    shared = {
+        "block_size": block_size,
+        "min_ndim": min_ndim,
+        "dense_dtype": dense_dtype,
+        "rate_weight": rate_weight,
+        "include": tuple(include) if include else None,
+        "exclude": tuple(exclude) if exclude else None,
+    }
+    lattice = {"step": step, "unit": unit}
+    bank = {
+        "num_motifs": num_motifs,
+        "capacity": capacity,
+        "selection": selection,
+        "scales": scales,
+        "bits": bits,
+        "zero_motif": zero_motif,
+        "seed": seed,
+    }
     with told():
-        config = momos.MosaicConfig(
-            block_size=block_size,
-            num_motifs=num_motifs,
-            capacity=capacity,
-            selection=selection,
-            include=tuple(include or ("*",)),
-            exclude=tuple(exclude or ()),
-            zero_motif=zero_motif,
-            seed=seed,
-            min_ndim=min_ndim,
-            scales=scales,
-            rate_weight=rate_weight,
-            bits=bits,
-            dense_dtype=dense_dtype,
-        )
+        config = compress_config(shared, lattice, bank)
         with bars() as progress:
-            report = momos.compress(source, output, config, progress=progress)
+            report = momos.compress(
+                source,
+                output,
+                config,
+                target_bytes=target_size,
+                target_factor=target_factor,
+                progress=progress,
+            )
         _print(report, as_json)
 
 

@@ -5,14 +5,15 @@ rounded blocks that occur, so a large weight is represented however rare it is. 
 squared error against code length, by the tensor's own usage of the motifs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
-from jaxtyping import Float, Float32, Float64
+from jaxtyping import Float, Float32, Float64, Int, Int32
 from torch import Tensor
 
 from momos.assign import searcher
-from momos.assign.rated import rated_searcher
+from momos.assign.rated import code_lengths, rated_searcher
 from momos.blocks import PIECE, Placement, matches
 from momos.compression.assigning import Rows, assign_rows
 from momos.compression.weights import Weights, mean_squares
@@ -25,6 +26,7 @@ RECURRENT = ("*weight_hh*", "*recurrent_kernel*")  # names that networks with me
 EMBEDDINGS = ("*embed*", "*wte.*", "*wpe.*")
 ROUNDS = 2  # of assigning by code length, each with the usage that the one before left
 LEAST_CHANNEL = 0.01  # root mean square of a channel, at least, relative to the largest
+MOST_REACH = 1 << 20  # of whole numbers that are looked up in a table
 EXACT = {
     torch.int8: 127,
     torch.float16: 2048,
@@ -61,12 +63,50 @@ def _assigned(
 
     The first round knows no usage and takes the nearest motif.
     """
-    search, holding = searcher(motifs), Holding(motifs)
-    for _ in range(ROUNDS):
+    search, holding = _searcher(motifs, None, rate_weight), Holding(motifs)
+    for _ in range(ROUNDS if rate_weight else 0):
         rows = {name: Rows(0, holding, search)}
         usage = usage_of(assign_rows(weights, rows, motifs, quiet)[0], len(motifs))
-        search = rated_searcher(motifs, usage, rate_weight)
+        search = _searcher(motifs, usage, rate_weight)
     return assign_rows(weights, {name: Rows(0, holding, search)}, motifs, quiet)
+
+
+def _searcher(
+    motifs: Float[Tensor, "k s"], usage: Int[Tensor, " k"] | None, rate_weight: float
+) -> Callable[[Tensor], Tensor]:
+    """Which motif is best for each block, by squared error and code length where usage is known."""
+    reach = float(motifs.abs().max())
+    if motifs.shape[1] == 1 and reach <= MOST_REACH:
+        lengths = None if usage is None else rate_weight * code_lengths(usage)
+        return partial(_around, *_tables(motifs[:, 0], int(reach), lengths))
+    if usage is None:
+        return searcher(motifs)
+    return rated_searcher(motifs, usage, rate_weight)
+
+
+def _tables(
+    motifs: Float[Tensor, " k"], reach: int, penalties: Float64[Tensor, " k"] | None
+) -> tuple[Int32[Tensor, " r"], Float[Tensor, " r"]]:
+    """Of each whole number from −reach to reach: which motif it is, and what it costs."""
+    number = torch.zeros(2 * reach + 1, dtype=torch.int32, device="cpu")
+    cost = torch.full((len(number),), torch.inf, dtype=motifs.dtype, device="cpu")
+    at = motifs.long() + reach
+    number[at] = torch.arange(len(motifs), dtype=torch.int32, device="cpu")
+    cost[at] = 0.0 if penalties is None else penalties.to(motifs.dtype)
+    return number, cost
+
+
+def _around(
+    number: Int32[Tensor, " r"], cost: Float[Tensor, " r"], blocks: Float[Tensor, "b 1"]
+) -> Int32[Tensor, " b"]:
+    """The better of two motifs: the nearest whole number, and the next towards zero."""
+    values, reach = blocks[:, 0], len(number) // 2
+    near = values.round()
+    inner = near - near.sign()
+    at, less = (near + reach).long(), (inner + reach).long()
+    near_cost = (values - near).square_().add_(cost.index_select(0, at))
+    inner_cost = (values - inner).square_().add_(cost.index_select(0, less))
+    return number.index_select(0, torch.where(inner_cost < near_cost, less, at))
 
 
 def steps(
@@ -154,9 +194,15 @@ def _rounded(weights: Weights, progress: Progress) -> Float[Tensor, "k s"]:
 
 
 def _distinct(rows: Float[Tensor, "r s"]) -> Float[Tensor, "d s"]:
-    if rows.shape[1] == 1:
-        return rows[:, 0].unique()[:, None]  # much faster than by rows
-    return rows.unique(dim=0)
+    """The different rows of whole numbers."""
+    if rows.shape[1] > 1:
+        return rows.unique(dim=0)
+    values = rows[:, 0]
+    low, high = (float(end) for end in values.aminmax())
+    if high - low > MOST_REACH:
+        return values.unique()[:, None]
+    counts = torch.bincount((values - low).long())  # ten times as fast as sorting
+    return (counts.nonzero() + low).to(rows.dtype)
 
 
 def _narrow(motifs: Tensor) -> Tensor:
