@@ -16,7 +16,9 @@ from momos.config import DenseDtype, Scales, Selection
 MosaicPath = Annotated[
     Path, typer.Argument(metavar="FILE.momos", help="A file that momos wrote.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print JSON; `momos inspect --help` lists its keys.")
+]
 
 
 def compress(
@@ -80,7 +82,11 @@ def compress(
     seed: Annotated[int, typer.Option(min=0, help="Of the choice of motifs.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Make a checkpoint a mosaic, without data or training, and write it as a small file."""
+    """Make a checkpoint a mosaic, without data or training, and write it as a small file.
+
+    What is printed is the table of `momos inspect`; in a pipe a line is a row, and its cells are
+    two spaces apart.
+    """
     if num_motifs is None and capacity is None:
         num_motifs = 256
     with told():
@@ -131,7 +137,13 @@ def expand(
 def inspect(path: MosaicPath, as_json: AsJson = False) -> None:
     """Show what a .momos file holds, tensor by tensor and part by part.
 
-    Checksums of all parts are compared; that of the values is for `momos verify`.
+    Checksums of all parts are compared; that of the values is for `momos verify`. The error of
+    a tensor is ‖w − ŵ‖² / ‖w‖², if it was compressed by a version that recorded it.
+
+    --json has path, num_bytes, dense_bytes, source_bytes, factor, relative_error, sections (their
+    bytes), lengths (in bits), config (the settings), left_out, and for each of tensors its name,
+    shape, dtype, stored, why, num_weights, num_blocks, num_motifs, num_scales, length (in bits),
+    bits_per_weight, distortion, energy and relative_error.
     """
     with told():
         with bars() as progress:

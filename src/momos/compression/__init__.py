@@ -70,9 +70,9 @@ def compress(
         if warning := warning_of(opened, config):
             warnings.warn(warning, stacklevel=2)
         check_unchanged = watch(opened.files)
-        mosaic, distortions = _mosaic(opened, config, progress)
+        mosaic, distortions, energies = _mosaic(opened, config, progress)
         contents = Contents(
-            records=_records(opened, distortions, config),
+            records=_records(opened, distortions, energies, config),
             mosaic=mosaic,
             read=lambda name, start, stop: read_dense(
                 opened.tensors[name], config, start, stop
@@ -80,21 +80,24 @@ def compress(
             metadata=opened.metadata,
             check_unchanged=check_unchanged,
         )
-        return replace(save_contents(contents, path, progress), left_out=opened.left_out)
+        source_bytes = sum(file.stat().st_size for file in opened.files)
+        report = save_contents(contents, path, progress)
+        return replace(report, left_out=opened.left_out, source_bytes=source_bytes)
 
 
 def _mosaic(
     source: Source, config: MosaicConfig, progress: Progress
-) -> tuple[Mosaic, dict[str, float]]:
-    """The mosaic of the chosen tensors, and the distortion of each."""
+) -> tuple[Mosaic, dict[str, float], dict[str, float]]:
+    """The mosaic of the chosen tensors; the distortion and the sum of squares of each."""
     weights = _weights(source, config, progress)
     rate_weight = rate_weight_of(weights, config, progress)
     banks = list(choose_banks(weights, config, rate_weight, progress))
     motifs, step = stored_motifs(banks, config, weights.layout.dtype)
     if step is not None:
         weights, rate_weight = in_steps(weights, step), rate_weight / step / step
-    indices, distortions = assign(weights, banks, motifs, rate_weight, progress)
-    return Mosaic(motifs, indices, weights.layout, weights.scales, config), distortions
+    indices, distortions, energies = assign(weights, banks, motifs, rate_weight, progress)
+    mosaic = Mosaic(motifs, indices, weights.layout, weights.scales, config)
+    return mosaic, distortions, energies
 
 
 def _weights(source: Source, config: MosaicConfig, progress: Progress) -> Weights:
@@ -111,7 +114,10 @@ def _weights(source: Source, config: MosaicConfig, progress: Progress) -> Weight
 
 
 def _records(
-    source: Source, distortions: dict[str, float], config: MosaicConfig
+    source: Source,
+    distortions: dict[str, float],
+    energies: dict[str, float],
+    config: MosaicConfig,
 ) -> tuple[Record, ...]:
     return tuple(
         Record(
@@ -120,6 +126,7 @@ def _records(
             tensor.shape,
             tensor.dtype,
             distortion=distortions.get(name),
+            energy=energies.get(name),
             why=why_dense(tensor, config),
         )
         for name, tensor in source.tensors.items()
