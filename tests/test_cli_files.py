@@ -61,7 +61,7 @@ def test_compressing_says_what_became_of_every_tensor(checkpoint, tmp_path):
     assert "not chosen" in line("0.bias")
     assert "running statistics" in line("1.running_mean")
     assert "not of a floating dtype" in line("1.num_batches_tracked")
-    assert "float32 8×3×3×3  blocks" in line("0.weight")
+    assert line("0.weight").split()[:3] == ["0.weight", "8×3×3×3", "blocks"]
     assert "times smaller" in lines[-1]
 
 

@@ -9,16 +9,18 @@ import typer
 import momos
 from momos.cli.outcome import told
 from momos.cli.progress import bars
+from momos.cli.settings import compress_config, num_bytes
 from momos.cli.tables import show
 from momos.cli.terminal import console, say, write
-from momos.cli.settings import compress_config, num_bytes
 from momos.config import DenseDtype, Scales, Selection, Unit
 
 MosaicPath = Annotated[
     Path, typer.Argument(metavar="FILE.momos", help="A file that momos wrote.")
 ]
 BANK = "Instead: a bank of a given size"
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print JSON; `momos inspect --help` lists its keys.")
+]
 
 
 def compress(
@@ -91,7 +93,9 @@ def compress(
     ] = None,
     num_motifs: Annotated[
         int | None,
-        typer.Option(min=1, help="Choose a bank of so many motifs, k.", rich_help_panel=BANK),
+        typer.Option(
+            min=1, help="Choose a bank of so many motifs, k.", rich_help_panel=BANK
+        ),
     ] = None,
     capacity: Annotated[
         float | None,
@@ -133,6 +137,9 @@ def compress(
 
     Weights are rounded to whole steps, as finely as most networks need to stay what they are. With
     --num-motifs or --capacity a bank of so many motifs is chosen instead.
+
+    What is printed is the table of `momos inspect`; in a pipe a line is a row, and its cells are
+    two spaces apart.
     """
     shared = {
         "block_size": block_size,
@@ -193,7 +200,13 @@ def expand(
 def inspect(path: MosaicPath, as_json: AsJson = False) -> None:
     """Show what a .momos file holds, tensor by tensor and part by part.
 
-    Checksums of all parts are compared; that of the values is for `momos verify`.
+    Checksums of all parts are compared; that of the values is for `momos verify`. The error of
+    a tensor is ‖w − ŵ‖² / ‖w‖², if it was compressed by a version that recorded it.
+
+    --json has path, num_bytes, dense_bytes, source_bytes, factor, relative_error, sections (their
+    bytes), lengths (in bits), config (the settings), left_out, and for each of tensors its name,
+    shape, dtype, stored, why, num_weights, num_blocks, num_motifs, num_scales, length (in bits),
+    bits_per_weight, distortion, energy and relative_error.
     """
     with told():
         with bars() as progress:

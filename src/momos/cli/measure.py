@@ -10,14 +10,16 @@ from typing import Annotated
 import torch
 import typer
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 import momos
+from momos.cli.columns import Column, print_rows
 from momos.cli.outcome import told
 from momos.cli.progress import bars
 from momos.cli.terminal import console, write
 from momos.escaping import csv_cell, visible
+
+UNAVAILABLE = "–"
+MOST_PATH = 30  # of a path above a column, on a terminal
 
 
 def measure(
@@ -59,7 +61,13 @@ def measure(
         bool, typer.Option("--csv", help="Print comma-separated rows.")
     ] = False,
 ) -> None:
-    """Measure how complex weights are: codes in bits, scores that are none, controls beside."""
+    """Measure how complex weights are: codes in bits, scores that are none, controls beside.
+
+    --json has for each NETWORK its rows and left_out, and --csv the same rows: tensor (empty for
+    the whole network), name, kind, view, unit, about, num_weights, raw_bits, value,
+    bits_per_weight, unavailable, ordered, shuffled_mean, shuffled_deviation, shuffled_z,
+    shuffled_repeats, init_value, and with --init ratio, arrangement and value_distribution.
+    """
     found = {}
     with told(), bars() as progress:
         if as_json and as_csv:
@@ -82,7 +90,7 @@ def measure(
         elif as_csv:
             write(_csv(found))
         else:
-            _show(found, console())
+            show_measurements(found, console())
 
 
 def _csv(found: dict[str, momos.Measurement]) -> str:
@@ -101,69 +109,65 @@ def _csv(found: dict[str, momos.Measurement]) -> str:
     return text.getvalue()
 
 
-def _show(found: dict[str, momos.Measurement], out: Console) -> None:
+def show_measurements(found: dict[str, momos.Measurement], out: Console) -> None:
     """Tables, without markup: names may hold brackets."""
     for path, measurement in found.items():
         out.print(visible(path), soft_wrap=True, style="bold")
-        out.print(_table(measurement))
+        _show_rows(measurement, out)
         for row in measurement.rows:
             if row.unavailable:
-                where = visible(f"{row.tensor}: {row.name}" if row.tensor else row.name)
+                where = f"{row.tensor}: {row.name}" if row.tensor else row.name
                 note = f"not available: {where}: {row.unavailable}"
                 out.print(visible(note), soft_wrap=True)
         if measurement.left_out:
             counts = Counter(measurement.left_out.values())
             left = ", ".join(f"{count} tensors ({why})" for why, count in counts.items())
-            out.print(f"not measured: {left}", style="dim")
+            out.print(visible(f"not measured: {left}"), style="dim", soft_wrap=True)
     if len(found) > 1:
         out.print("side by side: bits/weight of codes, values of scores", style="bold")
-        out.print(_side_by_side(found))
+        _show_side_by_side(found, out)
     rows = [row for measurement in found.values() for row in measurement.rows]
     for row in {row.name: row for row in rows if not row.tensor}.values():
         text = f"{row.name} [{row.kind}; {row.view}]: {row.about}"
-        out.print(visible(text), style="dim", soft_wrap=True)
+        out.print(visible(text), style="dim", soft_wrap=not out.is_terminal)
 
 
-def _table(measurement: momos.Measurement) -> Table:
-    table = Table(box=None, header_style="bold")
-    table.add_column("measure", overflow="fold")
-    table.add_column("kind")
+def _show_rows(measurement: momos.Measurement, out: Console) -> None:
     split = any(row.factors for row in measurement.rows)
     names = ("value", "bits/weight", "of shuffled", "z")
-    for name in (*names, *(("of init", "arrangement", "values") if split else ())):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in measurement.rows:
-        table.add_row(*map(Text, map(visible, _cells(row, split))))
-    return table
+    names += ("of init", "arrangement", "values") if split else ()
+    columns = [Column("measure"), Column("kind")]
+    columns += [Column(name, number=True, opens=name == "of init") for name in names]
+    rows = [_cells(row) for row in measurement.rows]
+    print_rows(out, columns, [row[: len(columns)] for row in rows])
 
 
-def _side_by_side(found: dict[str, momos.Measurement]) -> Table:
-    table = Table(box=None, header_style="bold")
-    table.add_column("measure", overflow="fold")
-    for path in found:
-        table.add_column(Text(visible(path)), justify="right", overflow="fold")
+def _show_side_by_side(found: dict[str, momos.Measurement], out: Console) -> None:
+    columns = [Column("measure")]
+    columns += [Column(path, number=True, most=MOST_PATH) for path in found]
     names = {row.name: None for one in found.values() for row in one.rows if not row.tensor}
+    cells = []
     for name in names:
-        cells = [name]
+        cells.append([name])
         for measurement in found.values():
             rows = [r for r in measurement.rows if r.name == name and not r.tensor]
-            cells.append(_amount(rows[0]) if rows else "")
-        table.add_row(*map(Text, map(visible, cells)))
-    return table
+            cells[-1].append(_amount(rows[0]) if rows else "")
+    print_rows(out, columns, cells)
 
 
 def _amount(row: momos.Row) -> str:
     if row.value is None:
-        return "–"
+        return UNAVAILABLE
     if row.bits_per_weight is not None:
         return f"{row.bits_per_weight:.4f}"
     return f"{row.value:.4f}" if row.unit == "ratio" else f"{row.value:,.0f}"
 
 
-def _cells(row: momos.Row, split: bool) -> list[str]:
-    name = visible(f"{row.tensor}: {row.name}" if row.tensor else row.name)
+def _cells(row: momos.Row) -> list[str]:
+    """The cells of a row of the widest table."""
+    name = f"{row.tensor}: {row.name}" if row.tensor else row.name
     if row.value is None:
-        return [name, row.kind, "–"]
+        return [name, row.kind, UNAVAILABLE, *("" for _ in range(6))]
     per_weight = row.bits_per_weight
     cells = [
         name,
@@ -172,11 +176,11 @@ def _cells(row: momos.Row, split: bool) -> list[str]:
         "" if per_weight is None else f"{per_weight:.4f}",
     ]
     if row.control is None:
-        cells += ["" if row.ordered else "the same", ""]
+        cells += ["" if row.ordered else "same", ""]
     else:
         cells += [f"{row.value / row.control.mean:.2%}", f"{row.control.z:+.1f}"]
-    if split and row.factors is not None:
-        factors = row.factors
-        values = (factors.ratio, factors.arrangement, factors.value_distribution)
-        cells += [f"{value:.2%}" for value in values]
-    return cells
+    if row.factors is None:
+        return [*cells, "", "", ""]
+    factors = row.factors
+    values = (factors.ratio, factors.arrangement, factors.value_distribution)
+    return cells + [f"{value:.2%}" for value in values]

@@ -1,60 +1,115 @@
-"""A file as tables: what became of each tensor, what each part takes, how long it is."""
+"""A file as tables: each tensor, what each part takes, how long it is; and what follows, in words."""
+
+import json
+from collections.abc import Iterator
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from momos import SaveReport, TensorReport
+from momos.cli.columns import Column, print_rows, shortened
 from momos.description import DescriptionLength
 from momos.escaping import visible
+
+LARGE_ERROR = 0.05  # relative errors above it are pointed out
+MOST_NAMES = 3  # that a line in words lists
+LONG_NAME = 40  # of a tensor, in words on a terminal
+TENSORS = (
+    *(Column("tensor"), Column("shape"), Column("stored")),
+    *(Column("blocks", number=True, rank=1), Column("motifs", number=True, rank=2)),
+    *(Column("bits/weight", number=True), Column("error", number=True)),
+    *(Column("distortion", number=True, rank=4), Column("dtype", rank=3)),
+    Column("why", rank=5),
+)
 
 
 def show(report: SaveReport, console: Console) -> None:
     """Prints everything about a file."""
-    console.print(_tensors(report))
-    for name, kind in report.left_out.items():
-        console.print(f"left out: {visible(name)} ({visible(kind)})")
-    console.print(_sections(report))
+    _show_tensors(report, console)
+    for line in _words(report, console):
+        console.print(visible(line), soft_wrap=not console.is_terminal)
+    console.print()
+    print_rows(
+        console, _amounts("part of the file", "bytes", "share"), list(_parts(report))
+    )
     if report.lengths:
-        console.print(_lengths(report, report.lengths))
-    console.print(
-        f"{visible(str(report.path))}: {report.num_bytes:,} bytes for {report.dense_bytes:,} bytes of "
-        f"tensors, {report.factor:.2f} times smaller",
-        soft_wrap=True,
-    )
+        console.print()
+        titles = _amounts("length of the blocks", "bits", "bits/weight")
+        print_rows(console, titles, list(_lengths(report, report.lengths)))
+    console.print()
+    if report.config is not None:
+        settings = f"settings: {_settings(report.config)}"
+        console.print(visible(settings), soft_wrap=not console.is_terminal)
+    for line in _sizes(report):
+        console.print(visible(line), soft_wrap=True)
 
 
-def _tensors(report: SaveReport) -> Table:
-    recorded = any(tensor.distortion is not None for tensor in report.tensors)
-    table = _table(
-        ("tensor", "shape", "stored as"),
-        ("blocks", "motifs", "bits/weight", *(("distortion",) if recorded else ())),
-    )
-    for tensor in report.tensors:
-        shape = "×".join(map(str, tensor.shape))
-        row = [
-            visible(tensor.name),
-            f"{tensor.dtype} {shape}".strip() if tensor.stored != "same" else "",
-            visible(_stored(tensor)),
-            f"{tensor.num_blocks:,}" if tensor.num_blocks else "",
-            f"{tensor.num_motifs:,}" if tensor.num_blocks else "",
-            f"{tensor.bits_per_weight:.2f}" if tensor.num_weights else "",
+def _amounts(title: str, *numbers: str) -> tuple[Column, ...]:
+    return (Column(title), *(Column(number, number=True) for number in numbers))
+
+
+def _show_tensors(report: SaveReport, console: Console) -> None:
+    """The tensors, without columns that are empty throughout."""
+    rows = [_row(tensor) for tensor in report.tensors]
+    filled = [any(row[at] for row in rows) or at < 3 for at in range(len(TENSORS))]
+    columns = [column for column, some in zip(TENSORS, filled, strict=True) if some]
+    rows = [[c for c, some in zip(row, filled, strict=True) if some] for row in rows]
+    print_rows(console, columns, rows)
+
+
+def _row(tensor: TensorReport) -> list[str]:
+    same, blocks = tensor.stored == "same", tensor.stored == "blocks"
+    scales = f"{tensor.num_scales:,} scales" * (tensor.num_scales > 1)
+    return [
+        tensor.name,
+        "" if same else "×".join(map(str, tensor.shape)) or "()",
+        tensor.stored,
+        f"{tensor.num_blocks:,}" if blocks else "",
+        f"{tensor.num_motifs:,}" if blocks else "",
+        f"{tensor.bits_per_weight:.2f}" if tensor.num_weights else "",
+        "" if tensor.relative_error is None else _percent(tensor.relative_error),
+        "" if tensor.distortion is None else f"{tensor.distortion:.4g}",
+        tensor.dtype,
+        tensor.why or scales,
+    ]
+
+
+def _percent(share: float) -> str:
+    """Three digits at least, and no exponent."""
+    return f"{share:.2%}" if share >= 0.0001 or not share else f"{100 * share:.2g}%"
+
+
+def _words(report: SaveReport, console: Console) -> Iterator[str]:
+    """What the rows come to: why tensors are dense, and how far blocks are from the weights."""
+    mark = console.is_terminal
+
+    def listed(names: list[str]) -> str:
+        more = len(names) - MOST_NAMES
+        shown = [
+            shortened(name, LONG_NAME) if mark else name for name in names[:MOST_NAMES]
         ]
-        if recorded:
-            row.append("" if tensor.distortion is None else f"{tensor.distortion:.4g}")
-        table.add_row(*(Text(visible(cell)) for cell in row))
-    return table
+        return ", ".join(shown) + (f" and {more:,} more" if more > 0 else "")
+
+    reasons: dict[str, list[str]] = {}
+    for tensor in report.tensors:
+        if tensor.stored == "dense":
+            reasons.setdefault(tensor.why or "no reason recorded", []).append(tensor.name)
+    for why, names in reasons.items():
+        yield f"dense, {why}: {listed(names)}"
+    if same := [f"{t.name} ({t.why})" for t in report.tensors if t.stored == "same"]:
+        yield f"stored once: {listed(same)}"
+    for name, kind in report.left_out.items():
+        yield f"left out: {name} ({kind})"
+    if report.relative_error is None:
+        return
+    yield f"error of all blocks, ‖w − ŵ‖² / ‖w‖²: {_percent(report.relative_error)}"
+    far = [t for t in report.tensors if (t.relative_error or 0) > LARGE_ERROR]
+    far.sort(key=lambda tensor: -(tensor.relative_error or 0))
+    if far:
+        names = [f"{t.name} ({_percent(t.relative_error or 0)})" for t in far]
+        yield f"error above {LARGE_ERROR:.0%}, which may damage a network: {listed(names)}"
 
 
-def _stored(tensor: TensorReport) -> str:
-    if tensor.stored == "same":
-        return tensor.why
-    stored = tensor.stored + (f", {tensor.num_scales:,} scales" * (tensor.num_scales > 1))
-    return f"{stored} ({tensor.why})" if tensor.why else stored
-
-
-def _sections(report: SaveReport) -> Table:
-    table = _table(("part of the file",), ("bytes", "share"))
+def _parts(report: SaveReport) -> Iterator[tuple[str, ...]]:
     names = {
         "header": "header",
         "manifest": "manifest: names, shapes, lengths",
@@ -65,13 +120,11 @@ def _sections(report: SaveReport) -> Table:
     }
     for section, name in names.items():
         count = report.sections[section]
-        table.add_row(name, f"{count:,}", f"{count / report.num_bytes:.1%}")
-    table.add_row("all", f"{report.num_bytes:,}", "")
-    return table
+        yield name, f"{count:,}", f"{count / report.num_bytes:.1%}"
+    yield "all", f"{report.num_bytes:,}", "100.0%"
 
 
-def _lengths(report: SaveReport, lengths: DescriptionLength) -> Table:
-    table = _table(("length of the blocks",), ("bits", "bits/weight"))
+def _lengths(report: SaveReport, lengths: DescriptionLength) -> Iterator[tuple[str, ...]]:
     parts = sum(report.sections[name] for name in ("motifs", "usage", "mosaic"))
     for name, bits in (
         ("dense, 32 bits a weight", lengths.dense),
@@ -80,14 +133,30 @@ def _lengths(report: SaveReport, lengths: DescriptionLength) -> Table:
         ("in the file: motifs, usage table, mosaic", 8 * parts),
         ("the whole file, dense tensors included", 8 * report.num_bytes),
     ):
-        table.add_row(name, f"{bits:,.0f}", f"{bits / lengths.num_weights:.3f}")
-    return table
+        yield name, f"{bits:,.0f}", f"{bits / lengths.num_weights:.3f}"
 
 
-def _table(texts: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for text in texts:
-        table.add_column(text, overflow="fold")
-    for number in numbers:
-        table.add_column(number, justify="right", no_wrap=True)
-    return table
+def _settings(config: dict[str, object]) -> str:
+    """The settings that are not empty, as `name=value`."""
+    given = {name: value for name, value in config.items() if value not in (None, [], ())}
+    return " ".join(f"{name}={_value(value)}" for name, value in given.items())
+
+
+def _value(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
+        return ",".join(map(str, value))
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _sizes(report: SaveReport) -> Iterator[str]:
+    path, size, dense = report.path, report.num_bytes, report.dense_bytes
+    before = report.source_bytes
+    if before is not None and size >= before:
+        yield f"larger than the original: {size:,} bytes instead of {before:,}"
+    if size >= dense:
+        times = f"{size / dense:.2f} times larger" if dense else "larger"
+    else:
+        times = f"{report.factor:.2f} times smaller"
+    yield f"{path}: {size:,} bytes for {dense:,} bytes of tensors, {times}"

@@ -5,6 +5,7 @@ Tensors are read piece by piece, so that memory holds the indices and little els
 
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -13,6 +14,7 @@ from momos.blocks import Layout
 from momos.compression.assigning import assign
 from momos.compression.banks import choose_banks, in_steps, rate_weight_of, stored_motifs
 from momos.compression.dense import (
+    Config,
     check_dense,
     chosen_of,
     read_dense,
@@ -21,9 +23,10 @@ from momos.compression.dense import (
     without_odd,
 )
 from momos.compression.lattice import lattice_mosaic
+from momos.compression.target import check_target, reaching, target_size, written_size
 from momos.compression.unchanged import watch
 from momos.compression.weights import Weights, measured_scales
-from momos.config import LatticeConfig, MosaicConfig
+from momos.config import LatticeConfig
 from momos.files.atomic import refuse_same
 from momos.files.contents import Contents
 from momos.files.manifest import Record
@@ -33,12 +36,16 @@ from momos.files.saving import save_contents
 from momos.mosaic import Mosaic
 from momos.sources import Source, open_source
 
+MOST_ERROR = 0.05  # of the squares of all weights; above it there is a warning
+
 
 def compress(
     source: str | os.PathLike[str],
     path: str | os.PathLike[str],
-    config: MosaicConfig | LatticeConfig,
+    config: Config | None = None,
     *,
+    target_bytes: int | None = None,
+    target_factor: float | None = None,
     progress: Progress = quiet,
 ) -> SaveReport:
     """Makes the checkpoint at `source` a mosaic and writes it to `path`.
@@ -48,7 +55,14 @@ def compress(
     statistics and single numbers excepted. The report says what became of every tensor, and what
     else the checkpoint held; quantized and sparse tensors can only be excluded, which leaves them
     out. A warning says if it seems to be quantized already, so that its scales are all that
-    becomes blocks.
+    becomes blocks, and another if the squared error is above 5 % of the weights' squares.
+
+    Without a `config` weights are rounded to whole steps (`LatticeConfig`), so finely that most
+    networks stay what they are. A `target_bytes`, or a `target_factor` (bytes of the tensors over
+    bytes of the file), chooses the step: the file is the largest found within it, by at most 8
+    trials of the whole work.
+
+    Of a `MosaicConfig`:
 
     - `scales` divides each tensor, or output channel, by the root of its mean square before
       blocks are compared, so that small tensors are not lost among large ones.
@@ -62,32 +76,61 @@ def compress(
         FormatError: if `source` is damaged or not a checkpoint.
         ValueError: if no tensor is chosen, a weight is not finite, or values do not fit what
             they are stored in; names the tensor. Also if `path` is one of the files that are
-            read, or one of these changes meanwhile.
+            read, or one of these changes meanwhile, or no step reaches the target.
         OSError: if a file cannot be read or written.
     """
+    config = LatticeConfig() if config is None else config
+    check_target(config, target_bytes, target_factor)
     with torch.device("cpu"):  # whatever the default device is
         opened = without_odd(open_source(source), config)
         refuse_same(opened.files, path)
         if warning := warning_of(opened, config):
             warnings.warn(warning, stacklevel=2)
         check_unchanged = watch(opened.files)
-        mosaic, distortions = _mosaic(opened, config, progress)
-        contents = Contents(
-            records=_records(opened, distortions, config),
-            mosaic=mosaic,
-            read=lambda name, start, stop: read_dense(
-                opened.tensors[name], config, start, stop
-            ),
-            metadata=opened.metadata,
-            check_unchanged=check_unchanged,
+        if isinstance(config, LatticeConfig):
+            config = reaching(
+                config,
+                target_size(opened, target_bytes, target_factor),
+                lambda tried: written_size(
+                    _contents(opened, tried, check_unchanged, progress)
+                ),
+            )
+        contents = _contents(opened, config, check_unchanged, progress)
+        report = save_contents(contents, path, progress)
+        report = replace(
+            report,
+            left_out=opened.left_out,
+            source_bytes=sum(file.stat().st_size for file in opened.files),
         )
-        return replace(save_contents(contents, path, progress), left_out=opened.left_out)
+        if (error := report.relative_error or 0.0) > MOST_ERROR:
+            warnings.warn(
+                f"{path} holds weights whose squared error is {error:.1%} of their squares: the "
+                "network may have lost what it learned",
+                stacklevel=2,
+            )
+        return report
+
+
+def _contents(
+    source: Source, config: Config, check_unchanged: Callable[[], None], progress: Progress
+) -> Contents:
+    """What the file will hold."""
+    mosaic, distortions, energies = _mosaic(source, config, progress)
+    return Contents(
+        records=_records(source, distortions, energies, config),
+        mosaic=mosaic,
+        read=lambda name, start, stop: read_dense(
+            source.tensors[name], config, start, stop
+        ),
+        metadata=source.metadata,
+        check_unchanged=check_unchanged,
+    )
 
 
 def _mosaic(
-    source: Source, config: MosaicConfig | LatticeConfig, progress: Progress
-) -> tuple[Mosaic, dict[str, float]]:
-    """The mosaic of the chosen tensors, and the distortion of each."""
+    source: Source, config: Config, progress: Progress
+) -> tuple[Mosaic, dict[str, float], dict[str, float]]:
+    """The mosaic of the chosen tensors; the distortion and the sum of squares of each."""
     if isinstance(config, LatticeConfig):
         return lattice_mosaic(_weights(source, config, progress), config, progress)
     weights = _weights(source, config, progress)
@@ -96,13 +139,12 @@ def _mosaic(
     motifs, step = stored_motifs(banks, config, weights.layout.dtype)
     if step is not None:
         weights, rate_weight = in_steps(weights, step), rate_weight / step / step
-    indices, distortions = assign(weights, banks, motifs, rate_weight, progress)
-    return Mosaic(motifs, indices, weights.layout, weights.scales, config), distortions
+    indices, distortions, energies = assign(weights, banks, motifs, rate_weight, progress)
+    mosaic = Mosaic(motifs, indices, weights.layout, weights.scales, config)
+    return mosaic, distortions, energies
 
 
-def _weights(
-    source: Source, config: MosaicConfig | LatticeConfig, progress: Progress
-) -> Weights:
+def _weights(source: Source, config: Config, progress: Progress) -> Weights:
     chosen = chosen_of(source, config)
     check_dense(source, config, progress)
     layout = Layout.cut(config.block_size, ((t.name, t.shape, t.dtype) for t in chosen))
@@ -118,7 +160,10 @@ def _weights(
 
 
 def _records(
-    source: Source, distortions: dict[str, float], config: MosaicConfig | LatticeConfig
+    source: Source,
+    distortions: dict[str, float],
+    energies: dict[str, float],
+    config: Config,
 ) -> tuple[Record, ...]:
     return tuple(
         Record(
@@ -127,6 +172,7 @@ def _records(
             tensor.shape,
             tensor.dtype,
             distortion=distortions.get(name),
+            energy=energies.get(name),
             why=why_dense(tensor, config),
         )
         for name, tensor in source.tensors.items()

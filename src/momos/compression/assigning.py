@@ -31,10 +31,10 @@ def assign(
     motifs: Tensor,
     rate_weight: float,
     progress: Progress,
-) -> tuple[Tensor, dict[str, float]]:
+) -> tuple[Tensor, dict[str, float], dict[str, float]]:
     """Which of `motifs`, those of all banks as they are stored, each block is.
 
-    And each tensor's distortion.
+    And each tensor's distortion, and the sum of squares of its weights.
     """
     rows = _rows_of(weights, banks, motifs, rate_weight)
     return assign_rows(weights, rows, motifs, progress, keep=not rate_weight)
@@ -47,14 +47,15 @@ def assign_rows(
     progress: Progress,
     *,
     keep: bool = False,
-) -> tuple[Tensor, dict[str, float]]:
-    """Index of each block's motif by the rows of its tensor, and each tensor's distortion.
+) -> tuple[Tensor, dict[str, float], dict[str, float]]:
+    """Index of each block's motif by the rows of its tensor, as `assign` gives it.
 
     With `keep`, unscaled blocks that are a motif as far as they can hold one stay that motif.
     """
     layout = weights.layout
     indices = torch.empty(layout.num_blocks, dtype=index_dtype(len(motifs)), device="cpu")
     distortions = dict.fromkeys((place.name for place in layout.placements), 0.0)
+    energies = distortions.copy()
     for piece in weights.pieces():
         own = rows[piece.place.name]
         found = own.search(weights.blocks(piece)).int()
@@ -63,8 +64,9 @@ def assign_rows(
         found += own.first
         indices[piece.row : piece.row + len(found)] = found.to(indices.dtype)
         distortions[piece.place.name] += _distortion(piece, motifs, found)
+        energies[piece.place.name] += float(piece.flat.double().square().sum())
         progress("assigning", piece.row + len(found), layout.num_blocks)
-    return indices, distortions
+    return indices, distortions, energies
 
 
 def _rows_of(

@@ -11,7 +11,7 @@ from momos.config import LatticeConfig, MosaicConfig
 from momos.files.contents import EMPTY, LEFT_OUT
 from momos.files.manifest import DTYPES as STORED
 from momos.files.progress import Progress
-from momos.sources import STATISTICS, Source, SourceTensor
+from momos.sources import Source, SourceTensor, is_statistics
 
 Config = MosaicConfig | LatticeConfig
 LEAST_NDIM = 1  # of blocks, where the config does not say
@@ -120,7 +120,7 @@ def _why_not(tensor: SourceTensor, config: Config) -> str:
         return EMPTY
     if tensor.dtype not in DTYPES:
         return "float8" if _is_float8(tensor.dtype) else "not of a floating dtype"
-    if matches(tensor.name, STATISTICS):
+    if is_statistics(tensor.name, tensor.shape):
         return "running statistics"
     if not matches(tensor.name, config.include) or matches(tensor.name, config.exclude):
         return LEFT_OUT

@@ -35,17 +35,19 @@ EXACT = {
 
 def lattice_mosaic(
     weights: Weights, config: LatticeConfig, progress: Progress
-) -> tuple[Mosaic, dict[str, float]]:
-    """The mosaic of `weights`, and the distortion of each tensor."""
+) -> tuple[Mosaic, dict[str, float], dict[str, float]]:
+    """The mosaic of `weights`; the distortion and the sum of squares of each tensor."""
     weights = weights.scaled(steps(weights, config, progress))
     layout, motifs = weights.layout, _rounded(weights, progress)
     indices = torch.empty(layout.num_blocks, dtype=index_dtype(len(motifs)), device="cpu")
     distortions: dict[str, float] = {}
+    energies: dict[str, float] = {}
     for place in layout.placements:
         own = weights.only([place])
-        found, distortion = _assigned(own, place.name, motifs, config.rate_weight)
+        found, distortion, energy = _assigned(own, place.name, motifs, config.rate_weight)
         indices[place.start : place.stop] = found
         distortions |= distortion
+        energies |= energy
         progress("assigning", place.stop, layout.num_blocks)
     used = usage_of(indices, len(motifs)) > 0
     used[0] = True
@@ -53,13 +55,13 @@ def lattice_mosaic(
     for part in indices.split(PIECE):
         part.copy_(renumbered[part.int()])
     mosaic = Mosaic(_narrow(motifs[used]), indices, layout, weights.scales, config)
-    return mosaic, distortions
+    return mosaic, distortions, energies
 
 
 def _assigned(
     weights: Weights, name: str, motifs: Float[Tensor, "k s"], rate_weight: float
-) -> tuple[Tensor, dict[str, float]]:
-    """Indices of one tensor's blocks, and its distortion.
+) -> tuple[Tensor, dict[str, float], dict[str, float]]:
+    """Indices of one tensor's blocks; its distortion and its sum of squares.
 
     The first round knows no usage and takes the nearest motif.
     """

@@ -42,6 +42,7 @@ class Record:
     streams: tuple[Coded, ...] = ()
     num_scales: int = 1  # of blocks, where there are scales
     distortion: float | None = None
+    energy: float | None = None  # sum of squares of the weights before
     same_as: str = ""
     why: str = ""
     persistent: bool = True
@@ -177,6 +178,8 @@ def _record(record: Record) -> dict[str, Any]:
             value["scales"] = record.num_scales
     if record.distortion is not None:
         value["distortion"] = record.distortion
+    if record.energy is not None and math.isfinite(record.energy):
+        value["energy"] = float(f"{record.energy:.4g}")  # for a share in percent
     if record.why:
         value["why"] = record.why
     if not record.persistent:

@@ -141,6 +141,7 @@ def _record(fields: Fields, about: Fields | None) -> Record:
         streams=fields.coded("streams", -(-count // about.whole("block_size", least=1))),
         num_scales=_num_scales(fields, shape, about),
         distortion=_distortion(fields),
+        energy=_energy(fields),
         why=why,
         persistent=persistent,
     )
@@ -175,6 +176,14 @@ def _distortion(fields: Fields) -> float | None:
     value = fields.any("distortion")
     if type(value) not in (int, float) or not 0 <= value <= MOST_DISTORTION:
         raise ValueError(f"'distortion' of {fields.where} must be a number of at least 0")
+    return float(value)
+
+
+def _energy(fields: Fields) -> float | None:
+    """The sum of squares; anything else under this key is ignored, as older readers do."""
+    value = fields.value.get("energy")
+    if type(value) not in (int, float) or not 0 <= value <= MOST_DISTORTION:
+        return None
     return float(value)
 
 

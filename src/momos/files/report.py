@@ -1,6 +1,7 @@
 """What a file holds and what each part of it takes."""
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ class TensorReport:
     `length` is in bits: of its streams, or its share of the packs that it lies in.
     `num_blocks` and `num_motifs` (how many different ones it uses) are 0 if it is not blocks,
     `num_scales` if it is not blocks or the file has no scales;
-    `distortion` is None if it was not recorded.
+    `distortion` and `energy`, the sum of squares of the weights before, are None if they were
+    not recorded.
     """
 
     name: str
@@ -35,6 +37,12 @@ class TensorReport:
     num_scales: int
     length: float
     distortion: float | None
+    energy: float | None = None
+
+    @property
+    def relative_error(self) -> float | None:
+        """‖w − ŵ‖² / ‖w‖², as 0.01; None if it was not recorded or no weight is other than 0."""
+        return _share(self.distortion, self.energy)
 
     @property
     def bits_per_weight(self) -> float:
@@ -47,7 +55,8 @@ class SaveReport:
 
     `lengths` is None if the file holds no mosaic. `left_out` is what a compressed checkpoint
     held that the file does not, and what it is: other values than tensors, and excluded tensors
-    that no file can hold.
+    that no file can hold. `source_bytes` is what the files of a compressed checkpoint have, and
+    None of a file that is only inspected.
     """
 
     path: Path
@@ -56,6 +65,7 @@ class SaveReport:
     lengths: DescriptionLength | None
     config: dict[str, Any] | None
     left_out: dict[str, str] = field(default_factory=dict)
+    source_bytes: int | None = None
 
     @property
     def num_bytes(self) -> int:
@@ -76,16 +86,39 @@ class SaveReport:
         """How many times smaller than its tensors the file is."""
         return self.dense_bytes / self.num_bytes
 
+    @property
+    def relative_error(self) -> float | None:
+        """‖w − ŵ‖² / ‖w‖² of all weights in blocks; None if it was not recorded of each."""
+        blocks = [tensor for tensor in self.tensors if tensor.stored == "blocks"]
+        distortion = energy = 0.0
+        for tensor in blocks:
+            if tensor.distortion is None or tensor.energy is None:
+                return None
+            distortion, energy = distortion + tensor.distortion, energy + tensor.energy
+        return _share(distortion, energy) if blocks else None
+
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON can hold it; lengths in bits, sizes in bytes."""
         value: dict[str, Any] = dataclasses.asdict(self) | {"path": str(self.path)}
         value |= {"num_bytes": self.num_bytes, "dense_bytes": self.dense_bytes}
+        value |= {"factor": self.factor, "relative_error": self.relative_error}
+        for own, tensor in zip(value["tensors"], self.tensors, strict=True):
+            own["bits_per_weight"] = tensor.bits_per_weight
+            own["relative_error"] = tensor.relative_error
         if self.lengths is not None:
             value["lengths"] |= {
                 "entropy": self.lengths.entropy,
                 "file": 8 * self.num_bytes,
             }
         return value
+
+
+def _share(distortion: float | None, energy: float | None) -> float | None:
+    """`distortion` of `energy`, where it is a finite number."""
+    if distortion is None or energy is None or not energy:
+        return None
+    share = distortion / energy
+    return share if math.isfinite(share) else None
 
 
 def report_on(file: MosaicFile, mosaic: Mosaic | None) -> SaveReport:
@@ -119,6 +152,7 @@ def report_on(file: MosaicFile, mosaic: Mosaic | None) -> SaveReport:
                 num_scales=scales,
                 length=length,
                 distortion=record.distortion,
+                energy=record.energy,
             )
         )
     return SaveReport(

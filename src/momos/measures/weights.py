@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from momos.blocks import DTYPES, Placement, matches, memory
+from momos.blocks import DTYPES, Placement, memory
 from momos.files import Checkpoint, MosaicFile
 from momos.files.loading import mosaic_of
 from momos.files.manifest import Record
 from momos.mosaic import Mosaic, remembered
 from momos.parameters import check_whole_tensor, check_whole_tensors
-from momos.sources import STATISTICS, open_source
+from momos.sources import is_statistics, open_source
 
 Measurable = (
     nn.Module | Mosaic | Checkpoint | Mapping[str, Tensor] | Tensor | str | os.PathLike
@@ -117,7 +117,7 @@ def _why_not(one: _Found) -> str:
         return f"not floating but {str(one.dtype).removeprefix('torch.')}"
     if 0 in one.shape:
         return "empty"
-    return "running statistics" if matches(one.name, STATISTICS) else ""
+    return "running statistics" if is_statistics(one.name, one.shape) else ""
 
 
 def _of_module(model: nn.Module) -> Weights:

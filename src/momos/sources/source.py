@@ -8,8 +8,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-STATISTICS = ("*running_mean", "*running_var")  # names of what is floating, but no weights
-
 
 @dataclass(frozen=True)
 class SourceTensor:
