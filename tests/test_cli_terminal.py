@@ -157,9 +157,9 @@ def test_a_console_takes_names_for_text(capsys):
 
 
 def test_a_warning_is_one_line(monkeypatch, capsys):
-    monkeypatch.setattr(warnings, "showwarning", terminal._show_warning)
+    monkeypatch.setattr(warnings, "showwarning", terminal.show_warning)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        warnings.showwarning = terminal._show_warning
+        warnings.showwarning = terminal.show_warning
         warnings.warn("a lock cannot be\x1b had", stacklevel=1)
     assert capsys.readouterr().err == "momos: warning: a lock cannot be\\x1b had\n"
