@@ -57,7 +57,7 @@ def test_a_pipe_is_refused_without_waiting_for_a_writer(tmp_path):
     pipe = tmp_path / "x.momos"
     os.mkfifo(pipe)
     for read in (momos.load, momos.inspect):
-        with pytest.raises(momos.FormatError, match="must be read from a file, got a pipe"):
+        with pytest.raises(OSError, match=r"must be an ordinary one, but .* is a pipe"):
             read(pipe)
 
 

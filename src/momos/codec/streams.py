@@ -121,7 +121,7 @@ def decode_parts(
         raise CorruptError(f"there must be {needed} streams, got {len(streams)}")
     for number, stream in enumerate(streams):
         left = num_symbols - number * STREAM_SYMBOLS
-        symbols = torch.empty(min(left, STREAM_SYMBOLS), dtype=dtype)
+        symbols = torch.empty(min(left, STREAM_SYMBOLS), dtype=dtype, device="cpu")
         model.decode(stream, symbols)
         yield symbols
 

@@ -168,7 +168,7 @@ def _num_different(indices: torch.Tensor, num_motifs: int) -> int:
     """How many motifs `indices` name; many small tensors do not cost all motifs each."""
     if len(indices) < num_motifs:
         return len(torch.unique(indices.int()))
-    used = torch.zeros(num_motifs, dtype=torch.bool)
+    used = torch.zeros(num_motifs, dtype=torch.bool, device="cpu")
     for part in indices.split(PIECE):
         used[part.int()] = True
     return int(used.sum())

@@ -136,7 +136,11 @@ class Records:
                 section,
                 f"must inflate to {info.file_size:,} bytes, got {len(data):,}",
             )
-        return torch.frombuffer(data, dtype=torch.uint8) if data else torch.empty(0).byte()
+        return (
+            torch.frombuffer(data, dtype=torch.uint8)
+            if data
+            else torch.empty(0, dtype=torch.uint8, device="cpu")
+        )
 
 
 def _by_name(path: Path, infos: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:

@@ -166,8 +166,9 @@ class GridProjector(momos.Projector):
         for name, weight in self.model.named_parameters():
             if name in grids:
                 weight.copy_(grids[name].whole(weight))
+        # Whole steps stay as they are on a grid, so the latent weights are projected as they lie.
         projection = momos.project_(
-            self.model, self.config, motifs=motifs, generator=self.generator
+            _bare(self.model), self.config, motifs=motifs, generator=self.generator
         )
         found = projection.mosaic
         steps = tuple(grids[place.name].step for place in found.layout.placements)
@@ -177,6 +178,20 @@ class GridProjector(momos.Projector):
         )
         mosaic.write_(self.model)
         return replace(projection, mosaic=mosaic)
+
+
+def _bare(model: nn.Module) -> nn.Module:
+    """A module that holds the parameters of `model` under their names, and computes nothing."""
+    bare = nn.Module()
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        owner = bare
+        *prefix, last = name.split(".")
+        for part in prefix:
+            if part not in owner._modules:
+                owner.add_module(part, nn.Module())
+            owner = owner.get_submodule(part)
+        owner.register_parameter(last, parameter)
+    return bare
 
 
 def _place(model: nn.Module, name: str) -> tuple[nn.Module, str]:
