@@ -36,8 +36,6 @@ from momos.files.saving import save_contents
 from momos.mosaic import Mosaic
 from momos.sources import Source, open_source
 
-MOST_ERROR = 0.05  # of the squares of all weights; above it there is a warning
-
 
 def compress(
     source: str | os.PathLike[str],
@@ -55,7 +53,7 @@ def compress(
     statistics and single numbers excepted. The report says what became of every tensor, and what
     else the checkpoint held; quantized and sparse tensors can only be excluded, which leaves them
     out. A warning says if it seems to be quantized already, so that its scales are all that
-    becomes blocks, and another if the squared error is above 5 % of the weights' squares.
+    becomes blocks.
 
     Without a `config` weights are rounded to whole steps (`LatticeConfig`), so finely that most
     networks stay what they are. A `target_bytes`, or a `target_factor` (bytes of the tensors over
@@ -97,18 +95,11 @@ def compress(
             )
         contents = _contents(opened, config, check_unchanged, progress)
         report = save_contents(contents, path, progress)
-        report = replace(
+        return replace(
             report,
             left_out=opened.left_out,
             source_bytes=sum(file.stat().st_size for file in opened.files),
         )
-        if (error := report.relative_error or 0.0) > MOST_ERROR:
-            warnings.warn(
-                f"{path} holds weights whose squared error is {error:.1%} of their squares: the "
-                "network may have lost what it learned",
-                stacklevel=2,
-            )
-        return report
 
 
 def _contents(
