@@ -26,7 +26,8 @@ def compress(
         Path,
         typer.Argument(
             metavar="INPUT",
-            help="A .safetensors file, what torch.save wrote, or a Hugging Face folder.",
+            help="A .safetensors file, what torch.save wrote, a TorchScript archive, or a "
+            "Hugging Face folder.",
         ),
     ],
     output: Annotated[Path, typer.Argument(metavar="OUTPUT.momos", help="File to write.")],
@@ -80,6 +81,10 @@ def compress(
     ] = "float32",
     zero_motif: Annotated[bool, typer.Option(help="Motif 0 is all zeros.")] = True,
     seed: Annotated[int, typer.Option(min=0, help="Of the choice of motifs.")] = 0,
+    key: Annotated[
+        str,
+        typer.Option(help="Which state dict of a torch file, as ema or model.state_dict."),
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Make a checkpoint a mosaic, without data or training, and write it as a small file.
@@ -106,7 +111,7 @@ def compress(
             dense_dtype=dense_dtype,
         )
         with bars() as progress:
-            report = momos.compress(source, output, config, progress=progress)
+            report = momos.compress(source, output, config, key=key, progress=progress)
         _print(report, as_json)
 
 

@@ -56,6 +56,10 @@ def measure(
             min=1, help="Units of a hidden layer: adds what their order is worth."
         ),
     ] = None,
+    key: Annotated[
+        str, typer.Option(help="Which state dict of torch files, as ema, to measure.")
+    ] = "",
+    init_key: Annotated[str, typer.Option(help="Which state dict of --init.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     as_csv: Annotated[
         bool, typer.Option("--csv", help="Print comma-separated rows.")
@@ -81,6 +85,8 @@ def measure(
                 generator=torch.Generator().manual_seed(seed),
                 per_tensor=per_tensor,
                 hidden_widths=tuple(hidden_width or ()),
+                key=key,
+                init_key=init_key,
                 progress=progress,
             )
     with told():

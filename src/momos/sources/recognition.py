@@ -14,7 +14,7 @@ ONNX = "an ONNX model (use the checkpoint that it was exported from)"
 HDF5 = "an HDF5 file, as Keras writes (load it there and save its weights with safetensors)"
 GGUF = "a GGUF file, quantized for llama.cpp (use the checkpoint that it was made from)"
 TFLITE = "a TensorFlow Lite model (use the checkpoint that it was exported from)"
-TORCHSCRIPT = "a TorchScript archive (load it with torch.jit.load and save its state_dict)"
+TORCHSCRIPT = "a TorchScript archive"
 EXPORTED = "a torch.export archive (load it with torch.export.load and save its state_dict)"
 KERAS = "a Keras model (load it there and save its weights with safetensors)"
 NUMPY = "a file of NumPy arrays (save them with safetensors.numpy.save_file)"
@@ -25,7 +25,7 @@ ZIP = "a ZIP archive (unpack it first)"
 COMPRESSED = "a compressed archive (unpack it first)"
 TAR = "a tar archive (unpack it first)"
 
-CHECKPOINTS = (SAFETENSORS, TORCH)  # the kinds that `momos compress` reads
+CHECKPOINTS = (SAFETENSORS, TORCH, TORCHSCRIPT)  # the kinds that `momos compress` reads
 
 HEAD = 512  # bytes that are looked at, at least
 MOST_HEADER = 1 << 20  # bytes of a safetensors header in which "momos" is looked for
