@@ -89,8 +89,8 @@ def compress(
 ) -> None:
     """Make a checkpoint a mosaic, without data or training, and write it as a small file.
 
-    What is printed is the table of `momos inspect`; in a pipe a line is a row, and its cells are
-    two spaces apart.
+    What is printed is what `momos inspect` prints. In a pipe, each line is a
+    row, names are whole, and cells are two spaces apart or more.
     """
     if num_motifs is None and capacity is None:
         num_motifs = 256
@@ -142,13 +142,14 @@ def expand(
 def inspect(path: MosaicPath, as_json: AsJson = False) -> None:
     """Show what a .momos file holds, tensor by tensor and part by part.
 
-    Checksums of all parts are compared; that of the values is for `momos verify`. The error of
-    a tensor is ‖w − ŵ‖² / ‖w‖², if it was compressed by a version that recorded it.
+    Checksums of all parts are compared; that of the values is for `momos
+    verify`. The error of a tensor is ‖w − ŵ‖² / ‖w‖², where it was recorded.
 
-    --json has path, num_bytes, dense_bytes, source_bytes, factor, relative_error, sections (their
-    bytes), lengths (in bits), config (the settings), left_out, and for each of tensors its name,
-    shape, dtype, stored, why, num_weights, num_blocks, num_motifs, num_scales, length (in bits),
-    bits_per_weight, distortion, energy and relative_error.
+    --json has path, num_bytes, dense_bytes, source_bytes (of compress),
+    factor, relative_error, sections (their bytes), lengths (in bits), config
+    (the settings), left_out and tensors: of each its name, shape, dtype,
+    stored, why, num_weights, num_blocks, num_motifs, num_scales, length (in
+    bits), bits_per_weight, distortion, energy (‖w‖²) and relative_error.
     """
     with told():
         with bars() as progress:

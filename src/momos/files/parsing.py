@@ -182,9 +182,9 @@ def _distortion(fields: Fields) -> float | None:
 def _energy(fields: Fields) -> float | None:
     """The sum of squares; anything else under this key is ignored, as older readers do."""
     value = fields.value.get("energy")
-    if type(value) not in (int, float) or not 0 <= value <= MOST_DISTORTION:
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    return float(value) if 0 <= value <= MOST_DISTORTION else None
 
 
 def _dense(

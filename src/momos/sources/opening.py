@@ -46,8 +46,8 @@ def _open_file(path: Path, key: str = "") -> Source:
     raise FormatError(
         path,
         "content",
-        "must be a checkpoint (a safetensors file or what torch.save writes), got "
-        f"{kind or 'neither'}",
+        "must be a checkpoint (a safetensors file, or what torch.save or torch.jit.save writes), got "
+        f"{kind or 'bytes of no format that is known'}",
     )
 
 
