@@ -107,7 +107,7 @@ def _for_programs(
 
 
 def _for_eyes(console: Console, columns: Sequence[Column], cells: list[list[str]]) -> None:
-    mark = "…" if console.encoding.startswith("utf") else "..."
+    mark = "…" if console.encoding.startswith("utf") else "~"
     cells = [
         [shortened(cell, c.most, mark) for c, cell in zip(columns, row, strict=True)]
         for row in cells
