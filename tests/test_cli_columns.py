@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 import momos
 from momos.cli import tables
-from momos.cli.columns import Column, print_rows, shortened
+from momos.cli.columns import Column, print_rows, shortened, shortened_names
 from momos.cli.measure import show_measurements
 
 COLUMNS = (
@@ -74,6 +74,26 @@ def test_a_name_that_is_too_long_keeps_both_ends():
     assert row[0].endswith(".weight")
     assert "…" in row[0]
     assert LONG.format(10) in lines(ROWS, 160)[1]
+
+
+def test_long_names_still_differ():
+    rows = [[LONG.format(at), "8×8", "1", "2.00", "", ""] for at in range(3)]
+    rows += [[row[0].replace("q_proj", "k_proj"), *row[1:]] for row in rows]
+    found = [line.split()[0] for line in lines(rows, 80)[1:]]
+    assert len(set(found)) == 6
+    assert all("proj" in name for name in found)
+    names = ["a" * 30, "b." + "a" * 30]  # nothing in common
+    assert shortened_names(names, 9) == ["aaaa…aaaa", "b.aa…aaaa"]
+    names = [f"{'model/' * 9}{at}{'/model' * 9}" for at in "xy"]
+    assert shortened_names(names, 12) == ["…x/…model", "…y/…model"]
+
+
+def test_a_row_is_aligned_by_what_the_terminal_shows():
+    found = lines(
+        [["図.w", "", "", "1.00", "", ""], ["w", "", "", "2.00", "", ""]], 80, "ascii"
+    )
+    assert found[1].startswith(r"\u56f3.w ")
+    assert found[1].index("1.00") == found[2].index("2.00")
 
 
 def test_columns_that_do_not_fit_continue_where_a_table_may_begin():

@@ -202,6 +202,27 @@ def test_a_torch_file_comes_back(mosaic):
     assert "must be named .safetensors, .pt, .pth or .bin" in done.output
 
 
+def test_a_key_chooses_one_of_several_state_dicts(checkpoint, tmp_path):
+    nets = {"generator": nn.Linear(9, 9), "critic": nn.Linear(7, 7)}
+    torch.save({name: net.state_dict() for name, net in nets.items()}, tmp_path / "gan.pt")
+    arguments = ("compress", tmp_path / "gan.pt", tmp_path / "x.momos")
+    done = invoke(*arguments)
+    assert done.exit_code == 1
+    assert "name the one you mean, as --key generator" in done.output
+    assert invoke(*arguments, "--key", "critic").exit_code == 0
+    assert momos.load(tmp_path / "x.momos").state_dict()["weight"].shape == (7, 7)
+    options = ("--measures", "signs", "--shuffles", "0")
+    measured = ("measure", tmp_path / "gan.pt", *options, "--key", "critic", "--json")
+    done = invoke(*measured, "--init", tmp_path / "gan.pt", "--init-key", "critic")
+    assert done.exit_code == 0, done.output
+    (found,) = json.loads(done.stdout).values()
+    assert found["rows"][0]["num_weights"] == 56
+    assert found["rows"][0]["ratio"] == 1
+    done = invoke("compress", checkpoint, tmp_path / "x.momos", "--key", "ema")
+    assert done.exit_code == 1
+    assert "key must be given for what torch.save writes only, got 'ema'" in done.output
+
+
 def test_expanding_is_bounded_as_asked(mosaic):
     back = mosaic.with_name("back.safetensors")
     done = invoke("expand", mosaic, back, "--most-bytes", "5000")

@@ -1,6 +1,7 @@
 """A file is as small as promised, and its report adds up."""
 
 import json
+import zlib
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from torch import nn
 
 import momos
 from momos import Mosaic, description_length
+from momos.files.manifest import write_manifest
+from momos.files.parsing import read_manifest
 from networks import Buffers, Odd, Tied, named, projected
 
 
@@ -134,3 +137,26 @@ def test_a_report_of_a_file_without_a_mosaic_can_be_written_as_json(path):
     empty = momos.save(nn.Identity(), path)
     assert empty.factor == 0
     assert empty.tensors == ()
+
+
+@pytest.mark.parametrize("value", ["text", True, None, -1.0, [2]])
+def test_what_is_no_energy_is_ignored(value, tmp_path):
+    """The key was unknown once, and unknown keys may hold anything."""
+    torch.save({"w": torch.randn(8, 8)}, tmp_path / "x.pt")
+    config = momos.MosaicConfig(block_size=2, num_motifs=4)
+    report = momos.compress(tmp_path / "x.pt", tmp_path / "x.momos", config)
+    with momos.MosaicFile(tmp_path / "x.momos") as file:
+        manifest = json.loads(zlib.decompress(write_manifest(file.manifest)))
+    (record,) = manifest["tensors"]
+    assert record["energy"] == report.tensors[0].energy
+    found = read_manifest(zlib.compress(json.dumps(manifest).encode()))
+    assert found.records[0].energy == record["energy"]
+    record["energy"] = value
+    found = read_manifest(zlib.compress(json.dumps(manifest).encode()))
+    assert found.records[0].energy is None
+
+
+def test_a_relative_error_without_weights_is_none(path):
+    report = momos.save(made([20, 30]), path)
+    assert report.relative_error is report.tensors[0].relative_error is None
+    assert report.to_dict()["relative_error"] is None

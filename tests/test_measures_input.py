@@ -245,8 +245,8 @@ def test_few_tensors_are_held_at_once(tmp_path, monkeypatch):
 
     of = Weights.of
 
-    def watched(x):
-        found = of(x)
+    def watched(x, key=""):
+        found = of(x, key)
         found.tensors.update({name: counted(read) for name, read in found.tensors.items()})
         return found
 

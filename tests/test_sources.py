@@ -196,9 +196,9 @@ def test_code_in_a_pickle_is_never_run(tmp_path, monkeypatch):
     ("content", "message"),
     [
         (b"", "got an empty file"),
-        (b"hello" * 9, "got neither"),
+        (b"hello" * 9, "got bytes of no format"),
         (b"PK\x03\x04" + bytes(50), "a ZIP archive that is not whole"),
-        (bytes(99), "got neither"),
+        (bytes(99), "got bytes of no format"),
     ],
 )
 def test_what_torch_did_not_write_is_refused(tmp_path, content, message):

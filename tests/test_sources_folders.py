@@ -107,7 +107,7 @@ def test_content_says_what_a_file_is_and_not_its_name(tmp_path, name):
         (b"<!DOCTYPE html><html>404</html>", "an HTML page"),
         (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
         (b"GGUF" + bytes(40), "a GGUF file"),
-        (b"\0\0\0\0" + b"\x9c\x11" * 40, "got neither"),
+        (b"\0\0\0\0" + b"\x9c\x11" * 40, "got bytes of no format"),
     ],
 )
 def test_what_is_no_checkpoint_is_named(tmp_path, content, what):

@@ -325,8 +325,8 @@ def test_of_several_state_dicts_none_is_guessed(tmp_path):
     with pytest.raises(momos.FormatError) as error:
         open_source(path)
     assert error.value.problem == (
-        "must hold one state dict, got 'generator' (2 tensors), 'critic' (1 tensor): save the "
-        "one you mean, as torch.save(torch.load('gan.pt')['generator'], 'state.pt')"
+        "must hold one state dict, got 'generator' (2 tensors), 'critic' (1 tensor): name the "
+        "one you mean, as --key generator (in Python key='generator')"
     )
     source = open_source(path, key="critic")
     assert list(source.tensors) == ["w"]

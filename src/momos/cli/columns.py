@@ -6,6 +6,7 @@ every column and every name whole, one line a row, two spaces between cells, non
 numbers without separators of thousands: `awk -F '  +'` finds its fields.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,9 +14,11 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
+from momos.cli.terminal import writable
 from momos.escaping import visible
 
 GAP = "  "
+PART = re.compile(r"[^./]*[./]|[^./]+")  # of a tensor's name
 NOTHING = "-"  # a cell without a value, in a pipe
 LEAST_NAME = 24  # columns of a terminal that a name keeps while others can be left out
 
@@ -40,11 +43,44 @@ def print_rows(
 ) -> None:
     """Prints `rows` under the titles of `columns`; the first column names the row."""
     cells = [[column.title for column in columns], *rows]
-    cells = [[visible(cell) for cell in row] for row in cells]
+    cells = [[writable(visible(cell), console.encoding) for cell in row] for row in cells]
     if console.is_terminal:
         _for_eyes(console, columns, cells)
     else:
         _for_programs(console, columns, cells)
+
+
+def shortened_names(names: Sequence[str], width: int, mark: str = "…") -> list[str]:
+    """`names` in at most `width` cells each, such that they still differ where that is possible.
+
+    Their middle goes. Where that leaves equal ones, first goes what these have in common, from
+    the left, except for the last part.
+    """
+    alike: dict[str, set[str]] = {}
+    for name in names:
+        alike.setdefault(shortened(name, width, mark), set()).add(name)
+    cut = {}
+    for short, same in alike.items():
+        parts = {name: PART.findall(name) for name in same}
+        common = set.intersection(*map(set, parts.values()))
+        for name, own in parts.items():
+            cut[name] = short if len(same) == 1 else _without(own, common, width, mark)
+    return [cut[name] for name in names]
+
+
+def _without(parts: list[str], common: set[str], width: int, mark: str) -> str:
+    """The parts of a name, without as few of the `common` ones as make it fit, or all of them."""
+    text, gone = "".join(parts), set()
+    for at, part in enumerate(parts[:-1]):
+        if cell_len(text) <= width:
+            break
+        if part in common:
+            gone.add(at)
+            runs = (mark if n in gone else one for n, one in enumerate(parts))
+            text = "".join(runs)
+            while mark * 2 in text:
+                text = text.replace(mark * 2, mark)
+    return shortened(text, width, mark)
 
 
 def shortened(text: str, width: int, mark: str = "…") -> str:
@@ -71,7 +107,7 @@ def _for_programs(
 
 
 def _for_eyes(console: Console, columns: Sequence[Column], cells: list[list[str]]) -> None:
-    mark = "…" if console.encoding.startswith("utf") else "..."
+    mark = "…" if console.encoding.startswith("utf") else "~"
     cells = [
         [shortened(cell, c.most, mark) for c, cell in zip(columns, row, strict=True)]
         for row in cells
@@ -82,7 +118,8 @@ def _for_eyes(console: Console, columns: Sequence[Column], cells: list[list[str]
         if number:
             console.print()
         room = console.width - sum(len(GAP) + widths[at] for at in part)
-        own = [[shortened(row[0], max(room, least), mark), *row[1:]] for row in cells]
+        names = shortened_names([row[0] for row in cells], max(room, least), mark)
+        own = [[name, *row[1:]] for name, row in zip(names, cells, strict=True)]
         _print(console, columns, own, (0, *part))
 
 

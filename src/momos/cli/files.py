@@ -28,7 +28,8 @@ def compress(
         Path,
         typer.Argument(
             metavar="INPUT",
-            help="A .safetensors file, what torch.save wrote, or a Hugging Face folder.",
+            help="A .safetensors file, what torch.save wrote, a TorchScript archive, or a "
+            "Hugging Face folder.",
         ),
     ],
     output: Annotated[Path, typer.Argument(metavar="OUTPUT.momos", help="File to write.")],
@@ -131,6 +132,10 @@ def compress(
         int | None,
         typer.Option(min=0, help="Of the choice of motifs: 0.", rich_help_panel=BANK),
     ] = None,
+    key: Annotated[
+        str,
+        typer.Option(help="Which state dict of a torch file, as ema or model.state_dict."),
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Make a checkpoint a mosaic, without data or training, and write it as a small file.
@@ -138,8 +143,8 @@ def compress(
     Weights are rounded to whole steps, as finely as most networks need to stay what they are. With
     --num-motifs or --capacity a bank of so many motifs is chosen instead.
 
-    What is printed is the table of `momos inspect`; in a pipe a line is a row, and its cells are
-    two spaces apart.
+    What is printed is what `momos inspect` prints. In a pipe, each line is a
+    row, names are whole, and cells are two spaces apart or more.
     """
     shared = {
         "block_size": block_size,
@@ -166,6 +171,7 @@ def compress(
                 source,
                 output,
                 config,
+                key=key,
                 target_bytes=target_size,
                 target_factor=target_factor,
                 progress=progress,
@@ -200,13 +206,14 @@ def expand(
 def inspect(path: MosaicPath, as_json: AsJson = False) -> None:
     """Show what a .momos file holds, tensor by tensor and part by part.
 
-    Checksums of all parts are compared; that of the values is for `momos verify`. The error of
-    a tensor is ‖w − ŵ‖² / ‖w‖², if it was compressed by a version that recorded it.
+    Checksums of all parts are compared; that of the values is for `momos
+    verify`. The error of a tensor is ‖w − ŵ‖² / ‖w‖², where it was recorded.
 
-    --json has path, num_bytes, dense_bytes, source_bytes, factor, relative_error, sections (their
-    bytes), lengths (in bits), config (the settings), left_out, and for each of tensors its name,
-    shape, dtype, stored, why, num_weights, num_blocks, num_motifs, num_scales, length (in bits),
-    bits_per_weight, distortion, energy and relative_error.
+    --json has path, num_bytes, dense_bytes, source_bytes (of compress),
+    factor, relative_error, sections (their bytes), lengths (in bits), config
+    (the settings), left_out and tensors: of each its name, shape, dtype,
+    stored, why, num_weights, num_blocks, num_motifs, num_scales, length (in
+    bits), bits_per_weight, distortion, energy (‖w‖²) and relative_error.
     """
     with told():
         with bars() as progress:

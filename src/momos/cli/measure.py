@@ -56,6 +56,10 @@ def measure(
             min=1, help="Units of a hidden layer: adds what their order is worth."
         ),
     ] = None,
+    key: Annotated[
+        str, typer.Option(help="Which state dict of torch files, as ema, to measure.")
+    ] = "",
+    init_key: Annotated[str, typer.Option(help="Which state dict of --init.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     as_csv: Annotated[
         bool, typer.Option("--csv", help="Print comma-separated rows.")
@@ -63,10 +67,11 @@ def measure(
 ) -> None:
     """Measure how complex weights are: codes in bits, scores that are none, controls beside.
 
-    --json has for each NETWORK its rows and left_out, and --csv the same rows: tensor (empty for
-    the whole network), name, kind, view, unit, about, num_weights, raw_bits, value,
-    bits_per_weight, unavailable, ordered, shuffled_mean, shuffled_deviation, shuffled_z,
-    shuffled_repeats, init_value, and with --init ratio, arrangement and value_distribution.
+    --json has for each NETWORK its rows and left_out, --csv the rows: tensor
+    (empty for the whole network), name, kind, view, unit, about, num_weights,
+    raw_bits, value, bits_per_weight, unavailable, ordered, shuffled_mean,
+    shuffled_deviation, shuffled_z, shuffled_repeats, and of --init init_value,
+    ratio, arrangement and value_distribution.
     """
     found = {}
     with told(), bars() as progress:
@@ -81,6 +86,8 @@ def measure(
                 generator=torch.Generator().manual_seed(seed),
                 per_tensor=per_tensor,
                 hidden_widths=tuple(hidden_width or ()),
+                key=key,
+                init_key=init_key,
                 progress=progress,
             )
     with told():
@@ -121,7 +128,10 @@ def show_measurements(found: dict[str, momos.Measurement], out: Console) -> None
                 out.print(visible(note), soft_wrap=True)
         if measurement.left_out:
             counts = Counter(measurement.left_out.values())
-            left = ", ".join(f"{count} tensors ({why})" for why, count in counts.items())
+            left = ", ".join(
+                f"{count} tensor{'s' * (count != 1)} ({why})"
+                for why, count in counts.items()
+            )
             out.print(visible(f"not measured: {left}"), style="dim", soft_wrap=True)
     if len(found) > 1:
         out.print("side by side: bits/weight of codes, values of scores", style="bold")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from rich.console import Console
 
 from momos import SaveReport, TensorReport
-from momos.cli.columns import Column, print_rows, shortened
+from momos.cli.columns import Column, print_rows, shortened_names
 from momos.description import DescriptionLength
 from momos.escaping import visible
 
@@ -80,13 +80,13 @@ def _percent(share: float) -> str:
 
 def _words(report: SaveReport, console: Console) -> Iterator[str]:
     """What the rows come to: why tensors are dense, and how far blocks are from the weights."""
-    mark = console.is_terminal
 
-    def listed(names: list[str]) -> str:
-        more = len(names) - MOST_NAMES
-        shown = [
-            shortened(name, LONG_NAME) if mark else name for name in names[:MOST_NAMES]
-        ]
+    def listed(names: list[str], notes: list[str] | None = None) -> str:
+        more, shown = len(names) - MOST_NAMES, names[:MOST_NAMES]
+        if console.is_terminal:
+            shown = shortened_names(shown, LONG_NAME)
+        if notes is not None:
+            shown = [f"{name} ({note})" for name, note in zip(shown, notes, strict=False)]
         return ", ".join(shown) + (f" and {more:,} more" if more > 0 else "")
 
     reasons: dict[str, list[str]] = {}
@@ -95,8 +95,8 @@ def _words(report: SaveReport, console: Console) -> Iterator[str]:
             reasons.setdefault(tensor.why or "no reason recorded", []).append(tensor.name)
     for why, names in reasons.items():
         yield f"dense, {why}: {listed(names)}"
-    if same := [f"{t.name} ({t.why})" for t in report.tensors if t.stored == "same"]:
-        yield f"stored once: {listed(same)}"
+    if same := [t for t in report.tensors if t.stored == "same"]:
+        yield f"stored once: {listed([t.name for t in same], [t.why for t in same])}"
     for name, kind in report.left_out.items():
         yield f"left out: {name} ({kind})"
     if report.relative_error is None:
@@ -105,8 +105,9 @@ def _words(report: SaveReport, console: Console) -> Iterator[str]:
     far = [t for t in report.tensors if (t.relative_error or 0) > LARGE_ERROR]
     far.sort(key=lambda tensor: -(tensor.relative_error or 0))
     if far:
-        names = [f"{t.name} ({_percent(t.relative_error or 0)})" for t in far]
-        yield f"error above {LARGE_ERROR:.0%}, which may damage a network: {listed(names)}"
+        shares = [_percent(t.relative_error or 0) for t in far]
+        names = listed([t.name for t in far], shares)
+        yield f"error above {LARGE_ERROR:.0%}, which may damage a network: {names}"
 
 
 def _parts(report: SaveReport) -> Iterator[tuple[str, ...]]:

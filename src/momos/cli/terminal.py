@@ -21,6 +21,7 @@ from rich.text import Text
 from momos.escaping import visible
 
 OUTPUT, ERROR = "standard output", "standard error"
+REPLACING = "momos"  # the handler of what an encoding lacks
 # What an ASCII terminal gets in place of what this package writes; all else becomes \uXXXX.
 PLAIN = str.maketrans(
     {"×": "x", "–": "-", "—": "-", "−": "-", "…": "...", "·": ".", "•": "*", "±": "+-"}
@@ -46,6 +47,12 @@ def say(text: str, *, error: bool = False) -> None:
 def write(text: str, *, error: bool = False) -> None:
     """Prints what is printable already; `typer.echo` would send UTF-8 to an ASCII terminal."""
     print(text, end="", file=sys.stderr if error else sys.stdout, flush=True)
+
+
+def writable(text: str, encoding: str) -> str:
+    """`text` as a stream of this encoding shows it, so that its width is known."""
+    codecs.register_error(REPLACING, _replaced)
+    return text.encode(encoding, REPLACING).decode(encoding)
 
 
 def console(*, error: bool = False) -> Console:
@@ -77,7 +84,7 @@ def standard_streams() -> Iterator[None]:
 
     A reader that went away, as `head` does, is no error to tell; the exit code says it.
     """
-    codecs.register_error("momos", _replaced)
+    codecs.register_error(REPLACING, _replaced)
     sys.stdout = _writable(sys.stdout, OUTPUT)
     sys.stderr = _writable(sys.stderr, ERROR)
     warnings.showwarning = show_warning
@@ -118,7 +125,7 @@ def _writable(stream: Any, about: str) -> Any:
         stream.flush()
     except (AttributeError, OSError, ValueError):
         return stream
-    errors = "momos" if stream.errors in ("strict", "surrogateescape") else stream.errors
+    errors = REPLACING if stream.errors in ("strict", "surrogateescape") else stream.errors
     named = io.BufferedWriter(_Named(descriptor, about))
     terminal = stream.isatty() or about == ERROR
     return io.TextIOWrapper(

@@ -44,12 +44,14 @@ def compress(
     *,
     target_bytes: int | None = None,
     target_factor: float | None = None,
+    key: str = "",
     progress: Progress = quiet,
 ) -> SaveReport:
     """Makes the checkpoint at `source` a mosaic and writes it to `path`.
 
     A checkpoint is a safetensors file, what torch.save wrote, or a folder with either, as
-    Hugging Face writes it. All floating tensors that `config` chooses become blocks, running
+    Hugging Face writes it; of several state dicts in a torch file `key` chooses one, as "ema" or
+    "model.state_dict". All floating tensors that `config` chooses become blocks, running
     statistics and single numbers excepted. The report says what became of every tensor, and what
     else the checkpoint held; quantized and sparse tensors can only be excluded, which leaves them
     out. A warning says if it seems to be quantized already, so that its scales are all that
@@ -80,7 +82,7 @@ def compress(
     config = LatticeConfig() if config is None else config
     check_target(config, target_bytes, target_factor)
     with torch.device("cpu"):  # whatever the default device is
-        opened = without_odd(open_source(source), config)
+        opened = without_odd(open_source(source, key=key), config)
         refuse_same(opened.files, path)
         if warning := warning_of(opened, config):
             warnings.warn(warning, stacklevel=2)

@@ -28,6 +28,8 @@ def measure(
     generator: torch.Generator | None = None,
     per_tensor: bool = False,
     hidden_widths: Sequence[int] = (),
+    key: str = "",
+    init_key: str = "",
     progress: Progress = quiet,
 ) -> Measurement:
     """How complex the weights of `x` are: codes in bits, scores that are none, controls beside.
@@ -38,7 +40,8 @@ def measure(
     within each tensor. With `init`, the same network before training, each value is split into
     arrangement and value distribution. A mosaic's own lengths come first. `per_tensor` adds the
     rows of each tensor; `hidden_widths` the bits that any code of the weights spends on the
-    order of hidden units, which does not matter. Without a `generator` shuffles are those of seed 0.
+    order of hidden units, which does not matter. Of several state dicts in a torch file `key`
+    chooses one, as "ema", and `init_key` in that of `init`. Without a `generator` shuffles are those of seed 0.
 
     Raises:
         TypeError: if `x` is no network, or `controls` no int.
@@ -52,8 +55,8 @@ def measure(
     if controls < 0 or controls == 1:
         raise ValueError(f"controls must be 0, or at least 2 shuffles, got {controls}")
     instruments = choose(measures)
-    weights = Weights.of(x)
-    start = None if init is None else Weights.of(init)
+    weights = Weights.of(x, key)
+    start = None if init is None else Weights.of(init, init_key)
     if start is not None:
         _check_start(weights, start)
     generator = generator or torch.Generator().manual_seed(0)

@@ -45,7 +45,7 @@ class Weights:
     file: FileSize | None = None
 
     @classmethod
-    def of(cls, x: Measurable) -> "Weights":
+    def of(cls, x: Measurable, key: str = "") -> "Weights":
         """The weights of a network in any form, in its order; tied ones once.
 
         Of a module these are its trainable parameters; of a checkpoint or mapping all floating
@@ -53,8 +53,14 @@ class Weights:
 
         Raises:
             TypeError: if `x` is no network.
-            ValueError: if no tensor in it can be measured.
+            ValueError: if no tensor in it can be measured, or there is no torch file that `key`
+                can choose from.
         """
+        if key and not isinstance(x, str | os.PathLike):
+            raise ValueError(
+                f"key must be given for the path of a torch file only, got {key!r} for a "
+                f"{type(x).__name__}"
+            )
         if isinstance(x, nn.Module):
             found = _of_module(x)
         elif isinstance(x, Mosaic):
@@ -66,7 +72,7 @@ class Weights:
         elif isinstance(x, Mapping):
             found = _of_mapping(x)
         elif isinstance(x, str | os.PathLike):
-            found = _of_path(Path(x))
+            found = _of_path(Path(x), key)
         else:
             raise TypeError(
                 "a module, state dict, tensor, mosaic or path can be measured, got "
@@ -163,10 +169,10 @@ def _of_checkpoint(checkpoint: Checkpoint) -> Weights:
     return _gather(found, mosaic=checkpoint.mosaic)
 
 
-def _of_path(path: Path) -> Weights:
-    if path.suffix == ".momos":
+def _of_path(path: Path, key: str) -> Weights:
+    if path.suffix == ".momos" and not key:
         return _of_file(path)
-    source = open_source(path)
+    source = open_source(path, key=key)
     found = [
         _Found(t.name, t.shape, t.dtype, partial(_read, t.read, t.num_weights, t.shape))
         for t in source.tensors.values()

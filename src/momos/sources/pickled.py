@@ -23,6 +23,7 @@ from momos.errors import FormatError
 from momos.ordinary import open_ordinary
 from momos.sources.records import Records
 from momos.sources.refusals import BROKEN, refusal
+from momos.sources.scripted import state_of, unpickle_modules
 from momos.sources.source import Source, SourceTensor
 from momos.sources.states import find_state
 from momos.sources.strided import Kept, Raw, Strided
@@ -33,8 +34,10 @@ MOST_EXPANDED = 1 << 28  # values that an expanded tensor may stand for
 Located = Callable[[Tensor], tuple[Raw, int] | None]  # how to read a storage, and its bytes
 
 
-def open_pickled(path: Path, key: str = "") -> Source:
+def open_pickled(path: Path, key: str = "", *, scripted: bool = False) -> Source:
     """The tensors of the torch checkpoint at `path`: of its only state dict, or that at `key`.
+
+    A `scripted` one is a TorchScript archive, whose modules are one state dict.
 
     Raises:
         FormatError: if it holds none, or more than data.
@@ -42,7 +45,8 @@ def open_pickled(path: Path, key: str = "") -> Source:
     """
     with open_ordinary(path) as file:
         zipped = file.read(4) == b"PK\x03\x04"
-    value, located = _of_archive(path) if zipped else _of_stream(path)
+    value, located = _of_archive(path, scripted) if zipped else _of_stream(path)
+    value = state_of(path, value) if scripted else value
     state, kept = find_state(path, value, key), Kept()
     tensors, aliases, first, unreadable = {}, {}, {}, {}
     for name, one in state.tensors.items():
@@ -100,7 +104,7 @@ def _no_values(first: int, last: int) -> Tensor:
     raise AssertionError(f"bytes {first} to {last} of no storage")
 
 
-def _of_archive(path: Path) -> tuple[Any, Located]:
+def _of_archive(path: Path, scripted: bool) -> tuple[Any, Located]:
     """What is in an archive, and how to read the storages of its tensors."""
     records = Records(path)
     if "data.pkl" not in records:
@@ -111,7 +115,9 @@ def _of_archive(path: Path) -> tuple[Any, Located]:
     content = records.content("data.pkl")
     device = "cpu" if any(name in content for name in WITH_MEMORY) else "meta"
     storages = _Storages(records, written.decode() != sys.byteorder, device)
-    return _loaded(path, partial(_unpickle, content, storages)), storages.located
+    load = partial(_unpickle, storages)
+    load = partial(unpickle_modules, content, load) if scripted else partial(load, content)
+    return _loaded(path, load), storages.located
 
 
 @dataclass(frozen=True)
@@ -164,7 +170,7 @@ def _width(dtype: torch.dtype) -> int:
     return dtype.itemsize // 2 if dtype.is_complex else dtype.itemsize
 
 
-def _unpickle(content: bytes, storages: _Storages) -> Any:
+def _unpickle(storages: _Storages, content: bytes) -> Any:
     unpickler = Unpickler(io.BytesIO(content), encoding="utf-8")
     unpickler.persistent_load = storages.load  # pyright: ignore[reportAttributeAccessIssue]
     with torch.device(storages.device):  # where sparse tensors are made of their parts

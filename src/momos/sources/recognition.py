@@ -10,14 +10,24 @@ TORCH = "a file of torch.save"
 EMPTY = "an empty file (a download or a copy that did not finish?)"
 LFS_POINTER = "a Git LFS pointer (run git lfs pull to get the file itself)"
 HTML = "an HTML page (a download that needed another link or a login?)"
-ONNX = "an ONNX model (use the checkpoint that it was exported from)"
-HDF5 = "an HDF5 file, as Keras writes (load it there and save its weights with safetensors)"
+ONNX = (
+    "an ONNX model (use the checkpoint that it was exported from, or save what "
+    "onnx.numpy_helper.to_array makes of its graph.initializer with safetensors.numpy.save_file)"
+)
+OF_KERAS = (
+    "load it with keras.models.load_model and save {w.path: w.numpy() for w in model.weights} "
+    "with safetensors.numpy.save_file"
+)
+HDF5 = f"an HDF5 file, as Keras writes ({OF_KERAS})"
 GGUF = "a GGUF file, quantized for llama.cpp (use the checkpoint that it was made from)"
-TFLITE = "a TensorFlow Lite model (use the checkpoint that it was exported from)"
-TORCHSCRIPT = "a TorchScript archive (load it with torch.jit.load and save its state_dict)"
+TFLITE = "a TensorFlow Lite model (use the model that it was converted from)"
+TORCHSCRIPT = "a TorchScript archive"
 EXPORTED = "a torch.export archive (load it with torch.export.load and save its state_dict)"
-KERAS = "a Keras model (load it there and save its weights with safetensors)"
-NUMPY = "a file of NumPy arrays (save them with safetensors.numpy.save_file)"
+KERAS = f"a Keras model ({OF_KERAS})"
+NUMPY = (
+    "a file of NumPy arrays (save them by name with safetensors.numpy.save_file, as "
+    "dict(numpy.load('arrays.npz')))"
+)
 PICKLE = (
     "a Python pickle (load it where you trust it and save its state_dict with torch.save)"
 )
@@ -25,7 +35,7 @@ ZIP = "a ZIP archive (unpack it first)"
 COMPRESSED = "a compressed archive (unpack it first)"
 TAR = "a tar archive (unpack it first)"
 
-CHECKPOINTS = (SAFETENSORS, TORCH)  # the kinds that `momos compress` reads
+CHECKPOINTS = (SAFETENSORS, TORCH, TORCHSCRIPT)  # the kinds that `momos compress` reads
 
 HEAD = 512  # bytes that are looked at, at least
 MOST_HEADER = 1 << 20  # bytes of a safetensors header in which "momos" is looked for

@@ -4,6 +4,7 @@ Nothing is guessed: of several the message lists all, and an optimizer's state i
 """
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,12 +74,11 @@ def _choose(path: Path, value: Mapping, found: dict[str, Mapping]) -> str:
         if len(keys) == 1:
             return keys[0]
     example = next(key for key in weighty if key)
-    indices = "".join(f"[{part!r}]" for part in example.split("."))
     raise FormatError(
         path,
         "pickle",
-        f"must hold one state dict, got {_listed({key: found[key] for key in weighty})}: save "
-        f"the one you mean, as torch.save(torch.load({path.name!r}){indices}, 'state.pt')",
+        f"must hold one state dict, got {_listed({key: found[key] for key in weighty})}: name "
+        f"the one you mean, as --key {shlex.quote(example)} (in Python key={example!r})",
     )
 
 
