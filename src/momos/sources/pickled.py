@@ -173,7 +173,8 @@ def _width(dtype: torch.dtype) -> int:
 def _unpickle(storages: _Storages, content: bytes) -> Any:
     unpickler = Unpickler(io.BytesIO(content), encoding="utf-8")
     unpickler.persistent_load = storages.load  # pyright: ignore[reportAttributeAccessIssue]
-    return unpickler.load()
+    with torch.device(storages.device):  # where sparse tensors are made, too
+        return unpickler.load()
 
 
 def _of_stream(path: Path) -> tuple[Any, Located]:
