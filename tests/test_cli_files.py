@@ -103,7 +103,7 @@ def test_what_a_torch_file_held_beside_tensors_is_told(tmp_path):
 
 @pytest.mark.filterwarnings("default:.*seems to be quantized")
 def test_a_quantized_checkpoint_is_warned_of_on_standard_error(tmp_path):
-    state = {"w": torch.ones(8, 8).to(torch.float8_e4m3fn), "scale": torch.rand(8)}
+    state = {"w": torch.ones(8, 8).to(torch.float8_e4m3fn), "scale": torch.rand(2, 4)}
     save_file(state, tmp_path / "x.safetensors")
     done = invoke("compress", tmp_path / "x.safetensors", tmp_path / "x.momos")
     assert done.exit_code == 0
@@ -161,7 +161,49 @@ def test_what_is_no_momos_file_is_told_in_one_line(command, checkpoint, tmp_path
         (["compress", "net.safetensors", "net.safetensors"], 1, "written beside"),
         (["compress", "net.safetensors", "x.momos", "--include", "q"], 1, "got none for"),
         (["compress", "net.safetensors", "x.momos", "--capacity", "2"], 1, "at most 1"),
-        (["compress", "net.safetensors", "x.momos", "--bits", "9"], 1, "2 to 8, 16 or 32"),
+        (
+            ["compress", "net.safetensors", "x.momos", "--capacity", "0.1", "--bits", "9"],
+            1,
+            "2 to 8, 16 or 32",
+        ),
+        (
+            ["compress", "net.safetensors", "x.momos", "--bits", "8"],
+            1,
+            "--bits must be given with --num-motifs or --capacity, got it without",
+        ),
+        (
+            ["compress", "net.safetensors", "x.momos", "--step", "1", "--capacity", "0.1"],
+            1,
+            "--step must be given without --num-motifs or --capacity, got it with",
+        ),
+        (
+            ["compress", "net.safetensors", "x.momos", "--step", "0"],
+            1,
+            "above 0 and finite",
+        ),
+        (
+            ["compress", "net.safetensors", "x.momos", "--target-size", "big"],
+            2,
+            "like 100kB",
+        ),
+        (
+            ["compress", "net.safetensors", "x.momos", "--target-size", "9"],
+            1,
+            "must be at least",
+        ),
+        (
+            [
+                "compress",
+                "net.safetensors",
+                "x.momos",
+                "--target-factor",
+                "2",
+                "--capacity",
+                "1",
+            ],
+            1,
+            "a target must be given with a LatticeConfig",
+        ),
         (["compress", "net.safetensors", "x.momos", "--scales", "all"], 2, "scales"),
         (["compress", "net.txt", "x.momos"], 3, "net.txt: No such file"),
         (["compress", "net.safetensors", "x.momos", "--block-size", "0"], 2, "block-size"),
@@ -257,7 +299,7 @@ def test_an_interrupt_leaves_nothing_and_exits_with_130(checkpoint, tmp_path, mo
         raise KeyboardInterrupt
 
     monkeypatch.setattr("momos.compression.assigning.searcher", interrupt)
-    done = invoke("compress", checkpoint, tmp_path / "x.momos")
+    done = invoke("compress", checkpoint, tmp_path / "x.momos", "--num-motifs", "9")
     assert done.exit_code == 130
     assert [path.name for path in tmp_path.iterdir()] == ["net.safetensors"]
 
