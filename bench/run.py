@@ -24,7 +24,17 @@ SCRIPTS = (
         "learning",
     ),
     "precision",
-    *("files", "order", "codec", "streaming", "strided", "fuzz", "measures", "bdm"),
+    *(
+        "files",
+        "compress",
+        "order",
+        "codec",
+        "streaming",
+        "strided",
+        "fuzz",
+        "measures",
+        "bdm",
+    ),
 )
 HEAD = (
     "# Benchmarks\n\n`make bench` runs them all and writes this page; `python bench/run.py NAMES` "
