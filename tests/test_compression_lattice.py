@@ -209,3 +209,9 @@ def test_settings_out_of_range_are_refused(settings, message):
 def test_a_step_is_a_number():
     with pytest.raises(TypeError, match="step must be a number, got '1'"):
         LatticeConfig(step="1")  # pyright: ignore[reportArgumentType]
+
+
+def test_weights_too_small_to_be_squared_are_refused_not_zeroed(tmp_path):
+    state = {"a": weights(9, 9).double() * 1e-200, "b": weights(9, 9)}
+    with pytest.raises(ValueError, match=r"0 or at least 1e-150 .* in tensor 'a'"):
+        compressed(tmp_path, state)

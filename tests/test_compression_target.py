@@ -66,6 +66,12 @@ def test_targets_without_sense_are_refused(source, tmp_path, config, options, me
     assert not (tmp_path / "x.momos").exists()
 
 
+@pytest.mark.parametrize("name", ["target_bytes", "target_factor"])
+def test_targets_that_are_no_numbers_are_refused(source, tmp_path, name):
+    with pytest.raises(TypeError, match=f"{name} must be .*, got 'x'"):
+        momos.compress(source, tmp_path / "x.momos", **{name: "x"})
+
+
 @pytest.mark.parametrize("wanted", [10, 100, 1000, 12_345])
 def test_few_trials_find_a_step_near_the_target(wanted):
     tried = []

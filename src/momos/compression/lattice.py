@@ -26,6 +26,7 @@ RECURRENT = ("*weight_hh*", "*recurrent_kernel*")  # names that networks with me
 EMBEDDINGS = ("*embed*", "*wte.*", "*wpe.*")
 ROUNDS = 2  # of assigning by code length, each with the usage that the one before left
 LEAST_CHANNEL = 0.01  # root mean square of a channel, at least, relative to the largest
+LEAST_WEIGHT = 1e-150  # of float64: the square of a smaller one is 0
 MOST_REACH = 1 << 20  # of whole numbers that are looked up in a table
 EXACT = {
     torch.int8: 127,
@@ -189,6 +190,11 @@ def _rounded(weights: Weights, progress: Progress) -> Float[Tensor, "k s"]:
     """The different rounded blocks, the smallest first: zero is always one."""
     found = torch.zeros(1, weights.layout.block_size, dtype=weights.dtype, device="cpu")
     for piece in weights.pieces():
+        if 0 < (largest := float(piece.flat.abs().max())) < LEAST_WEIGHT:
+            raise ValueError(
+                f"weights must be 0 or at least {LEAST_WEIGHT} to be squared, got at most "
+                f"{largest} in tensor {piece.place.name!r} (exclude it to store it as it is)"
+            )
         rounded = weights.blocks(piece).round() + 0.0  # no −0
         found = _distinct(torch.cat([found, _distinct(rounded)]))
         progress("choosing motifs", piece.row + len(rounded), weights.layout.num_blocks)

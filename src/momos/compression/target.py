@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from momos.compression.dense import Config
-from momos.config import LatticeConfig, MosaicConfig
+from momos.config import LatticeConfig, MosaicConfig, check_whole
 from momos.files.contents import Contents
 from momos.files.saving import save_contents
 from momos.sources import Source
@@ -32,8 +32,10 @@ def check_target(
             f"one of target_bytes and target_factor must be given, got both: "
             f"{target_bytes} and {target_factor}"
         )
-    if target_bytes is not None and target_bytes < 1:
-        raise ValueError(f"target_bytes must be at least 1, got {target_bytes}")
+    if target_bytes is not None:
+        check_whole("target_bytes", target_bytes, least=1)
+    if isinstance(target_factor, bool) or not isinstance(target_factor, int | float | None):
+        raise TypeError(f"target_factor must be a number, got {target_factor!r}")
     if target_factor is not None and not 0 < target_factor < math.inf:
         raise ValueError(f"target_factor must be above 0 and finite, got {target_factor}")
     if isinstance(config, MosaicConfig):
