@@ -83,4 +83,4 @@ def test_few_trials_find_a_step_near_the_target(wanted):
     found = target.reaching(LatticeConfig(), wanted, size)
     assert size(found) <= wanted
     assert size(found) >= 0.9 * wanted
-    assert len(tried) <= 2 + 2 * target.TRIALS
+    assert len(tried) - 2 <= 12  # without the two of this test

@@ -59,8 +59,8 @@ def compress(
 
     Without a `config` weights are rounded to whole steps (`LatticeConfig`), so finely that most
     networks stay what they are. A `target_bytes`, or a `target_factor` (bytes of the tensors over
-    bytes of the file), chooses the step: the file is the largest found within it, by at most 8
-    trials of the whole work.
+    bytes of the file), chooses the step: the file is the largest found within it, by some
+    trials of the whole work, mostly fewer than a dozen.
 
     Of a `MosaicConfig`:
 
