@@ -37,11 +37,13 @@ class Draft:
 
     manifest: Any
     sections: dict[str, bytes]
+    version: int = 1
 
     @classmethod
     def of(cls, file: bytes) -> "Draft":
         _, sections = reader.outside(file)
-        return cls(json.loads(zlib.decompress(sections.pop("manifest"))), sections)
+        version = reader.version_of(file)
+        return cls(reader.manifest_of(sections.pop("manifest"), version), sections, version)
 
     def copy(self) -> "Draft":
         return deepcopy(self)
@@ -51,14 +53,15 @@ class Draft:
         text = self.manifest
         if not isinstance(text, bytes):
             text = json.dumps(text, separators=(",", ":")).encode()
-        return closed(
-            self.sections | {"manifest": zlib.compress(text, 9)}, size or self.size()
-        )
+        deflated = deflate(text, self.version)
+        if self.version == 2:
+            return closed_2(self.sections | {"manifest": deflated}, size or self.size())
+        return closed(self.sections | {"manifest": deflated}, size or self.size())
 
     def size(self) -> int:
         """Bytes of header for what the manifest claims; the least if that is nonsense."""
-        size = 8 * -(-claimed(self) // (8 * 65536))
-        return size if 640 < size <= MOST_SIZE else 640
+        size, least = 8 * -(-claimed(self) // (8 * 65536)), reader.LEAST[self.version]
+        return size if least < size <= MOST_SIZE else least
 
     def tensor(self, name: str) -> dict[str, Any]:
         return next(entry for entry in self.manifest["tensors"] if entry["name"] == name)
@@ -69,6 +72,18 @@ def closed(sections: dict[str, bytes], size: int = 640, text: bytes | None = Non
     text = reader.header(sections) if text is None else text
     body = b"".join(sections[name] for name in reader.SECTIONS)
     return size.to_bytes(8, "little") + text.ljust(size) + body
+
+
+def closed_2(sections: dict[str, bytes], size: int = 104) -> bytes:
+    """A file of version 2; `Draft.of` finds its sections if the manifest tells their lengths."""
+    body = b"".join(sections[name] for name in reader.SECTIONS) + reader.trailer(sections)
+    return size.to_bytes(8, "little") + reader.header_2(len(body)).ljust(size) + body
+
+
+def deflate(text: bytes, version: int) -> bytes:
+    extra = (reader.DICTIONARY,) if version == 2 else ()
+    deflater = zlib.compressobj(9, zlib.DEFLATED, 15, 9, zlib.Z_DEFAULT_STRATEGY, *extra)
+    return deflater.compress(text) + deflater.flush()
 
 
 def encode(symbols: list[int], weights: list[int]) -> bytes:
@@ -126,7 +141,7 @@ def other_sections(draw: random.Random, file: bytes, other: bytes) -> bytes:
         sections[a], sections[b] = sections[b], sections[a]
     else:
         sections[a] = others[draw.choice((a, b))]
-    return closed(sections, size)
+    return (closed_2 if reader.version_of(file) == 2 else closed)(sections, size)
 
 
 def other_manifest(draw: random.Random, file: bytes, other: bytes) -> bytes:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 SECTIONS = ("motifs", "usage", "mosaic", "dense", "manifest")
 FLOATS = {"float16": "e", "bfloat16": "", "float32": "f", "float64": "d"}
+STATES = (1, 8, 16, 32, 64, 256)
 MOTIFS = FLOATS | {"int8": "b"}
 BY_SIZE = {
     1: "bool int8 uint8 float8_e4m3fn float8_e5m2 float8_e4m3fnuz float8_e5m2fnuz "
@@ -26,6 +27,11 @@ BY_SIZE = {
     16: "complex128",
 }
 ITEM_SIZES = {name: size for size, names in BY_SIZE.items() for name in names.split()}
+LEAST = {1: 640, 2: 104}  # bytes of a header
+NEW_KEYS = ("order", "states", "axis")  # since version 2
+PAGE = Path(__file__).parent.parent / "docs" / "format.md"
+DICTIONARY = re.search("```dictionary\n(.*?)```", PAGE.read_text(), re.S)[1]
+DICTIONARY = DICTIONARY.replace("\n", "").encode()
 LONGEST = 2**20  # symbols of a stream, values of a pack
 
 Tensors = dict[str, tuple[str, tuple[int, ...], bytes]]
@@ -66,9 +72,11 @@ def need(fact: object, *what: object) -> None:
 
 def contents(file: bytes) -> tuple[Tensors, str, str]:
     size, section = outside(file)
-    packed = section["manifest"]
-    need(len(packed) <= 2**27, "length of the manifest")
-    manifest = parse(inflate(packed, max(65536, 64 * len(packed))))
+    manifest = manifest_of(section["manifest"], version := version_of(file))
+    if version == 1:
+        for holder in (manifest.get("motifs", {}), *rows(manifest["tensors"])):
+            for key in NEW_KEYS:
+                holder.pop(key, None)
     texts(manifest)
     need(isinstance(manifest.get("config", {}), dict), "config")
     entries = rows(manifest["tensors"])
@@ -79,7 +87,8 @@ def contents(file: bytes) -> tuple[Tensors, str, str]:
     blocks = [entry for entry in entries if entry["stored"] == "blocks"]
     need(("motifs" in manifest) == bool(blocks), "motifs without blocks, or the reverse")
     own = [entry for entry in entries if entry["stored"] != "same"]
-    need(size == max(640, 8 * -(-expanded(manifest, own) // (8 * 65536))), "header")
+    least = LEAST[version]
+    need(size == max(least, 8 * -(-expanded(manifest, own) // (8 * 65536))), "header")
     values = mosaic(blocks, manifest["motifs"], section) if blocks else {}
     need(blocks or not any(section[name] for name in SECTIONS[:3]), "bytes of nothing")
     values |= dense(
@@ -115,19 +124,52 @@ def expanded(manifest: dict, own: list) -> int:
 
 
 def outside(file: bytes) -> tuple[int, dict[str, bytes]]:
+    """Bytes of the header, and the sections."""
     size = int.from_bytes(file[:8], "little")
-    need(640 <= size <= len(file) - 8 and size % 8 == 0, "size of the header")
+    need(104 <= size <= len(file) - 8 and size % 8 == 0, "size of the header")
     text, rest = file[8 : 8 + size].rstrip(b" "), file[8 + size :]
-    found = parse(text)
-    lengths = [integer(found[name]["shape"][0]) for name in SECTIONS]
-    ends = list(accumulate(lengths, initial=0))
-    need(ends[-1] == len(rest), "the sections do not fill the file")
-    section = {name: rest[ends[i] : ends[i + 1]] for i, name in enumerate(SECTIONS)}
-    need(text == header(section), "text of the header")
+    version = version_of(file)
+    need(size >= LEAST[version], "size of the header")
+    if version == 1:
+        found = parse(text)
+        section = cut(rest, [integer(found[name]["shape"][0]) for name in SECTIONS])
+        need(text == header(section), "text of the header")
+        return size, section
+    need(text == header_2(len(rest)), "text of the header")
+    need(len(rest) >= 24, "a trailer")
+    *sums, length = struct.unpack("<6I", rest[-24:])
+    end = len(rest) - 24 - length
+    need(end >= 0, "length of the manifest")
+    packed = rest[end:-24]
+    need(zlib.crc32(packed) == sums[-1], "checksum of the manifest")
+    section = cut(rest[:-24], [*lengths_in(manifest_of(packed, 2)), length])
+    for name, crc in zip(SECTIONS, sums, strict=True):
+        need(zlib.crc32(section[name]) == crc, "checksum", name)
     return size, section
 
 
+def version_of(file: bytes) -> int:
+    return 2 if file[8:].startswith(b'{"__metadata__":{"momos":"2"},') else 1
+
+
+def cut(rest: bytes, lengths: list[int]) -> dict[str, bytes]:
+    ends = list(accumulate(lengths, initial=0))
+    need(ends[-1] == len(rest), "the sections do not fill the file")
+    return {name: rest[ends[i] : ends[i + 1]] for i, name in enumerate(SECTIONS)}
+
+
+def lengths_in(manifest: dict) -> list[int]:
+    """Bytes of the sections before the manifest, by what it says of their parts."""
+    bank = manifest.get("motifs", {"packs": []})
+    packs = [pair for pack in [*bank["packs"], *bank.get("scales", [])] for pair in pack]
+    streams = [pair for entry in manifest["tensors"] for pair in entry.get("streams", ())]
+    dense = [p for pool in manifest["dense"] for pack in pool["packs"] for p in pack]
+    parts = packs, bank.get("usage", {"streams": []})["streams"], streams, dense
+    return [sum(integer(length) for _, length in own) for own in parts]
+
+
 def header(section: dict[str, bytes]) -> bytes:
+    """The text of version 1."""
     sums = ",".join(rf"\"{name}\":{zlib.crc32(section[name])}" for name in SECTIONS)
     text = rf'{{"__metadata__":{{"momos":"{{\"version\":1,\"crc32\":{{{sums}}}}}"}}'
     end = 0
@@ -139,11 +181,29 @@ def header(section: dict[str, bytes]) -> bytes:
     return text.encode() + b"}"
 
 
+def header_2(length: int) -> bytes:
+    offsets = f'"shape":[{length}],"data_offsets":[0,{length}]'
+    return f'{{"__metadata__":{{"momos":"2"}},"momos":{{"dtype":"U8",{offsets}}}}}'.encode()
+
+
+def trailer(section: dict[str, bytes]) -> bytes:
+    sums = (zlib.crc32(section[name]) for name in SECTIONS)
+    return struct.pack("<6I", *sums, len(section["manifest"]))
+
+
 # 2. Manifest
 
 
-def inflate(data: bytes, most: int) -> bytes:
-    stream = zlib.decompressobj()
+def manifest_of(packed: bytes, version: int) -> dict:
+    need(len(packed) <= 2**27, "length of the manifest")
+    text = inflate(
+        packed, max(65536, 64 * len(packed)), DICTIONARY if version == 2 else b""
+    )
+    return parse(text)
+
+
+def inflate(data: bytes, most: int, dictionary: bytes = b"") -> bytes:
+    stream = zlib.decompressobj(zdict=dictionary) if dictionary else zlib.decompressobj()
     result = stream.decompress(data, most + 1)
     need(stream.eof and not stream.unused_data and len(result) <= most, "zlib stream")
     return result
@@ -200,7 +260,10 @@ def described(entry: dict, by_name: dict) -> None:
         need(entry["dtype"] in FLOATS and num_weights(entry), "blocks")
         distortion = entry.get("distortion", 0)
         need(type(distortion) in (int, float) and float(distortion) >= 0, "distortion")
-        need(integer(entry.get("scales", 1)) in (1, *shape[:1]), "scales of a tensor")
+        axis = integer(entry.get("axis", 0), 0, max(0, len(shape) - 1))
+        need(
+            integer(entry.get("scales", 1)) in (1, *shape[axis:][:1]), "scales of a tensor"
+        )
 
 
 def num_weights(entry: dict) -> int:
@@ -357,7 +420,11 @@ def dense(entries: list, manifest: dict, section: dict) -> dict[str, bytes]:
 def mosaic(entries: list, bank: dict, section: dict) -> dict[str, bytes]:
     s, k, dtype = bank["block_size"], bank["num_motifs"], bank["dtype"]
     parts = Parts(section["motifs"])
-    motifs = unpack(parts, bank["packs"], k * s, dtype)
+    if "order" in bank:
+        need(bank["order"] == "whole" and s == 1, "order")
+        motifs = in_order(unpack(parts, bank["packs"], k, "uint32"), dtype)
+    else:
+        motifs = unpack(parts, bank["packs"], k * s, dtype)
     counts, scales = [num_scales(entry, bank) for entry in entries], []
     if "scales" in bank:
         scales = floats(unpack(parts, bank["scales"], sum(counts), "float32"), "float32")
@@ -369,25 +436,78 @@ def mosaic(entries: list, bank: dict, section: dict) -> dict[str, bytes]:
     parts, values = Parts(section["mosaic"]), {}
     numbers = floats(motifs, dtype)
     need(all(map(math.isfinite, numbers)), "motifs")
+    number_of, states = {}, bank.get("states")
+    if "states" in bank:
+        need(states in STATES and s == 1 and "usage" not in bank, "states")
+        need(all(v == int(v) and abs(v) < 2**30 for v in numbers), "whole motifs")
+        need(not any(v == 0 and math.copysign(1, v) < 0 for v in numbers), "-0")
+        number_of = {int(v): j for j, v in enumerate(numbers)}
+        need(len(number_of) == k, "different motifs")
     for entry, count in zip(entries, counts, strict=True):
         num_blocks = -(-num_weights(entry) // s)
-        indices = sequence(parts, entry["streams"], num_blocks, weights)
+        axis = entry.get("axis", 0)
+        if states:
+            found = by_value(parts, entry, states)
+            indices = [number_of[v] for v in by_position(found, entry["shape"], axis)]
+        else:
+            indices = sequence(parts, entry["streams"], num_blocks, weights)
         size = s * ITEM_SIZES[dtype]
         flat = b"".join(motifs[i * size : (i + 1) * size] for i in indices)
         flat = flat[: num_weights(entry) * ITEM_SIZES[dtype]]
         own, scales = scales[:count], scales[count:]
-        values[entry["name"]] = converted(flat, dtype, entry["dtype"], own)
+        inner = math.prod(entry["shape"][axis + 1 :])
+        values[entry["name"]] = converted(flat, dtype, entry["dtype"], own, inner)
     parts.end()
     return values
 
 
-def converted(values: bytes, dtype: str, to: str, scales: list[float]) -> bytes:
+def in_order(distances: bytes, dtype: str) -> bytes:
+    """Motifs by the distances of their places: 0, -1, 1, -2, 2 are at 0, 1, 2, 3, 4."""
+    place, values = -1, []
+    for (distance,) in struct.iter_unpack("<I", distances):
+        place += 1 + distance
+        values.append(-(place + 1) // 2 if place % 2 else place // 2)
+    need(all(abs(value) < 2**30 for value in values), "size of a motif")
+    data = bytes_of([float(value) for value in values], dtype)
+    need(floats(data, dtype) == values, "motifs that their dtype holds")
+    return data
+
+
+def by_value(parts: Parts, entry: dict, states: int) -> list[int]:
+    n, result = num_weights(entry), []
+    shape = list(entry["shape"])
+    channels = shape.pop(entry.get("axis", 0)) if shape else 1
+    row, kernel = n // channels, math.prod(shape[1:])
+    for (mean, size), length in zip(rows(entry["streams"]), lengths_of(n), strict=True):
+        data = parts.take(coded(size, length))
+        result += lattice_decoder.decode(
+            data, length, mean, states, row, kernel, len(result)
+        )
+    return result
+
+
+def by_position(found: list[int], shape: list[int], axis: int) -> list[int]:
+    """Values channel by channel, in the order of the tensor."""
+    inner, channels = math.prod(shape[axis + 1 :]), [*shape, 1][axis]
+    if not axis:
+        return found
+    size = len(found) // channels
+    result = [0] * len(found)
+    for i, value in enumerate(found):
+        channel, rest = divmod(i, size)
+        before, behind = divmod(rest, inner)
+        result[(before * channels + channel) * inner + behind] = value
+    return result
+
+
+def converted(values: bytes, dtype: str, to: str, scales: list[float], inner: int) -> bytes:
     if scales:
         wide = "float64" if to == "float64" else "float32"
         factors = floats(bytes_of(floats(values, dtype), wide), wide)
-        channel = len(factors) // len(scales)
         # The product of two float32 is exact in float64, so that this rounds once.
-        products = [value * scales[i // channel] for i, value in enumerate(factors)]
+        products = [
+            value * scales[i // inner % len(scales)] for i, value in enumerate(factors)
+        ]
         values, dtype = bytes_of(products, wide), wide
     if dtype == "float64" and to in ("float16", "bfloat16"):
         values, dtype = bytes_of(floats(values, dtype), "float32"), "float32"
@@ -402,6 +522,9 @@ def floats(values: bytes, dtype: str) -> list[float]:
 
 
 def bytes_of(values: list[float], dtype: str) -> bytes:
+    if dtype == "int8":
+        need(all(-128 <= value < 128 for value in values), "int8")
+        return struct.pack(f"<{len(values)}b", *map(int, values))
     return b"".join(rounded(value, FLOATS[dtype]) for value in values)
 
 

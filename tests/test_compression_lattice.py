@@ -149,7 +149,7 @@ def test_the_reported_distortion_is_that_of_the_file(tmp_path):
     _, found, report = compressed(tmp_path, state)
     for tensor in report.tensors:
         error = (state[tensor.name].double() - found[tensor.name].double()).square().sum()
-        assert tensor.distortion == pytest.approx(float(error))
+        assert tensor.distortion == pytest.approx(float(error), rel=1e-3)
 
 
 def test_vectors_stay_dense_and_the_settings_are_in_the_file(tmp_path):

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from momos.scales import channels_between, num_scales, rounded_roots, spread
+from momos.blocks import Layout, Placement
+from momos.scales import channels_of, num_scales, rounded_roots, spread
 
 
 @pytest.mark.parametrize(
@@ -35,18 +36,33 @@ def ranges(draw):
 def test_every_weight_has_the_scale_of_its_channel(range_):
     channels, size, start, stop = range_
     scale = torch.rand(channels)
-    found = spread(scale, channels * size, start, stop)
+    found = spread(scale, placed((channels, size)), start, stop)
     expected = scale[torch.arange(start, stop) // size]
     assert torch.equal(found.expand(stop - start) if channels == 1 else found, expected)
 
 
-@given(ranges())
-def test_channels_of_a_range_share_its_weights(range_):
-    channels, size, start, stop = range_
-    first, last, counts = channels_between(channels, channels * size, start, stop)
-    assert len(counts) == last - first
-    found = torch.arange(first, last).repeat_interleave(counts)
-    assert torch.equal(found, torch.arange(start, stop) // size)
+def placed(shape: tuple[int, ...], axis: int = 0) -> Placement:
+    (place,) = Layout.cut(1, [("a", shape, torch.float32)], {"a": axis}).placements
+    return place
+
+
+@given(
+    st.lists(st.integers(1, 5), min_size=1, max_size=4), st.integers(0, 3), st.integers(0)
+)
+def test_channels_are_the_slices_along_their_axis(shape, axis, ends):
+    axis %= len(shape)
+    place = placed(tuple(shape), axis)
+    start, stop = sorted(
+        (ends % (place.num_weights + 1), ends // 7 % (place.num_weights + 1))
+    )
+    whole = (
+        torch.arange(shape[axis]).view([-1, *[1] * (len(shape) - 1 - axis)]).expand(shape)
+    )
+    assert torch.equal(channels_of(place, start, stop), whole.reshape(-1)[start:stop])
+    scale = torch.rand(shape[axis])
+    if len(scale) > 1:
+        expected = scale[whole].reshape(-1)[start:stop]
+        assert torch.equal(spread(scale, place, start, stop), expected)
 
 
 def test_scales_are_normal_bfloat16_numbers():

@@ -5,11 +5,12 @@ cut; blocks never cross parameters (Bakhtiarifard et al. 2026, §3). `read` and 
 inverses on the weights; the padding is written as zeros and never read back.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from itertools import pairwise
 from math import prod
+from types import MappingProxyType
 
 import torch
 from jaxtyping import Float, Int
@@ -25,7 +26,10 @@ PIECE = 1 << 16  # blocks taken at once where memory must stay bounded
 
 @dataclass(frozen=True)
 class Placement:
-    """Where one parameter stands among the blocks."""
+    """Where one parameter stands among the blocks.
+
+    Its output channels are the slices along dimension `axis`.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -33,6 +37,7 @@ class Placement:
     start: int
     num_blocks: int
     num_weights: int
+    axis: int = 0
 
     @property
     def stop(self) -> int:
@@ -82,9 +87,15 @@ class Layout:
 
     @classmethod
     def cut(
-        cls, block_size: int, tensors: Iterable[tuple[str, Sequence[int], torch.dtype]]
+        cls,
+        block_size: int,
+        tensors: Iterable[tuple[str, Sequence[int], torch.dtype]],
+        axes: Mapping[str, int] = MappingProxyType({}),
     ) -> "Layout":
-        """The layout of tensors of these names, shapes and dtypes, one behind another."""
+        """The layout of tensors of these names, shapes and dtypes, one behind another.
+
+        `axes` says which dimension holds the output channels where it is not the first.
+        """
         placements, start = [], 0
         for name, shape, dtype in tensors:
             count = prod(shape)
@@ -95,10 +106,16 @@ class Layout:
                 start=start,
                 num_blocks=-(-count // block_size),
                 num_weights=count,
+                axis=axes.get(name, 0),
             )
             placements.append(placement)
             start = placement.stop
         return cls(block_size, tuple(placements))
+
+    @property
+    def axes(self) -> dict[str, int]:
+        """The dimension of the output channels, where it is not the first, by name."""
+        return {place.name: place.axis for place in self.placements if place.axis}
 
     @property
     def num_blocks(self) -> int:

@@ -9,6 +9,7 @@ Selection = Literal["sample", "distinct", "kmeans"]
 Scales = Literal["none", "tensor", "channel"]
 DenseDtype = Literal["float32", "float16", "bfloat16"]
 Unit = Literal["auto", "network", "channel"]
+ChannelAxis = Literal["first", "last"]
 BITS = (*range(2, 9), 16, 32)  # that a motif value may be stored in
 
 
@@ -105,15 +106,6 @@ class MosaicConfig:
             settings.setdefault("num_motifs", 64)
         return cls(**(LEARNED | settings))
 
-    @classmethod
-    def known(cls, settings: Mapping[str, Any]) -> "MosaicConfig | None":
-        """Settings that were written by this or another version; None if it knew other ways."""
-        names = cls.__dataclass_fields__.keys() & settings.keys()
-        try:
-            return cls(**{name: settings[name] for name in names})
-        except (ValueError, TypeError):
-            return None
-
     def motifs_for(self, num_blocks: int) -> int:
         """Number of motifs for a network of `num_blocks` blocks: max(1, floor(capacity · m))."""
         if self.num_motifs is not None:
@@ -138,6 +130,8 @@ class LatticeConfig:
     - `rate_weight`: squares of a step that one bit less is worth. Without it no weight is
       further than half a step from its motif; a block moves on where it saves more than it costs.
     - `block_size`: longer blocks do not lower the error; they serve what runs from blocks.
+    - `channel_axis`: which dimension of a tensor holds its output channels: the "first", as
+      PyTorch has it, or the "last", as Flax and Keras do (embeddings apart).
     - `include`, `exclude`, `min_ndim`, `dense_dtype` are those of `MosaicConfig`.
 
     Raises:
@@ -148,6 +142,7 @@ class LatticeConfig:
     rate_weight: float = 0.1
     block_size: int = 1
     unit: Unit = "auto"
+    channel_axis: ChannelAxis = "first"
     include: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
     min_ndim: int = 2
@@ -159,9 +154,20 @@ class LatticeConfig:
         check_whole("block_size", self.block_size, least=1)
         check_whole("min_ndim", self.min_ndim, least=0)
         _check_option("unit", self.unit, get_args(Unit))
+        _check_option("channel_axis", self.channel_axis, get_args(ChannelAxis))
         _check_option("dense_dtype", self.dense_dtype, get_args(DenseDtype))
         for name in ("include", "exclude"):
             object.__setattr__(self, name, _patterns(name, getattr(self, name)))
+
+
+def known_config(settings: Mapping[str, Any]) -> MosaicConfig | LatticeConfig | None:
+    """Settings that this or another version wrote; None if it knew other ways."""
+    kind = LatticeConfig if "step" in settings else MosaicConfig
+    names = kind.__dataclass_fields__.keys() & settings.keys()
+    try:
+        return kind(**{name: settings[name] for name in names})
+    except (ValueError, TypeError):
+        return None
 
 
 LEARNED: dict[str, Any] = {

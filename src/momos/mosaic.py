@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from momos.assign import cpu
 from momos.blocks import DTYPES, PIECE, Layout, Placement
-from momos.config import LatticeConfig, MosaicConfig
+from momos.config import LatticeConfig, MosaicConfig, known_config
 from momos.discovery import NoMosaic, distinct_blocks, in_steps
 from momos.groups import grouped
 from momos.parameters import check_used
@@ -154,11 +154,7 @@ class Mosaic:
             start = (first - placement.start) * size
             flat = blocks.view(-1)[: placement.num_weights - start]
             stop = start + len(flat)
-            own = (
-                spread(scale, placement.num_weights, start, stop)
-                if scale is not None
-                else None
-            )
+            own = spread(scale, placement, start, stop) if scale is not None else None
             yield start, scaled(flat, own, placement.dtype)
 
     def scale(self, placement: Placement) -> Float32[Tensor, " c"] | None:
@@ -195,7 +191,11 @@ class Mosaic:
         return Mosaic(
             self.motifs,
             torch.cat(indices),
-            Layout.cut(self.layout.block_size, names),
+            Layout.cut(
+                self.layout.block_size,
+                names,
+                {p.name.removeprefix(dot): p.axis for p in inside},
+            ),
             None
             if self.scales is None
             else tuple(scale for scale in scales if scale is not None),
@@ -242,6 +242,7 @@ class _Memory:
             "scales": mosaic.scales,
             "block_size": layout.block_size,
             "tensors": [(p.name, p.shape, p.dtype) for p in layout.placements],
+            "axes": layout.axes,
             "config": None if mosaic.config is None else asdict(mosaic.config),
         }
         return dict, (plain,)
@@ -256,9 +257,9 @@ def _recalled(model: nn.Module) -> Mosaic | None:
     mosaic = Mosaic(
         memory["motifs"],
         memory["indices"],
-        Layout.cut(memory["block_size"], memory["tensors"]),
+        Layout.cut(memory["block_size"], memory["tensors"], memory.get("axes", {})),
         memory["scales"],
-        None if config is None else MosaicConfig.known(config),
+        None if config is None else known_config(config),
     )
     model.__dict__[_MEMORY] = _Memory(mosaic)
     return mosaic

@@ -1,33 +1,48 @@
 """Scales: what the motifs of a parameter are multiplied by, whole or channel by channel.
 
 A parameter of n weights has c scales: one, or one for each output channel (slice along the first
-dimension). Weight number i is multiplied by scale number i // (n / c).
+dimension, or the one that its placement names). Weight number i is multiplied by scale number
+⌊i / d⌋ mod c, where d is the number of weights behind one index of that dimension.
 """
 
+import math
+
 import torch
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
 
 from momos.blocks import Layout, Placement
 from momos.config import Scales
 
 
-def num_scales(kind: Scales, shape: tuple[int, ...]) -> int:
+def num_scales(kind: Scales, shape: tuple[int, ...], axis: int = 0) -> int:
     """How many scales a tensor has; one of a single dimension has no channels, so one."""
-    return shape[0] if kind == "channel" and len(shape) > 1 else int(kind != "none")
+    return shape[axis] if kind == "channel" and len(shape) > 1 else int(kind != "none")
 
 
 def spread(
-    scale: Float32[Tensor, " c"], num_weights: int, start: int, stop: int
+    scale: Float32[Tensor, " c"], place: Placement, start: int, stop: int
 ) -> Float32[Tensor, " n"]:
     """The scales of the weights `start` to `stop` of a tensor; one value where there is one."""
     if len(scale) == 1:
         return scale
-    first, last, counts = channels_between(len(scale), num_weights, start, stop)
+    if place.axis:
+        return scale[channels_of(place, start, stop).to(scale.device)]
+    first, last, counts = _channels_between(len(scale), place.num_weights, start, stop)
     return scale[first:last].repeat_interleave(counts.to(scale.device))
 
 
-def channels_between(
+def channels_of(place: Placement, start: int, stop: int) -> Int64[Tensor, " n"]:
+    """The output channel of each of the weights `start` to `stop` of a tensor."""
+    if place.axis:
+        inner = math.prod(place.shape[place.axis + 1 :])
+        number = torch.arange(start, stop, device="cpu").div_(inner, rounding_mode="floor")
+        return number.remainder_(place.shape[place.axis])
+    first, last, counts = _channels_between(place.shape[0], place.num_weights, start, stop)
+    return torch.arange(first, last, device="cpu").repeat_interleave(counts)
+
+
+def _channels_between(
     num_channels: int, num_weights: int, start: int, stop: int
 ) -> tuple[int, int, Tensor]:
     """First and last channel (exclusive) of a range of weights, and how many it has of each."""
@@ -67,7 +82,7 @@ def check_scales(scales: tuple[Tensor, ...], layout: Layout) -> tuple[Tensor, ..
 
 
 def _check_scale(scale: Tensor, place: Placement) -> None:
-    counts = {1, *(n for n in place.shape[:1] if n)}
+    counts = {1, *(n for n in place.shape[place.axis : place.axis + 1] if n)}
     if scale.dtype != torch.float32 or scale.ndim != 1 or len(scale) not in counts:
         allowed = " or ".join(map(str, sorted(counts)))
         raise ValueError(

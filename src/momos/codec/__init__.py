@@ -4,6 +4,12 @@ Everything is coded by one kind of stream (streams.py), which docs/format.md def
 so that a file means the same wherever and whenever it is read.
 """
 
+from momos.codec.lattice import MOST_MEAN as MOST_MEAN
+from momos.codec.lattice import STATES as STATES
+from momos.codec.lattice import Grid as Grid
+from momos.codec.lattice import decode_values as decode_values
+from momos.codec.lattice import encode_values as encode_values
+from momos.codec.lattice import fits as fits
 from momos.codec.planes import DEFLATE as DEFLATE
 from momos.codec.planes import PACK_VALUES as PACK_VALUES
 from momos.codec.planes import Pack as Pack
@@ -20,3 +26,7 @@ from momos.codec.usage import SIGNIFICANT as SIGNIFICANT
 from momos.codec.usage import UsageTable as UsageTable
 from momos.codec.usage import choose_usage_table as choose_usage_table
 from momos.codec.usage import read_usage_table as read_usage_table
+from momos.codec.whole import Numbering as Numbering
+from momos.codec.whole import distances as distances
+from momos.codec.whole import in_order as in_order
+from momos.codec.whole import whole_numbers as whole_numbers

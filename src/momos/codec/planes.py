@@ -84,13 +84,13 @@ def _fill(plane: Tensor, stream: Stream) -> None:
     return None
 
 
-def inflate(data: bytes, *, most: int) -> bytes:
+def inflate(data: bytes, *, most: int, dictionary: bytes = b"") -> bytes:
     """What a zlib stream holds: all of it, or `most + 1` bytes if it holds more than `most`.
 
     Raises:
-        CorruptError: if `data` is no whole zlib stream.
+        CorruptError: if `data` is no whole zlib stream, or one made with another `dictionary`.
     """
-    inflater = zlib.decompressobj()
+    inflater = zlib.decompressobj(zdict=dictionary) if dictionary else zlib.decompressobj()
     try:
         inflated = inflater.decompress(data, most + 1)
     except zlib.error as error:

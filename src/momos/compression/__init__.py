@@ -5,12 +5,12 @@ Tensors are read piece by piece, so that memory holds the indices and little els
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
 
-from momos.blocks import Layout
+from momos.blocks import Layout, matches
 from momos.compression.assigning import assign
 from momos.compression.banks import choose_banks, in_steps, rate_weight_of, stored_motifs
 from momos.compression.dense import (
@@ -22,7 +22,7 @@ from momos.compression.dense import (
     why_dense,
     without_odd,
 )
-from momos.compression.lattice import lattice_mosaic
+from momos.compression.lattice import EMBEDDINGS, lattice_mosaic
 from momos.compression.target import check_target, reaching, target_size, written_size
 from momos.compression.unchanged import watch
 from momos.compression.weights import Weights, measured_scales
@@ -34,7 +34,7 @@ from momos.files.progress import Progress, quiet
 from momos.files.report import SaveReport
 from momos.files.saving import save_contents
 from momos.mosaic import Mosaic
-from momos.sources import Source, open_source
+from momos.sources import Source, SourceTensor, open_source
 
 
 def compress(
@@ -110,7 +110,7 @@ def _contents(
     """What the file will hold."""
     mosaic, distortions, energies = _mosaic(source, config, progress)
     return Contents(
-        records=_records(source, distortions, energies, config),
+        records=_records(source, mosaic, distortions, energies, config),
         mosaic=mosaic,
         read=lambda name, start, stop: read_dense(
             source.tensors[name], config, start, stop
@@ -140,7 +140,8 @@ def _mosaic(
 def _weights(source: Source, config: Config, progress: Progress) -> Weights:
     chosen = chosen_of(source, config)
     check_dense(source, config, progress)
-    layout = Layout.cut(config.block_size, ((t.name, t.shape, t.dtype) for t in chosen))
+    tensors = ((t.name, t.shape, t.dtype) for t in chosen)
+    layout = Layout.cut(config.block_size, tensors, _axes(chosen, config))
     dtype = layout.dtype
     if isinstance(config, LatticeConfig):
         return Weights(source.tensors, layout, torch.promote_types(dtype, torch.float32))
@@ -152,18 +153,32 @@ def _weights(source: Source, config: Config, progress: Progress) -> Weights:
     return weights.scaled(measured_scales(weights, config.scales, progress))
 
 
+def _axes(chosen: Sequence[SourceTensor], config: Config) -> dict[str, int]:
+    """Which dimension holds the output channels; of an embedding the first is its rows."""
+    if not isinstance(config, LatticeConfig) or config.channel_axis == "first":
+        return {}
+    return {
+        tensor.name: max(0, len(tensor.shape) - 1)
+        for tensor in chosen
+        if not matches(tensor.name, EMBEDDINGS)
+    }
+
+
 def _records(
     source: Source,
+    mosaic: Mosaic,
     distortions: dict[str, float],
     energies: dict[str, float],
     config: Config,
 ) -> tuple[Record, ...]:
+    axes = mosaic.layout.axes
     return tuple(
         Record(
             name,
             "blocks" if name in distortions else "dense",
             tensor.shape,
             tensor.dtype,
+            axis=axes.get(name, 0),
             distortion=distortions.get(name),
             energy=energies.get(name),
             why=why_dense(tensor, config),

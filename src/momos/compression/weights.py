@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from momos.blocks import PIECE, Layout, Placement
 from momos.config import Scales
 from momos.files.progress import Progress
-from momos.scales import channels_between, num_scales, rounded_roots, spread
+from momos.scales import channels_of, num_scales, rounded_roots, spread
 from momos.sources import SourceTensor
 
 
@@ -42,7 +42,9 @@ class Weights:
     def only(self, places: Sequence[Placement]) -> "Weights":
         """Some of the tensors, as blocks of their own numbering."""
         layout = Layout.cut(
-            self.layout.block_size, ((p.name, p.shape, p.dtype) for p in places)
+            self.layout.block_size,
+            ((p.name, p.shape, p.dtype) for p in places),
+            self.layout.axes,
         )
         names = [place.name for place in self.layout.placements]
         own = None
@@ -65,7 +67,7 @@ class Weights:
                         f"weights must be finite, got NaN or infinite ones in tensor "
                         f"{place.name!r} (exclude it to store it as it is)"
                     )
-                own = None if scale is None else spread(scale, count, start, stop)
+                own = None if scale is None else spread(scale, place, start, stop)
                 yield Piece(number, place, place.start + start // size, start, flat, own)
 
     def blocks(self, piece: Piece) -> Float[Tensor, "b s"]:
@@ -104,19 +106,17 @@ def mean_squares(
     """The mean square of the weights of each tensor or output channel."""
     places = weights.layout.placements
     sums = [
-        torch.zeros(num_scales(kind, p.shape), dtype=torch.float64, device="cpu")
+        torch.zeros(num_scales(kind, p.shape, p.axis), dtype=torch.float64, device="cpu")
         for p in places
     ]
     for piece in weights.pieces():
-        own, count = sums[piece.number], piece.place.num_weights
+        own = sums[piece.number]
         squares = piece.flat.double().square()
         if len(own) == 1:
             own += squares.sum()
         else:
             stop = piece.start + len(squares)
-            first, last, counts = channels_between(len(own), count, piece.start, stop)
-            channel = torch.arange(first, last, device="cpu").repeat_interleave(counts)
-            own.index_add_(0, channel, squares)
+            own.index_add_(0, channels_of(piece.place, piece.start, stop), squares)
         progress("measuring scales", piece.number + 1, len(places))
     return [
         own * len(own) / place.num_weights for place, own in zip(places, sums, strict=True)

@@ -186,7 +186,7 @@ def _with_blocks(records: list[Record], mosaic: Mosaic | None) -> tuple[Record, 
 
 def _blocks(mosaic: Mosaic) -> tuple[Record, ...]:
     return tuple(
-        Record(place.name, "blocks", place.shape, place.dtype)
+        Record(place.name, "blocks", place.shape, place.dtype, axis=place.axis)
         for place in mosaic.layout.placements
     )
 

@@ -48,7 +48,9 @@ class Fields:
             raise ValueError(f"{key!r} of {self.where} must name a dtype, got {name!r}")
         return DTYPES[name]
 
-    def coded(self, key: str, count: int) -> tuple[Coded, ...]:
+    def coded(
+        self, key: str, count: int, *, most_rate: int = RATES.stop - 1
+    ) -> tuple[Coded, ...]:
         """The streams of `count` symbols."""
         where = f"{key!r} of {self.where}"
         rows, wanted = self.rows(key), -(-count // STREAM_SYMBOLS)
@@ -56,8 +58,7 @@ class Fields:
             raise ValueError(f"{where} must be {wanted} streams, got {len(rows)}")
         counts = _counts(count, STREAM_SYMBOLS)
         return tuple(
-            _coded(row, where, RATES.stop - 1, n)
-            for row, n in zip(rows, counts, strict=True)
+            _coded(row, where, most_rate, n) for row, n in zip(rows, counts, strict=True)
         )
 
     def packs(self, key: str, count: int, dtype: torch.dtype) -> Packs:

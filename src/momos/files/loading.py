@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from momos.blocks import memory
-from momos.config import MosaicConfig
+from momos.config import LatticeConfig, MosaicConfig, known_config
 from momos.files.checkpoint import Checkpoint
 from momos.files.contents import TEMPORARY, check_state, named_tensors
 from momos.files.hashing import sha256_of
@@ -66,12 +66,13 @@ def mosaic_of(file: MosaicFile, progress: Progress = quiet) -> Mosaic | None:
     indices = torch.empty(
         layout.num_blocks, dtype=index_dtype(file.bank.num_motifs), device="cpu"
     )
-    jobs = (job for record in manifest.of_kind("blocks") for job in file.streams(record))
+    parts = (part for record in manifest.of_kind("blocks") for part in file.streams(record))
     done = 0
-    for part in in_parallel(lambda job: file.decode(*job), jobs):
+    for part in in_parallel(file.decode, parts):
         indices[done : done + len(part)] = part
         done += len(part)
         progress("decoding", done, len(indices))
+    file.arrange_(indices, layout)
     file.forget_usage()
     with file.file.problems("manifest"):
         return Mosaic(file.motifs, indices, layout, file.scales, config_of(file))
@@ -179,7 +180,7 @@ def _fits(tensor: Tensor, stored: Record) -> bool:
     )
 
 
-def config_of(file: MosaicFile) -> MosaicConfig | None:
+def config_of(file: MosaicFile) -> MosaicConfig | LatticeConfig | None:
     """What the mosaic in `file` was made by, if that was saved and this version knows it."""
     config = file.manifest.config
-    return None if config is None else MosaicConfig.known(config)
+    return None if config is None else known_config(config)

@@ -1,4 +1,7 @@
-"""The manifest: what a file holds, and how long each coded part of it is."""
+"""The manifest: what a file holds, and how long each coded part of it is.
+
+What is written is version 2; `Manifest` also holds what is read of version 1.
+"""
 
 import json
 import math
@@ -10,6 +13,7 @@ from typing import Any, Literal
 import torch
 
 from momos.blocks import Layout
+from momos.files.dictionary import DICTIONARY
 
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -41,6 +45,7 @@ class Record:
     dtype: torch.dtype = torch.float32
     streams: tuple[Coded, ...] = ()
     num_scales: int = 1  # of blocks, where there are scales
+    axis: int = 0  # of blocks: the dimension of the output channels
     distortion: float | None = None
     energy: float | None = None  # sum of squares of the weights before
     same_as: str = ""
@@ -65,7 +70,11 @@ class Record:
 
 @dataclass(frozen=True)
 class Bank:
-    """The motifs, their scales and their usage, as coded; `significant` 0 means no table."""
+    """The motifs, their scales and their usage, as coded; `significant` 0 means no table.
+
+    `ordered` motifs are whole numbers in the order 0, −1, 1, −2, 2, …, coded by their distances.
+    With `states`, blocks are coded by value, on a trellis of that many states.
+    """
 
     block_size: int
     num_motifs: int
@@ -75,6 +84,8 @@ class Bank:
     num_scales: int = 0
     significant: int = 0
     usage: tuple[Coded, ...] = ()
+    ordered: bool = False
+    states: int = 0
 
     @property
     def num_bytes(self) -> int:
@@ -115,6 +126,7 @@ class Manifest:
                 (record.name, record.shape, record.dtype)
                 for record in self.of_kind("blocks")
             ),
+            {record.name: record.axis for record in self.of_kind("blocks")},
         )
 
 
@@ -142,15 +154,20 @@ def write_manifest(manifest: Manifest) -> bytes:
     if manifest.metadata:
         value["metadata"] = manifest.metadata
     text = json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
-    deflated = zlib.compress(text, 9)
+    deflated = _deflated(text, 9)
     if len(text) > max(LEAST_GROWTH, GROWTH * len(deflated)):
-        deflated = zlib.compress(text, 0)
+        deflated = _deflated(text, 0)
     if len(deflated) > MOST_BYTES:
         raise ValueError(
             f"names, shapes and metadata must deflate to at most {MOST_BYTES} bytes, got "
             f"{len(deflated)}"
         )
     return deflated
+
+
+def _deflated(text: bytes, level: int) -> bytes:
+    deflater = zlib.compressobj(level, memLevel=9, zdict=DICTIONARY)
+    return deflater.compress(text) + deflater.flush()
 
 
 def _bank(bank: Bank) -> dict[str, Any]:
@@ -160,8 +177,12 @@ def _bank(bank: Bank) -> dict[str, Any]:
         "dtype": name_of(bank.dtype),
         "packs": bank.packs,
     }
+    if bank.ordered:
+        value["order"] = "whole"
     if bank.scales is not None:
         value["scales"] = bank.scales
+    if bank.states:
+        value["states"] = bank.states
     if bank.significant:
         value["usage"] = {"significant": bank.significant, "streams": bank.usage}
     return value
@@ -176,10 +197,12 @@ def _record(record: Record) -> dict[str, Any]:
         value["streams"] = record.streams
         if record.num_scales > 1:
             value["scales"] = record.num_scales
-    if record.distortion is not None:
-        value["distortion"] = record.distortion
-    if record.energy is not None and math.isfinite(record.energy):
-        value["energy"] = float(f"{record.energy:.4g}")  # for a share in percent
+        if record.axis:
+            value["axis"] = record.axis
+    for key in ("distortion", "energy"):  # for a share in percent
+        number = getattr(record, key)
+        if number is not None and math.isfinite(number):
+            value[key] = float(f"{number:.4g}")
     if record.why:
         value["why"] = record.why
     if not record.persistent:

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from momos.blocks import DTYPES as BLOCK_DTYPES
-from momos.codec import SIGNIFICANT, inflate
+from momos.codec import MOST_MEAN, RATES, SIGNIFICANT, STATES, inflate
 from momos.codec.streams import MOST_SYMBOLS
+from momos.files.dictionary import DICTIONARY
 from momos.files.fields import (
     MOST_DIMENSIONS,
     MOST_NUMBER,
@@ -32,22 +33,25 @@ from momos.files.manifest import (
     Record,
 )
 
+NEW_KEYS = {"order", "states"}  # of motifs, since version 2
 MOST_DISTORTION = sys.float_info.max
 
 
-def read_manifest(section: bytes) -> Manifest:
-    """The manifest in `section`.
+def read_manifest(section: bytes, version: int) -> Manifest:
+    """The manifest in `section` of a file of that version.
 
     Raises:
         ValueError: if it is none; says which field.
     """
     most = max(LEAST_GROWTH, GROWTH * len(section))
-    text = inflate(section, most=most)
+    text = inflate(section, most=most, dictionary=DICTIONARY if version > 1 else b"")
     if len(text) > most:
         raise ValueError(f"must hold at most {most} bytes of JSON, got more")
     fields = Fields(_json(text), "the manifest")
     about = Fields(fields.any("motifs"), "'motifs'") if "motifs" in fields else None
-    records = _records(fields, about)
+    if about and version == 1:  # what was an unknown key then is one for ever
+        about.value = {key: about.value[key] for key in about.value.keys() - NEW_KEYS}
+    records = _records(fields, about, version)
     sha256 = fields.text("sha256")
     if not re.fullmatch("[0-9a-f]{64}", sha256):
         raise ValueError(f"'sha256' must be 64 hexadecimal digits, got {short_of(sha256)}")
@@ -75,7 +79,16 @@ def _bank(fields: Fields, records: tuple[Record, ...]) -> Bank:
         raise ValueError(
             f"'dtype' of motifs must be a floating one, or int8 with scales, got {dtype}"
         )
-    significant, usage = 0, ()
+    significant, usage, states = 0, (), _states(fields, block_size)
+    ordered = "order" in fields
+    if ordered and fields.text("order") != "whole":
+        raise ValueError(
+            f"'order' of motifs must be 'whole', got {short_of(fields.any('order'))}"
+        )
+    if ordered and block_size > 1:
+        raise ValueError(f"ordered motifs must be of blocks of 1, got {block_size}")
+    if states and "usage" in fields:
+        raise ValueError("'usage' must not be there where blocks are coded by value")
     if "usage" in fields:
         table = Fields(fields.any("usage"), "'usage'")
         significant = table.whole(
@@ -86,18 +99,34 @@ def _bank(fields: Fields, records: tuple[Record, ...]) -> Bank:
         block_size=block_size,
         num_motifs=num_motifs,
         dtype=dtype,
-        packs=fields.packs("packs", num_motifs * block_size, dtype),
+        packs=fields.packs(
+            "packs", num_motifs * block_size, torch.uint32 if ordered else dtype
+        ),
         scales=fields.packs("scales", sum(counts), torch.float32) if scaled else None,
         num_scales=sum(counts) if scaled else 0,
         significant=significant,
         usage=usage,
+        ordered=ordered,
+        states=states,
     )
 
 
-def _records(fields: Fields, about: Fields | None) -> tuple[Record, ...]:
+def _states(fields: Fields, block_size: int) -> int:
+    """Of the trellis on which blocks are coded by value; 0 if they are not."""
+    if "states" not in fields:
+        return 0
+    states = fields.whole("states")
+    if states not in STATES:
+        raise ValueError(f"'states' of motifs must be one of {STATES}, got {states}")
+    if block_size > 1:
+        raise ValueError(f"only blocks of 1 can be coded by value, got {block_size}")
+    return states
+
+
+def _records(fields: Fields, about: Fields | None, version: int) -> tuple[Record, ...]:
     records: dict[str, Record] = {}
     for row in fields.rows("tensors"):
-        record = _record(Fields(row, "a tensor"), about)
+        record = _record(Fields(row, "a tensor"), about, version)
         if record.name in records:
             raise ValueError(f"names must differ, got {record.name!r} twice")
         records[record.name] = record
@@ -111,7 +140,7 @@ def _records(fields: Fields, about: Fields | None) -> tuple[Record, ...]:
     return tuple(records.values())
 
 
-def _record(fields: Fields, about: Fields | None) -> Record:
+def _record(fields: Fields, about: Fields | None, version: int) -> Record:
     name = fields.text("name")
     fields.where = f"tensor {name!r}"
     stored = fields.text("stored")
@@ -133,13 +162,21 @@ def _record(fields: Fields, about: Fields | None) -> Record:
         raise ValueError(
             f"{fields.where} cannot be blocks: no motifs, or not floating weights"
         )
+    axis = 0
+    if "axis" in fields and version > 1:
+        axis = fields.whole("axis", least=0, most=max(0, len(shape) - 1))
     return Record(
         name,
         "blocks",
         shape,
         dtype,
-        streams=fields.coded("streams", -(-count // about.whole("block_size", least=1))),
-        num_scales=_num_scales(fields, shape, about),
+        streams=fields.coded(
+            "streams",
+            -(-count // about.whole("block_size", least=1)),
+            most_rate=MOST_MEAN if "states" in about else RATES.stop - 1,
+        ),
+        num_scales=_num_scales(fields, shape, about, axis),
+        axis=axis,
         distortion=_distortion(fields),
         energy=_energy(fields),
         why=why,
@@ -147,16 +184,16 @@ def _record(fields: Fields, about: Fields | None) -> Record:
     )
 
 
-def _num_scales(fields: Fields, shape: tuple[int, ...], about: Fields) -> int:
+def _num_scales(fields: Fields, shape: tuple[int, ...], about: Fields, axis: int) -> int:
     """How many scales a tensor of blocks has, if any tensor has."""
     if "scales" not in fields:
         return 1
     if "scales" not in about:
         raise ValueError(f"'scales' of {fields.where} must not be there without scales")
     count = fields.whole("scales", least=1)
-    if count not in (1, *shape[:1]):
+    if count not in (1, *shape[axis : axis + 1]):
         raise ValueError(
-            f"'scales' of {fields.where} must be 1 or its first dimension, got {count}"
+            f"'scales' of {fields.where} must be 1 or its dimension {axis}, got {count}"
         )
     return count
 

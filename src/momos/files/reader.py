@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -11,16 +12,19 @@ import torch
 from jaxtyping import Float, Float32, Int8
 from torch import Tensor
 
-from momos.blocks import PIECE
+from momos.blocks import PIECE, Layout, Placement
 from momos.codec import (
     PACK_VALUES,
     STREAM_SYMBOLS,
     Model,
     Pack,
     Stream,
+    in_order,
     read_usage_table,
     unpack,
+    whole_numbers,
 )
+from momos.files.coding import ByUsage, ByValue, Code, by_position
 from momos.files.container import header_size
 from momos.files.hashing import sha256_of
 from momos.files.manifest import MOST_BYTES, Bank, Manifest, Packs, Record, num_packed
@@ -30,6 +34,16 @@ from momos.files.progress import Progress, quiet
 from momos.files.sections import SectionFile
 from momos.mosaic import index_dtype, scaled
 from momos.scales import spread
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stream of some blocks of a tensor, of which `first` is the first."""
+
+    stream: Stream
+    record: Record
+    first: int
+    num_blocks: int
 
 
 class MosaicFile:
@@ -73,9 +87,9 @@ class MosaicFile:
 
     @property
     def sections(self) -> dict[str, int]:
-        """Bytes of the header, and of each section."""
+        """Bytes of the header (with the trailer of version 2), and of each section."""
         lengths = {name: part.length for name, part in self.file.sections.items()}
-        return {"header": self.file.start, **lengths}
+        return {"header": self.file.outside, **lengths}
 
     @property
     def names(self) -> list[str]:
@@ -104,33 +118,42 @@ class MosaicFile:
         return self._blocks(record) if record.stored == "blocks" else self._dense(record)
 
     def indices(self, record: Record) -> Iterator[Tensor]:
-        """Which motif each block of a tensor is, stream by stream."""
-        return (self.decode(*job) for job in self.streams(record))
+        """Which motif each block of a tensor is, piece by piece."""
+        parts = map(self.decode, self.streams(record))
+        if record.axis and self._code.by_channel:
+            return iter([by_position(torch.cat(list(parts)), record)])
+        return parts
 
-    def streams(self, record: Record) -> Iterator[tuple[Stream, int]]:
-        """The streams of a tensor that is blocks, and how many blocks each has."""
-        bank = self.bank
-        position = self._positions[record.name]
-        left = -(-record.num_weights // bank.block_size)
+    def streams(self, record: Record) -> Iterator[Part]:
+        """The streams of a tensor that is blocks."""
+        position, first = self._positions[record.name], 0
+        count = -(-record.num_weights // self.bank.block_size)
         for rate, length in record.streams:
-            yield (
-                Stream(rate, self.file.read("mosaic", position, length)),
-                min(left, STREAM_SYMBOLS),
-            )
-            position, left = position + length, left - STREAM_SYMBOLS
+            data = self.file.read("mosaic", position, length)
+            num_blocks = min(count - first, STREAM_SYMBOLS)
+            yield Part(Stream(rate, data), record, first, num_blocks)
+            position, first = position + length, first + num_blocks
 
-    def decode(self, stream: Stream, num_blocks: int) -> Tensor:
+    def decode(self, part: Part) -> Tensor:
         """The indices that a stream codes."""
         indices = torch.empty(
-            num_blocks, dtype=index_dtype(self.bank.num_motifs), device="cpu"
+            part.num_blocks, dtype=index_dtype(self.bank.num_motifs), device="cpu"
         )
         with self.file.problems("mosaic"):
-            self._model.decode(stream, indices)
+            self._code.decode(part.stream, indices, part.record, part.first)
         return indices
+
+    def arrange_(self, indices: Tensor, layout: Layout) -> None:
+        """Puts the blocks of all tensors, as their streams have them, where they belong."""
+        if self._code.by_channel:
+            for place in layout.placements:
+                if place.axis:
+                    own = indices[place.start : place.stop]
+                    own.copy_(by_position(own.clone(), place))
 
     def forget_usage(self) -> None:
         """Frees what decoding indices needs, until some are decoded again."""
-        self.__dict__.pop("_model", None)
+        self.__dict__.pop("_code", None)
 
     def verify(self, progress: Progress = quiet) -> None:
         """Decodes everything and compares all checksums.
@@ -162,9 +185,13 @@ class MosaicFile:
             FormatError: if their section is damaged.
         """
         bank = self.bank
-        flat = torch.empty(
-            bank.num_motifs * bank.block_size, dtype=bank.dtype, device="cpu"
-        )
+        count = bank.num_motifs * bank.block_size
+        if bank.ordered:
+            between = torch.empty(count, dtype=torch.uint32, device="cpu")
+            list(self._unpacked("motifs", 0, bank.packs, between))
+            with self.file.problems("motifs"):
+                return _narrowed(in_order(between), bank.dtype)[:, None]
+        flat = torch.empty(count, dtype=bank.dtype, device="cpu")
         for values in self._unpacked("motifs", 0, bank.packs, flat):
             if not bool(torch.isfinite(values).all()):
                 raise self.file.error("motifs", "motifs must be finite")
@@ -197,15 +224,23 @@ class MosaicFile:
         return self.manifest.bank
 
     @cached_property
-    def _model(self) -> Model:
+    def _code(self) -> Code:
         bank = self.bank
+        if bank.states:
+            motifs = self.motifs
+            with self.file.problems("motifs"):
+                if (values := whole_numbers(motifs)) is None:
+                    raise ValueError(
+                        "motifs must be different whole numbers where blocks are coded by value"
+                    )
+                return ByValue(values, bank.states)
         section = self.file.section("usage")
         with self.file.problems("usage"):
             if not bank.significant:
-                return Model.uniform(bank.num_motifs)
+                return ByUsage(Model.uniform(bank.num_motifs))
             streams = list(cut(section, bank.usage))
             table = read_usage_table(streams, bank.num_motifs, significant=bank.significant)
-            return Model(table.usage)
+            return ByUsage(Model(table.usage))
 
     def _unpacked(
         self, section: str, start: int, packs: Packs, values: Tensor
@@ -225,6 +260,11 @@ class MosaicFile:
         return {record.name: record for record in self.manifest.records}
 
     @cached_property
+    def _places(self) -> dict[str, Placement]:
+        layout = self.manifest.layout()
+        return {place.name: place for place in (layout.placements if layout else ())}
+
+    @cached_property
     def _scale_of(self) -> dict[str, Tensor | None]:
         names = [record.name for record in self.manifest.of_kind("blocks")]
         scales = self.scales
@@ -234,12 +274,13 @@ class MosaicFile:
 
     def _blocks(self, record: Record) -> Iterator[Tensor]:
         start, count, scale = 0, record.num_weights, self._scale_of[record.name]
+        place = self._places[record.name]
         step = max(1, min(PIECE, PACK_VALUES // self.bank.block_size))
         for indices in self.indices(record):
             for part in indices.split(step):
                 flat = self.motifs.index_select(0, part.int()).view(-1)[: count - start]
                 stop = start + len(flat)
-                own = None if scale is None else spread(scale, count, start, stop)
+                own = None if scale is None else spread(scale, place, start, stop)
                 yield scaled(flat, own, record.dtype)
                 start = stop
 
@@ -273,8 +314,8 @@ class MosaicFile:
             )
         section = self.file.section("manifest")
         with self.file.problems("manifest"):
-            manifest = read_manifest(section)
-        needed = header_size(manifest.num_bytes)
+            manifest = read_manifest(section, self.file.version)
+        needed = header_size(manifest.num_bytes, self.file.version)
         if needed != self.file.start - 8:
             raise self.file.error(
                 "manifest",
@@ -284,20 +325,27 @@ class MosaicFile:
         return manifest
 
     def _check_lengths(self) -> None:
-        """Compares what the manifest says of each section's length with what it has."""
+        """Compares what the manifest says of each section's length with what it has.
+
+        Of version 2 it is the manifest alone that says it.
+        """
         manifest, bank = self.manifest, self.manifest.bank
-        for name, length in (
-            ("motifs", num_packed((*bank.packs, *(bank.scales or ()))) if bank else 0),
-            ("usage", sum(length for _, length in bank.usage) if bank else 0),
-            ("mosaic", num_packed(tuple(record.streams for record in manifest.records))),
-            ("dense", sum(num_packed(packs) for _, packs in manifest.dense)),
-        ):
+        lengths = {
+            "motifs": num_packed((*bank.packs, *(bank.scales or ()))) if bank else 0,
+            "usage": sum(length for _, length in bank.usage) if bank else 0,
+            "mosaic": num_packed(tuple(record.streams for record in manifest.records)),
+            "dense": sum(num_packed(packs) for _, packs in manifest.dense),
+        }
+        if self.file.version > 1:
+            return self.file.place(lengths)
+        for name, length in lengths.items():
             if length != self.file.sections[name].length:
                 raise self.file.error(
                     name,
                     f"must have the {length} bytes that the manifest says, got "
                     f"{self.file.sections[name].length}",
                 )
+        return None
 
     @cached_property
     def _groups(self) -> dict[torch.dtype, tuple[int, Packs, int]]:
@@ -323,3 +371,11 @@ class MosaicFile:
                 positions[record.name] = value[record.dtype]
                 value[record.dtype] += record.num_weights
         return positions
+
+
+def _narrowed(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """Whole numbers in a dtype that must hold them exactly."""
+    narrow = values.to(dtype)
+    if not torch.equal(narrow.double(), values.double()):
+        raise ValueError(f"motifs must fit {dtype}, got up to {int(values.abs().max())}")
+    return narrow

@@ -3,12 +3,20 @@
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from momos.errors import FormatError
-from momos.files.container import LEAST_HEADER, Section, parse_header
+from momos.files.container import (
+    LEAST_HEADER,
+    LONGEST_TEXT,
+    SECTIONS,
+    TRAILER,
+    Section,
+    parse_header,
+    parse_trailer,
+)
 from momos.ordinary import open_ordinary
 from momos.sources.recognition import CHECKPOINTS, MOMOS, recognized
 
@@ -25,7 +33,10 @@ BROKEN = (
 
 
 class SectionFile:
-    """A file whose header is whole and names its sections.
+    """A file whose header is whole and leads to its sections.
+
+    In version 2 `sections` has only the manifest until `place` has told the others' lengths.
+    `outside` is how many bytes of the file are no section's.
 
     Raises:
         FormatError: if it is not.
@@ -34,12 +45,15 @@ class SectionFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self.version = self.start = self.outside = 0
+        self.sections: dict[str, Section] = {}
+        self._checksums: dict[str, int] = {}
         self._file = open_ordinary(path)
         with ExitStack() as undo:
             undo.callback(self.close)
             self.num_bytes = os.fstat(self._file.fileno()).st_size
             try:
-                self.start, self.sections = self._header()
+                self._open()
             except FormatError as error:
                 raise self._other_kind() or error from None
             undo.pop_all()
@@ -89,33 +103,71 @@ class SectionFile:
             "header", f"must be that of a .momos file, but this is {kind}{advice}"
         )
 
-    def _header(self) -> tuple[int, dict[str, Section]]:
-        if self.num_bytes < 8 + LEAST_HEADER:
+    def _open(self) -> None:
+        """Reads the header, and the trailer where there is one."""
+        least = min(LEAST_HEADER.values())
+        if self.num_bytes < 8 + least:
             raise self.error(
                 "header",
-                f"must have {8 + LEAST_HEADER} bytes at least, got {self.num_bytes} (is this a "
+                f"must have {8 + least} bytes at least, got {self.num_bytes} (is this a "
                 ".momos file?)",
             )
         (size,) = struct.unpack("<Q", self._pread(0, 8, "header"))
-        if size % 8 or not LEAST_HEADER <= size <= self.num_bytes - 8:
+        if size % 8 or not least <= size <= self.num_bytes - 8:
             raise self.error(
                 "header",
-                f"must have {LEAST_HEADER} to {self.num_bytes - 8} bytes, got {size} (is this "
+                f"must have {least} to {self.num_bytes - 8} bytes, got {size} (is this "
                 "a .momos file?)",
             )
-        text = self._pread(8, LEAST_HEADER, "header")
-        for start in range(8 + LEAST_HEADER, 8 + size, CHUNK):
+        text = self._pread(8, min(size, LONGEST_TEXT), "header")
+        for start in range(8 + len(text), 8 + size, CHUNK):
             padding = self._pread(start, min(CHUNK, 8 + size - start), "header")
             if padding.strip(b" "):
                 raise self.error("header", "must be padded with spaces")
+        self.start = self.outside = 8 + size
+        rest = self.num_bytes - self.start
         with self.problems("header"):
-            sections = parse_header(text.rstrip(b" "), size)
-        end = 8 + size + max(section.stop for section in sections.values())
-        if end != self.num_bytes:
+            self.version, self.sections = parse_header(text.rstrip(b" "), size, rest)
+            if size < LEAST_HEADER[self.version]:
+                raise ValueError(
+                    f"must have {LEAST_HEADER[self.version]} bytes at least, got {size}"
+                )
+        if self.version > 1:
+            self._read_trailer(rest)
+        elif (end := max(section.stop for section in self.sections.values())) != rest:
             raise self.error(
-                "header", f"must name all {self.num_bytes} bytes of the file, got {end}"
+                "header",
+                f"must name all {self.num_bytes} bytes of the file, got {self.start + end}",
             )
-        return 8 + size, sections
+
+    def _read_trailer(self, num_bytes: int) -> None:
+        if num_bytes < TRAILER.size:
+            raise self.error(
+                "trailer",
+                f"must have {TRAILER.size} bytes, got {num_bytes} behind the header",
+            )
+        trailer = self._pread(self.num_bytes - TRAILER.size, TRAILER.size, "trailer")
+        with self.problems("trailer"):
+            manifest, self._checksums = parse_trailer(trailer, num_bytes)
+        self.sections = {"manifest": manifest}
+        self.outside += TRAILER.size
+
+    def place(self, lengths: Mapping[str, int]) -> None:
+        """Takes over the lengths of all sections but the manifest, which it says in version 2.
+
+        Raises:
+            FormatError: if they do not end where the manifest begins.
+        """
+        start, sections = 0, {}
+        for name in SECTIONS[:-1]:
+            sections[name] = Section(start, lengths[name], self._checksums[name])
+            start += lengths[name]
+        manifest = self.sections["manifest"]
+        if start != manifest.start:
+            raise self.error(
+                "manifest", f"must name all {manifest.start} bytes before it, got {start}"
+            )
+        self.sections = {**sections, "manifest": manifest}
 
     def _pread(self, start: int, length: int, section: str) -> bytes:
         parts = []

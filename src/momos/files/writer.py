@@ -12,25 +12,42 @@ from tempfile import SpooledTemporaryFile
 from typing import BinaryIO
 
 import torch
+from jaxtyping import Int32
 from torch import Tensor
 
+from momos.blocks import Placement
 from momos.codec import (
     PACK_VALUES,
+    STATES,
     STREAM_SYMBOLS,
     Model,
     Pack,
+    Stream,
+    UsageTable,
     choose_usage_table,
+    distances,
+    fits,
     pack,
+    whole_numbers,
 )
-from momos.files.container import Section, build_header, header_size
+from momos.files.coding import ByUsage, ByValue, Code, by_channel
+from momos.files.container import (
+    TRAILER,
+    VERSION,
+    Section,
+    build_header,
+    build_trailer,
+    header_size,
+)
 from momos.files.contents import Contents
 from momos.files.hashing import Hashing
-from momos.files.manifest import Bank, Manifest, Packs, Record, write_manifest
+from momos.files.manifest import Bank, Coded, Manifest, Packs, Record, write_manifest
 from momos.files.packs import bytes_of, coded, lengths, split
 from momos.files.parallel import in_parallel
 from momos.files.parsing import read_manifest
 from momos.files.progress import Progress, quiet
 from momos.files.sections import CHUNK
+from momos.mosaic import Mosaic
 from momos.version import __version__
 
 MOST_WAITING = 1 << 24  # bytes of a dtype's packs that wait in memory, not on disk
@@ -45,8 +62,8 @@ def write(file: BinaryIO, contents: Contents, *, progress: Progress = quiet) -> 
         ValueError: if a name or a shape is one that no reader would take.
     """
     writer = _Writer(file, header_size(contents.num_bytes))
-    bank, model = _write_bank(writer, contents)
-    records = _write_mosaic(writer, contents, model, progress)
+    bank, code = _write_bank(writer, contents)
+    records = _write_mosaic(writer, contents, code, progress)
     dense, sha256 = _write_dense(writer, contents, progress)
     manifest = Manifest(
         bank=bank,
@@ -58,7 +75,9 @@ def write(file: BinaryIO, contents: Contents, *, progress: Progress = quiet) -> 
         producer=f"momos {__version__}",
     )
     section = write_manifest(manifest)
-    read_manifest(section)  # what no reader would take must not replace an old file
+    read_manifest(
+        section, VERSION
+    )  # what no reader would take must not replace an old file
     writer.section("manifest", [section])
     writer.finish()
 
@@ -80,58 +99,113 @@ class _Writer:
         self.sections[name] = Section(start, length, crc32)
 
     def finish(self) -> None:
+        self.file.write(build_trailer(self.sections))
         self.file.seek(0)
-        self.file.write(build_header(self.sections, self.header_bytes))
+        num_bytes = self.sections["manifest"].stop + TRAILER.size
+        self.file.write(build_header(num_bytes, self.header_bytes))
 
 
-def _write_bank(writer: _Writer, contents: Contents) -> tuple[Bank | None, Model | None]:
+def _write_bank(writer: _Writer, contents: Contents) -> tuple[Bank | None, Code | None]:
     mosaic = contents.mosaic
     if mosaic is None:
         writer.section("motifs", [])
         writer.section("usage", [])
         return None, None
-    packs = list(in_parallel(pack, split(mosaic.motifs.cpu().reshape(-1))))
+    motifs = mosaic.motifs.cpu()
+    values = whole_numbers(motifs)
+    between = None if values is None else distances(values)
+    stored = motifs.reshape(-1) if between is None else between
+    packs = list(in_parallel(pack, split(stored)))
     scales = None
     if mosaic.scales is not None:
         scales = [pack(part) for part in split(torch.cat(mosaic.scales).cpu())]
     writer.section("motifs", bytes_of([*packs, *(scales or [])]))
-    usage = mosaic.usage().cpu()
-    table = choose_usage_table(usage)
+    code, table = _code_of(mosaic, values)
     streams = table.streams if table else []
     writer.section("usage", (stream.data for stream in streams))
     bank = Bank(
         block_size=mosaic.layout.block_size,
         num_motifs=mosaic.num_motifs,
-        dtype=mosaic.motifs.dtype,
+        dtype=motifs.dtype,
         packs=lengths(packs),
         scales=lengths(scales) if scales is not None else None,
         num_scales=sum(map(len, mosaic.scales or ())),
         significant=table.significant if table else 0,
         usage=tuple(map(coded, streams)),
+        ordered=between is not None,
+        states=code.states if isinstance(code, ByValue) else 0,
     )
-    return bank, Model(table.usage if table else torch.ones_like(usage))
+    return bank, code
+
+
+def _code_of(
+    mosaic: Mosaic, values: Int32[Tensor, " k"] | None
+) -> tuple[Code, UsageTable | None]:
+    """The code that makes the mosaic's streams shorter, and the usage table if it needs one."""
+    usage = mosaic.usage().cpu()
+    states = 0 if values is None else _states_of(mosaic, values)
+    if values is not None and states > 1:  # nobody quantizes so by chance
+        return ByValue(values, states), None
+    table = choose_usage_table(usage)
+    by_usage = ByUsage(Model(table.usage if table else torch.ones_like(usage)))
+    if values is None:
+        return by_usage, table
+    by_value = ByValue(values, 1)
+    needed = sum(len(stream.data) for stream in (table.streams if table else ()))
+    needed += sum(len(stream.data) for stream in _streams(mosaic, by_usage))
+    if sum(len(stream.data) for stream in _streams(mosaic, by_value)) < needed:
+        return by_value, None
+    return by_usage, table
+
+
+def _states_of(mosaic: Mosaic, values: Int32[Tensor, " k"]) -> int:
+    """The most states of a trellis that all values are a path of; with 1 they always are."""
+    for states in sorted(STATES, reverse=True):
+        if all(
+            fits(values.index_select(0, part.int()), states=states)
+            for place in mosaic.layout.placements
+            for part in _parts(mosaic, place, channels=True)
+        ):
+            return states
+    return 1
+
+
+def _streams(mosaic: Mosaic, code: Code) -> Iterator[Stream]:
+    """The streams of all blocks, tensor after tensor."""
+    parts = (
+        (part, place, number * STREAM_SYMBOLS)
+        for place in mosaic.layout.placements
+        for number, part in enumerate(_parts(mosaic, place, code.by_channel))
+    )
+
+    def encoded(part: tuple[Tensor, Placement, int]) -> Stream:
+        return code.encode(*part)
+
+    return in_parallel(encoded, parts)
+
+
+def _parts(mosaic: Mosaic, place: Placement, channels: bool) -> Iterator[Tensor]:
+    """The indices of a tensor's blocks, one stream at a time."""
+    indices = mosaic.indices[place.start : place.stop].cpu()
+    if channels:
+        indices = by_channel(indices, place)
+    return iter(indices.split(STREAM_SYMBOLS))
 
 
 def _write_mosaic(
-    writer: _Writer, contents: Contents, model: Model | None, progress: Progress
+    writer: _Writer, contents: Contents, code: Code | None, progress: Progress
 ) -> tuple[Record, ...]:
     mosaic = contents.mosaic
-    if mosaic is None or model is None:
+    if mosaic is None or code is None:
         writer.section("mosaic", [])
         return contents.records
-    indices, streams = mosaic.indices.cpu(), []
+    streams: list[Coded] = []
+    most = mosaic.layout.num_blocks
 
     def encoded() -> Iterator[bytes]:
-        parts = [
-            part
-            for place in mosaic.layout.placements
-            for part in indices[place.start : place.stop].split(STREAM_SYMBOLS)
-        ]
-        done = 0
-        for part, stream in zip(parts, in_parallel(model.encode_best, parts), strict=True):
+        for number, stream in enumerate(_streams(mosaic, code)):
             streams.append(coded(stream))
-            done += len(part)
-            progress("encoding", done, len(indices))
+            progress("encoding", min(most, (number + 1) * STREAM_SYMBOLS), most)
             yield stream.data
 
     writer.section("mosaic", encoded())

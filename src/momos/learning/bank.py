@@ -351,8 +351,7 @@ class Bank(nn.Module):
         motifs, scale, wide = self._scaled(place, self.stored())
         flat = gather(motifs, indices).view(-1)[: place.num_weights]
         if scale is not None:
-            count = place.num_weights
-            flat = flat.to(wide) * spread(scale, count, 0, count).to(wide)
+            flat = flat.to(wide) * spread(scale, place, 0, place.num_weights).to(wide)
         return flat.to(place.dtype).view(place.shape)
 
     def write_(self, value: Tensor, place: Placement, stored: Float[Tensor, "k s"]) -> None:

@@ -90,7 +90,7 @@ def _flat(
         ) from None
     if scale is None:
         return values
-    return values * spread(scale, place.num_weights, 0, place.num_weights).square()
+    return values * spread(scale, place, 0, place.num_weights).square()
 
 
 def _rows(layout: Layout, place: Placement, values: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ def scaled_blocks(
         if scales is None:
             own[:count] = flat
         else:
-            scale = spread(scales[number], count, 0, count).to(dtype)
+            scale = spread(scales[number], place, 0, count).to(dtype)
             torch.div(flat.to(dtype), scale, out=own[:count])
         own[count:] = 0
     return blocks

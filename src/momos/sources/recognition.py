@@ -58,7 +58,7 @@ MEMBERS = {  # ends of names in a ZIP archive, the telling ones first
     "model.weights.h5": KERAS,
     ".npy": NUMPY,
 }
-SECTIONS = (b"motifs", b"usage", b"mosaic", b"dense", b"manifest")  # of a .momos file
+SECTIONS = (b"motifs", b"usage", b"mosaic", b"dense", b"manifest")  # of version 1
 # Fields of an ONNX ModelProto that may follow its first one, the version: (number << 3) | type.
 AFTER_VERSION = (0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42, 0x72, 0xA2)
 
@@ -90,14 +90,17 @@ def recognized(path: Path) -> str | None:
 
 
 def _safetensors(header: bytes) -> str:
-    """Which of the two; a damaged .momos file still has most of its sections."""
+    """Which of the two; a damaged .momos file still has most of its header."""
     try:
         metadata = json.loads(header)["__metadata__"]
-    except (ValueError, LookupError, TypeError, RecursionError):
+    except (ValueError, RecursionError):
+        return MOMOS if b'"momos":' in header else SAFETENSORS
+    except (LookupError, TypeError):
         metadata = None
     sections = sum(b'"%s":{"dtype":"U8"' % name in header for name in SECTIONS)
     named = isinstance(metadata, dict) and "momos" in metadata
-    return MOMOS if named or sections >= 3 else SAFETENSORS
+    whole = b'"momos":{"dtype":"U8"' in header
+    return MOMOS if named or whole or sections >= 3 else SAFETENSORS
 
 
 def _zipped(path: Path) -> str:
