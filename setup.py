@@ -13,6 +13,7 @@ NATIVE = "src/momos/assign/native"
 CODEC = "src/momos/codec/native"
 BINDING = "src/momos/native/binding.hpp"
 HEADERS = ("cells", "engine", "flat", "grid", "lanes", "parallel", "sums", "tiles")
+LATTICE_HEADERS = ("contexts", "lattice", "rans", "table", "trellis", "viterbi")
 # Exactness: a multiply and an add must round twice (see native/engine.hpp).
 FLAGS = [
     "-std=c++17",
@@ -54,7 +55,15 @@ setup(
             py_limited_api=True,
             extra_compile_args=[*FLAGS, "-pthread"],
             extra_link_args=["-pthread"],
-        )
+        ),
+        Extension(
+            "momos.codec._lattice",
+            sources=[f"{CODEC}/lattice_module.cpp"],
+            depends=[BINDING, *(f"{CODEC}/{header}.hpp" for header in LATTICE_HEADERS)],
+            define_macros=[("Py_LIMITED_API", "0x030B0000")],
+            py_limited_api=True,
+            extra_compile_args=FLAGS,
+        ),
     ],
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

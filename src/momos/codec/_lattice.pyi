@@ -1,0 +1,19 @@
+"""The compiled coder and quantizer (native/lattice_module.cpp)."""
+
+import numpy as np
+
+def encode(
+    values: np.ndarray, states: int, row: int, kernel: int, position: int
+) -> bytes: ...
+def decode(
+    stream: bytes, values: np.ndarray, states: int, row: int, kernel: int, position: int
+) -> None: ...
+def fits(values: np.ndarray, states: int) -> bool: ...
+def quantize(
+    weights: np.ndarray,
+    width: int,
+    importance: np.ndarray | None,
+    states: int,
+    rate_weight: float,
+    values: np.ndarray,
+) -> None: ...

@@ -1,0 +1,152 @@
+"""Streams of whole numbers, and the quantizer that makes numbers which such streams code well.
+
+The values of a mosaic whose motifs are multiples of a step are coded by how large their
+neighbours in the tensor are. A trellis of 2^v states may say which numbers can come next: then
+values count half steps, and a path through the trellis is as good as steps a sixth smaller. The
+compiled coder is native/lattice.hpp, the quantizer native/viterbi.hpp.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import prod
+
+import torch
+from jaxtyping import Float, Float32, Int32
+from torch import Tensor
+
+from momos.codec import _lattice
+from momos.codec.streams import STREAM_SYMBOLS, CorruptError, raw
+
+STATES = (0, 3, 4, 5, 6, 8)  # v: the trellis has 2^v states; 0 is no trellis
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where the first of some values lies in its tensor.
+
+    Attributes:
+        row: Values of one output channel.
+        kernel: Of these, values of one input channel.
+        position: Number of the first value in the tensor.
+    """
+
+    row: int
+    kernel: int = 1
+    position: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kernel < 1 or self.row < 1 or self.row % self.kernel:
+            raise ValueError(
+                f"row must be a whole number of kernels, got row {self.row} and kernel "
+                f"{self.kernel}"
+            )
+        if self.position < 0:
+            raise ValueError(f"position must be at least 0, got {self.position}")
+        if max(self.row, self.position) >= 1 << 62:
+            raise ValueError(
+                f"row and position must be below 2**62, got {self.row} and {self.position}"
+            )
+
+    @classmethod
+    def of(cls, shape: Sequence[int]) -> "Geometry":
+        """That of a whole tensor of at least one value: outputs, inputs, kernel positions."""
+        return cls(row=max(1, prod(shape[1:])), kernel=max(1, prod(shape[2:])))
+
+    def at(self, position: int) -> "Geometry":
+        """That of values from `position` on."""
+        return replace(self, position=position)
+
+
+def encode(values: Int32[Tensor, " n"], geometry: Geometry, *, states: int) -> bytes:
+    """The stream of 1 to `STREAM_SYMBOLS` values (contiguous, on the CPU).
+
+    Raises:
+        ValueError: if there are more or fewer values than that, one is -2**31, or they are no
+            path of the trellis.
+    """
+    row, kernel, position = geometry.row, geometry.kernel, geometry.position
+    return _lattice.encode(_memory(values), states, row, kernel, position)
+
+
+def decode(
+    stream: bytes, values: Int32[Tensor, " n"], geometry: Geometry, *, states: int
+) -> None:
+    """Fills `values` (contiguous, on the CPU) from `stream`.
+
+    Raises:
+        ValueError: if `states` is none of `STATES`, or there are too many or no values.
+        CorruptError: if the bytes are not a stream of that many values.
+    """
+    _check(len(values), states)
+    target = _memory(values)
+    row, kernel, position = geometry.row, geometry.kernel, geometry.position
+    try:
+        _lattice.decode(stream, target, states, row, kernel, position)
+    except ValueError as error:
+        raise CorruptError(str(error)) from None
+    if values.numel() == 1:  # `target` may be a copy
+        values.copy_(torch.from_numpy(target).view(values.dtype))
+
+
+def encode_all(
+    values: Int32[Tensor, " n"], geometry: Geometry, *, states: int
+) -> list[bytes]:
+    """The streams of `values`, each of `STREAM_SYMBOLS` but the last."""
+    return [
+        encode(part, geometry.at(geometry.position + i * STREAM_SYMBOLS), states=states)
+        for i, part in enumerate(values.split(STREAM_SYMBOLS))
+        if len(part)
+    ]
+
+
+def fits(values: Int32[Tensor, " n"], *, states: int) -> bool:
+    """Whether each stream of `values` is a path of the trellis, so that it can be encoded."""
+    parts = values.split(STREAM_SYMBOLS)
+    return all(_lattice.fits(_memory(part), states) for part in parts)
+
+
+def quantize(
+    weights: Float[Tensor, " n"],
+    *,
+    states: int,
+    rate_weight: float,
+    importance: Float32[Tensor, " n"] | None = None,
+) -> Int32[Tensor, " n"]:
+    """Whole numbers for `weights` (contiguous, on the CPU) that take few bits.
+
+    `weights` count half steps on a trellis, and steps without. The numbers make
+    importance · (w − number)² + rate_weight · bits small, summed over each stream of
+    `STREAM_SYMBOLS`: least on a path of the trellis, for costs in bits that passes over a sample
+    of the weights found. They are the same on every processor.
+
+    Raises:
+        ValueError: if `weights` are neither float32 nor float64, or not finite and below
+            2**31 - 8, or `importance` or `rate_weight` is not 0 to 1e20.
+    """
+    if weights.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"weights must be float32 or float64, got {weights.dtype}")
+    values = torch.empty(len(weights), dtype=torch.int32, device="cpu")
+    target = _memory(values)
+    _lattice.quantize(
+        _memory(weights),
+        weights.itemsize,
+        None if importance is None else _memory(importance),
+        states,
+        rate_weight,
+        target,
+    )
+    return values
+
+
+def _check(count: int, states: int) -> None:
+    if states not in STATES:
+        raise ValueError(f"states must be one of {STATES}, got {states}")
+    if not 1 <= count <= STREAM_SYMBOLS:
+        raise ValueError(f"a stream must have 1 to {STREAM_SYMBOLS} values, got {count}")
+
+
+def _memory(values: Tensor):
+    """The memory of flat `values` as bytes."""
+    if not values.is_contiguous() or values.device.type != "cpu":
+        raise ValueError("values must be contiguous and on the CPU")
+    return raw(values).numpy()

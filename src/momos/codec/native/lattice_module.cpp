@@ -1,0 +1,119 @@
+// The Python binding: encode, decode and fits of one stream of whole numbers, and quantize.
+// Buffers are checked before anything reads them, and the interpreter lock is released meanwhile,
+// so streams can be worked on in parallel.
+#include "../../native/binding.hpp"
+#include "lattice.hpp"
+#include "viterbi.hpp"
+
+namespace {
+
+using momos::Buffer;
+using momos::unlocked;
+using momos::lattice::Geometry;
+
+// How many items of `width` bytes the buffer holds; -1 with a Python error if not whole ones.
+int64_t count_of(const Buffer& buffer, int width, const char* what) {
+    if (buffer.view.len % width) {
+        PyErr_Format(PyExc_ValueError, "%s must be whole numbers of %d bytes", what, width);
+        return -1;
+    }
+    return buffer.view.len / width;
+}
+
+PyObject* encode(PyObject*, PyObject* args) {
+    Buffer values;
+    int states;
+    long long row, kernel, position;
+    if (!PyArg_ParseTuple(args, "y*iLLL", &values.view, &states, &row, &kernel, &position))
+        return nullptr;
+    const int64_t count = count_of(values, 4, "values");
+    std::string stream;
+    if (count < 0 || !unlocked([&] {
+            stream = momos::lattice::encode(static_cast<const int32_t*>(values.view.buf), count,
+                                            states, Geometry{row, kernel, position});
+        }))
+        return nullptr;
+    return PyBytes_FromStringAndSize(stream.data(), Py_ssize_t(stream.size()));
+}
+
+PyObject* decode(PyObject*, PyObject* args) {
+    Buffer stream, values;
+    int states;
+    long long row, kernel, position;
+    if (!PyArg_ParseTuple(args, "y*w*iLLL", &stream.view, &values.view, &states, &row, &kernel,
+                          &position))
+        return nullptr;
+    const int64_t count = count_of(values, 4, "values");
+    if (count < 0 || !unlocked([&] {
+            momos::lattice::decode(static_cast<const unsigned char*>(stream.view.buf),
+                                   int64_t(stream.view.len),
+                                   static_cast<int32_t*>(values.view.buf), count, states,
+                                   Geometry{row, kernel, position});
+        }))
+        return nullptr;
+    Py_RETURN_NONE;
+}
+
+PyObject* fits(PyObject*, PyObject* args) {
+    Buffer values;
+    int states;
+    if (!PyArg_ParseTuple(args, "y*i", &values.view, &states)) return nullptr;
+    const int64_t count = count_of(values, 4, "values");
+    bool found = false;
+    if (count < 0 || !unlocked([&] {
+            found = momos::lattice::fits(static_cast<const int32_t*>(values.view.buf), count, states);
+        }))
+        return nullptr;
+    return PyBool_FromLong(found);
+}
+
+template <class T>
+bool quantized(const Buffer& weights, const Buffer& importance, int64_t count, int states,
+               double rate_weight, const Buffer& values) {
+    const momos::lattice::Steps<T> steps{static_cast<const T*>(weights.view.buf),
+                                         static_cast<const float*>(importance.view.buf), count};
+    return unlocked([&] {
+        momos::lattice::quantize(steps, states, rate_weight,
+                                 static_cast<int32_t*>(values.view.buf));
+    });
+}
+
+PyObject* quantize(PyObject*, PyObject* args) {
+    Buffer weights, importance, values;
+    int width, states;
+    double rate_weight;
+    if (!PyArg_ParseTuple(args, "y*iz*idw*", &weights.view, &width, &importance.view, &states,
+                          &rate_weight, &values.view))
+        return nullptr;
+    if (width != 4 && width != 8) {
+        PyErr_SetString(PyExc_ValueError, "weights must be float32 or float64");
+        return nullptr;
+    }
+    const int64_t count = count_of(weights, width, "weights");
+    if (count < 0) return nullptr;
+    if (values.view.len != 4 * count ||
+        (importance.view.buf && importance.view.len != 4 * count)) {
+        PyErr_SetString(PyExc_ValueError, "weights, importance and values must be as many");
+        return nullptr;
+    }
+    const bool done = width == 4
+                          ? quantized<float>(weights, importance, count, states, rate_weight, values)
+                          : quantized<double>(weights, importance, count, states, rate_weight, values);
+    if (!done) return nullptr;
+    Py_RETURN_NONE;
+}
+
+PyMethodDef methods[] = {
+    {"encode", encode, METH_VARARGS, "The stream of values: (values, states, row, kernel, position)."},
+    {"decode", decode, METH_VARARGS, "Fills values: (stream, values, states, row, kernel, position)."},
+    {"fits", fits, METH_VARARGS, "Whether values are a path of the trellis: (values, states)."},
+    {"quantize", quantize, METH_VARARGS,
+     "Fills values: (weights, width, importance or None, states, rate_weight, values)."},
+    {nullptr, nullptr, 0, nullptr}};
+
+PyModuleDef module = {PyModuleDef_HEAD_INIT, "_lattice", "Streams of whole numbers.", -1, methods,
+                      nullptr, nullptr, nullptr, nullptr};
+
+}  // namespace
+
+PyMODINIT_FUNC PyInit__lattice() { return PyModule_Create(&module); }

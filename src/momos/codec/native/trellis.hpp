@@ -1,0 +1,41 @@
+// The trellis of 2^v states that says which whole numbers may come next.
+//
+// A state allows the even numbers, or the odd ones and 0; the parity of the number's index among
+// the allowed ones leads to the next state (rate-1/2 codes of Ungerboeck 1982).
+#pragma once
+#include <cstdint>
+#include <stdexcept>
+
+namespace momos::lattice {
+
+constexpr int kMostTrellis = 8;
+constexpr int64_t kMostValue = (int64_t(1) << 31) - 1;
+
+struct Trellis {
+    int bits, by_subset = 0, by_parity = 0;
+
+    explicit Trellis(int v) : bits(v) {
+        constexpr int subset[] = {0, 0, 0, 013, 023, 045, 0103, 0, 0515};
+        constexpr int parity[] = {0, 0, 0, 04, 04, 010, 024, 0, 0362};
+        if (v != 0 && (v < 0 || v > kMostTrellis || !subset[v]))
+            throw std::invalid_argument("states must be 0, 3, 4, 5, 6 or 8");
+        by_subset = subset[v] >> 1;
+        by_parity = parity[v] >> 1;
+    }
+
+    int subset(int state) const { return state & 1; }
+    int next(int state, int64_t index) const {
+        return (state >> 1) ^ (state & 1 ? by_subset : 0) ^ (index & 1 ? by_parity : 0);
+    }
+    // The index of a size |v| among those that the subset allows; -1 if it does not.
+    int64_t index(int64_t size, int subset) const {
+        if (bits == 0) return size;
+        if (subset == 0) return size & 1 ? -1 : size >> 1;
+        return size & 1 ? (size + 1) >> 1 : size ? -1 : 0;
+    }
+    int64_t size(int64_t index, int subset) const {
+        return bits == 0 ? index : 2 * index - (subset && index ? 1 : 0);
+    }
+};
+
+}  // namespace momos::lattice

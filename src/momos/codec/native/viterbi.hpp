@@ -1,0 +1,314 @@
+// Whole numbers for weights: the path through the trellis whose squared error and code length
+// together are least (trellis-coded quantization, Marcellin & Fischer 1990; Viterbi 1967).
+//
+// Candidates are the two numbers around a weight in each subset, and 0. All arithmetic rounds the
+// same everywhere: sums and products of float64 and float32, comparisons, and integers.
+#pragma once
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "contexts.hpp"
+#include "rans.hpp"
+#include "trellis.hpp"
+
+namespace momos::lattice {
+
+constexpr int64_t kSample = int64_t(1) << 17;  // weights that say what numbers cost
+constexpr int64_t kRun = int64_t(1) << 13;     // of a sample, one after another
+constexpr int kPasses = 3;                     // the first knows no costs
+constexpr int64_t kTabled = 4096;              // numbers whose costs are counted
+constexpr double kMostSteps = 2147483640.0; // steps
+
+// log2 of a number >= 1, in 1/65536, rounded down.
+inline int64_t log2_fixed(uint64_t value) {
+    const int length = bit_length(value) - 1;
+    uint64_t mantissa = length > 31 ? value >> (length - 31) : value << (31 - length);
+    int64_t result = length;
+    for (int i = 0; i < 16; ++i) {
+        mantissa = (mantissa * mantissa) >> 31;
+        result = result << 1 | int64_t(mantissa >> 32);
+        mantissa >>= mantissa >> 32;
+    }
+    return result;
+}
+
+// How many bits each index of each subset takes, times the weight of a bit.
+class Costs {
+  public:
+    explicit Costs(int64_t largest) : size_(std::min(largest, kTabled)) {
+        for (auto& bits : bits_) bits.assign(size_t(size_), 0);
+        for (auto& count : counts_) count.assign(size_t(size_), 0);
+    }
+    void see(int subset, int64_t index) { ++counts_[subset][size_t(std::min(index, size_ - 1))]; }
+
+    // Costs by what was seen since the last time, as if six more had been seen that follow a
+    // geometric law.
+    void learn(double rate_weight) {
+        rate_weight_ = rate_weight;
+        for (int subset = 0; subset < 2; ++subset) {
+            auto& counts = counts_[subset];
+            double sum = 0, total = 0;
+            for (int64_t k = 0; k < size_; ++k) {
+                sum += double(counts[size_t(k)]) * double(k);
+                total += double(counts[size_t(k)]);
+            }
+            const double mean = (total > 0 ? sum / total : 1) + 0.05, ratio = mean / (1 + mean);
+            const int64_t all = log2_fixed(uint64_t((total + 6) * 65536));
+            double law = 6 * 65536 * (1 - ratio);
+            for (int64_t k = 0; k < size_; ++k, law *= ratio) {
+                const double seen = double(counts[size_t(k)]) * 65536 + law;
+                const int64_t bits = all - log2_fixed(seen > 1 ? uint64_t(seen) : 1);
+                bits_[subset][size_t(k)] = rate_weight * (double(bits) / 65536 + (k ? 1 : 0));
+                counts[size_t(k)] = 0;
+            }
+        }
+    }
+    double of(int subset, int64_t index) const {
+        if (index < size_) return bits_[subset][size_t(index)];
+        const int more = bit_length(uint64_t(index)) - bit_length(uint64_t(size_ - 1));
+        return bits_[subset][size_t(size_ - 1)] + rate_weight_ * (2 * more);
+    }
+
+  private:
+    int64_t size_;
+    double rate_weight_ = 0;
+    std::vector<double> bits_[2];
+    std::vector<int64_t> counts_[2];
+};
+
+// Weights of one stream, in steps.
+template <class T>
+struct Steps {
+    const T* weights;
+    const float* importance;  // or null
+    int64_t count;
+
+    double size(int64_t i) const { return std::fabs(double(weights[i])); }
+    double importance_of(int64_t i) const { return importance ? double(importance[i]) : 1.0; }
+};
+
+// The candidates of a weight in one subset: the best index of each parity, and its cost.
+struct Pair {
+    int64_t index[2];
+    double cost[2];
+};
+
+inline Pair candidates(double size, double importance, int subset, const Costs& costs) {
+    const int64_t below = int64_t(subset ? (size + 1) * 0.5 : size * 0.5);
+    Pair pair;
+    for (int64_t k = below; k < below + 2; ++k) {
+        const double error = size - double(2 * k - (subset && k ? 1 : 0));
+        pair.index[k & 1] = k;
+        pair.cost[k & 1] = importance * (error * error) + costs.of(subset, k);
+    }
+    if (pair.index[0] > 0) {
+        const double none = importance * (size * size) + costs.of(subset, 0);
+        if (none < pair.cost[0]) {
+            pair.index[0] = 0;
+            pair.cost[0] = none;
+        }
+    }
+    return pair;
+}
+
+using Floats4 = float __attribute__((vector_size(16)));
+
+#if defined(__clang__)
+#define MOMOS_SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+#define MOMOS_SHUFFLE(a, b, i, j, k, l) __builtin_shuffle(a, b, Four{i, j, k, l})
+#endif
+
+// The paths into all states at once.
+template <int V>
+class Survivors {
+  public:
+    static constexpr int kStates = 1 << V, kHalf = kStates / 2, kVectors = kHalf / 4;
+    static constexpr int kBySubset[] = {0, 0, 0, 013, 023, 045, 0103, 0, 0515};
+    static constexpr int kByParity[] = {0, 0, 0, 04, 04, 010, 024, 0, 0362};
+    static constexpr int kOdd = kBySubset[V] >> 1 & (kHalf - 1), kOne = kByParity[V] >> 1;
+    using Word = uint8_t[kStates / 8];  // one bit for each state: the parity it was reached by
+
+    Survivors() {
+        const float never = 1e30f;
+        for (auto& cost : costs_) cost = never - Floats4{};
+        costs_[0][0] = 0;
+    }
+
+    // `branch`: the costs of even and odd indices in subset 0, then in subset 1.
+    void step(const float branch[4], uint8_t* parities) {
+        Floats4 even[kVectors], odd[kVectors];
+#pragma GCC unroll 8
+        for (int i = 0; i < kVectors; ++i) {
+            const Floats4 a = costs_[2 * i], b = costs_[2 * i + 1];
+            even[i] = MOMOS_SHUFFLE(a, b, 0, 2, 4, 6);
+            odd[i] = MOMOS_SHUFFLE(a, b, 1, 3, 5, 7);
+        }
+        half<0>(even, branch, costs_, parities);
+        half<kOdd>(odd, branch + 2, costs_ + kVectors, parities + kHalf / 8);
+    }
+
+    // Keeps costs small. What is taken from all alike changes no path.
+    void lower() {
+        const float least = smallest();
+        for (auto& cost : costs_) cost -= least;
+    }
+    float smallest() const { return cost_of(best()); }
+    int best() const {
+        int best = 0;
+        for (int s = 1; s < kStates; ++s)
+            if (cost_of(s) < cost_of(best)) best = s;
+        return best;
+    }
+    // The state from which `state` was reached.
+    static int before(int state, int parity) {
+        const int i = (state & (kHalf - 1)) ^ (state & kHalf ? kOdd : 0) ^ (parity ? kOne : 0);
+        return 2 * i | (state & kHalf ? 1 : 0);
+    }
+
+  private:
+    float cost_of(int s) const { return costs_[s / 4][s % 4]; }
+
+    template <int X>
+    static Floats4 exchanged(const Floats4* values, int i) {  // value 4 i + l to 4 i + l ^ X
+        const Floats4 v = values[i ^ (X / 4)];
+        constexpr int x = X % 4;
+        return MOMOS_SHUFFLE(v, v, x, x ^ 1, x ^ 2, x ^ 3);
+    }
+
+    template <int X>
+    static void half(const Floats4* from, const float branch[2], Floats4* to, uint8_t* parities) {
+        unsigned nibble = 0;
+#pragma GCC unroll 8
+        for (int i = 0; i < kVectors; ++i) {
+            const Floats4 zero = exchanged<X>(from, i) + branch[0];
+            const Floats4 one = exchanged<(X ^ kOne)>(from, i) + branch[1];
+            to[i] = smaller(one, zero);
+            const unsigned less = lanes_below(one, zero);
+            if (kVectors == 1) *parities |= uint8_t(X == 0 ? less : less << 4);
+            else if (i % 2 == 0) nibble = less;
+            else parities[i / 2] = uint8_t(nibble | less << 4);
+        }
+    }
+#if defined(__SSE2__)
+    static Floats4 smaller(Floats4 a, Floats4 b) { return Floats4(_mm_min_ps(__m128(a), __m128(b))); }
+    static unsigned lanes_below(Floats4 a, Floats4 b) {
+        return unsigned(_mm_movemask_ps(_mm_cmplt_ps(__m128(a), __m128(b))));
+    }
+#else
+    static Floats4 smaller(Floats4 a, Floats4 b) { return a < b ? a : b; }
+    static unsigned lanes_below(Floats4 a, Floats4 b) {
+        const auto less = a < b;
+        return unsigned((less[0] & 1) | (less[1] & 2) | (less[2] & 4) | (less[3] & 8));
+    }
+#endif
+
+    Floats4 costs_[kStates / 4];
+};
+
+// The best path of one stream; tells `costs` what it uses.
+template <int V, class T>
+void find_path(const Steps<T>& steps, Costs& costs, int32_t* values) {
+    using Paths = Survivors<V>;
+    constexpr int kBytes = V == 3 ? 1 : Paths::kStates / 8;
+    std::vector<uint8_t> parities(size_t(steps.count * kBytes)), zeros(size_t(steps.count));
+    Paths paths;
+    for (int64_t i = 0; i < steps.count; ++i) {
+        const double size = steps.size(i), importance = steps.importance_of(i);
+        const Pair pairs[2] = {candidates(size, importance, 0, costs),
+                               candidates(size, importance, 1, costs)};
+        const float branch[4] = {float(pairs[0].cost[0]), float(pairs[0].cost[1]),
+                                 float(pairs[1].cost[0]), float(pairs[1].cost[1])};
+        zeros[size_t(i)] = uint8_t((pairs[0].index[0] == 0) | (pairs[1].index[0] == 0) << 1);
+        paths.step(branch, &parities[size_t(i * kBytes)]);
+        if (i % 8 == 7) paths.lower();
+    }
+    int state = paths.best();
+    for (int64_t i = steps.count; i-- > 0;) {
+        const int parity = parities[size_t(i * kBytes + state / 8)] >> (state % 8) & 1;
+        state = Paths::before(state, parity);
+        const int subset = state & 1;
+        const double size = steps.size(i);
+        int64_t index = int64_t(subset ? (size + 1) * 0.5 : size * 0.5);
+        index += (index & 1) != parity;
+        if (!parity && zeros[size_t(i)] >> subset & 1) index = 0;
+        costs.see(subset, index);
+        const int32_t value = int32_t(2 * index - (subset && index ? 1 : 0));
+        values[i] = steps.weights[i] < 0 ? -value : value;
+    }
+}
+
+// Without a trellis every weight is on its own.
+template <class T>
+void find_nearest(const Steps<T>& steps, Costs& costs, int32_t* values) {
+    for (int64_t i = 0; i < steps.count; ++i) {
+        const double size = steps.size(i), importance = steps.importance_of(i);
+        const int64_t below = int64_t(size);
+        const double lower = size - double(below), upper = lower - 1;
+        int64_t best = below;
+        double least = importance * (lower * lower) + costs.of(0, below);
+        const double more = importance * (upper * upper) + costs.of(0, below + 1);
+        if (more < least) best = below + 1, least = more;
+        if (below > 0 && importance * (size * size) + costs.of(0, 0) < least) best = 0;
+        costs.see(0, best);
+        values[i] = int32_t(steps.weights[i] < 0 ? -best : best);
+    }
+}
+
+template <class T>
+void find(const Steps<T>& steps, int states, Costs& costs, int32_t* values) {
+    switch (states) {
+        case 0: return find_nearest(steps, costs, values);
+        case 3: return find_path<3>(steps, costs, values);
+        case 4: return find_path<4>(steps, costs, values);
+        case 5: return find_path<5>(steps, costs, values);
+        case 6: return find_path<6>(steps, costs, values);
+        default: return find_path<8>(steps, costs, values);
+    }
+}
+
+template <class T>
+double largest_of(const Steps<T>& steps, double rate_weight) {
+    double largest = 0;
+    for (int64_t i = 0; i < steps.count; ++i) {
+        if (!(steps.size(i) <= kMostSteps))
+            throw std::invalid_argument("weights must be finite and below 2^31 - 8 steps");
+        largest = std::max(largest, steps.size(i));
+    }
+    for (int64_t i = 0; steps.importance && i < steps.count; ++i)
+        if (!(steps.importance[i] >= 0) || !(steps.importance[i] <= 1e20f))
+            throw std::invalid_argument("importance must be 0 to 1e20");
+    if (!(rate_weight >= 0) || !(rate_weight <= 1e20))
+        throw std::invalid_argument("rate_weight must be 0 to 1e20");
+    return largest;
+}
+
+// Whole numbers for weights: of half steps on a trellis, of steps without. Each stream of 2^20 has
+// a path of its own, and the costs of a sample.
+template <class T>
+void quantize(const Steps<T>& steps, int states, double rate_weight, int32_t* values) {
+    const Trellis checked(states);
+    const double largest = largest_of(steps, rate_weight);
+    Costs costs(int64_t(largest) + 3);
+    for (int pass = 1; pass < kPasses && rate_weight > 0; ++pass) {
+        const int64_t runs = (steps.count + kRun - 1) / kRun;
+        const int64_t stride = std::max<int64_t>(1, runs * kRun / kSample);
+        for (int64_t run = 0; run < runs; run += stride) {
+            const int64_t begin = run * kRun;
+            const int64_t some = std::min(kRun, steps.count - begin);
+            find(Steps<T>{steps.weights + begin,
+                          steps.importance ? steps.importance + begin : nullptr, some},
+                 states, costs, values + begin);
+        }
+        costs.learn(rate_weight);
+    }
+    for (int64_t begin = 0; begin < steps.count; begin += kMostInStream)
+        find(Steps<T>{steps.weights + begin,
+                      steps.importance ? steps.importance + begin : nullptr,
+                      std::min(kMostInStream, steps.count - begin)},
+             states, costs, values + begin);
+}
+
+}  // namespace momos::lattice
