@@ -14,6 +14,8 @@ from bisect import bisect_right
 from itertools import accumulate
 from pathlib import Path
 
+import lattice_decoder
+
 SECTIONS = ("motifs", "usage", "mosaic", "dense", "manifest")
 FLOATS = {"float16": "e", "bfloat16": "", "float32": "f", "float64": "d"}
 STATES = (1, 8, 16, 32, 64, 256)
@@ -478,10 +480,11 @@ def by_value(parts: Parts, entry: dict, states: int) -> list[int]:
     shape = list(entry["shape"])
     channels = shape.pop(entry.get("axis", 0)) if shape else 1
     row, kernel = n // channels, math.prod(shape[1:])
-    for (mean, size), length in zip(rows(entry["streams"]), lengths_of(n), strict=True):
-        data = parts.take(coded(size, length))
+    for (rate, size), length in zip(rows(entry["streams"]), lengths_of(n), strict=True):
+        integer(rate, 0, 0)
+        data, v = parts.take(coded(size, length)), states.bit_length() - 1
         result += lattice_decoder.decode(
-            data, length, mean, states, row, kernel, len(result)
+            data, length, states=v, row=row, kernel=kernel, position=len(result)
         )
     return result
 

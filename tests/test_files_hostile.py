@@ -9,15 +9,21 @@ from pathlib import Path
 import pytest
 import torch
 from files.hostile import hostile
-from files.make import GOLDEN, Everything
+from files.make import GOLDEN, GOLDEN_2, Everything
+from files.wrong_2 import hostile_2
 from files.wrong_contents import scaled_apart
 from mutants import LOADED, REFUSED, Draft, mutant, outcome, raw
 
 import momos
 
-FILES = {path.stem: path.read_bytes() for path in sorted(GOLDEN.glob("*.momos"))}
+FILES = {
+    f"{folder.name}/{path.stem}": path.read_bytes()
+    for folder in (GOLDEN, GOLDEN_2)
+    for path in sorted(folder.glob("*.momos"))
+}
 HOSTILE = hostile()
-SMALL = FILES["half"]
+HOSTILE_2 = hostile_2(HOSTILE)
+SMALL = FILES["v1/half"]
 NUM_MUTANTS = 2000  # bench/fuzz.py tries 100 000
 
 
@@ -74,11 +80,28 @@ def test_the_second_reader_refuses_what_the_first_does(name, path):
     assert outcome(HOSTILE[name], path) == REFUSED
 
 
+def test_hostile_files_of_version_2_are_many():
+    assert len(HOSTILE_2) > 300
+    assert len(set(HOSTILE_2.values())) > 300
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_hostile_files_of_version_2_are_refused(part, path):
+    wrong = {}
+    for name in list(HOSTILE_2)[part::4]:
+        problems = refused(HOSTILE_2[name], path)
+        if outcome(HOSTILE_2[name], path) != REFUSED:
+            problems.append("the second reader accepts it")
+        if problems:
+            wrong[name] = problems
+    assert wrong == {}
+
+
 @pytest.mark.parametrize(
     "config", [{"block_size": 0}, {"selection": "learned"}, {}, {"include": 3, "new": None}]
 )
 def test_a_config_that_this_version_does_not_know_is_no_harm(config, path):
-    draft = Draft.of(FILES["everything"])
+    draft = Draft.of(FILES["v1/everything"])
     draft.manifest["config"] = config
     assert outcome(draft.file(), path) == LOADED
     assert momos.load(path).mosaic.config is None

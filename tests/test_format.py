@@ -13,7 +13,16 @@ from typing import Literal
 import pytest
 import reader
 import torch
-from files.make import GOLDEN, Everything, channels, described, everything, learned
+from files.make import (
+    GOLDEN,
+    GOLDEN_2,
+    OF_VERSION_2,
+    Everything,
+    channels,
+    described,
+    everything,
+    learned,
+)
 from mutants import raw
 from safetensors import safe_open
 from torch import Tensor, nn
@@ -21,7 +30,11 @@ from torch import Tensor, nn
 import momos
 from momos import Layout, Mosaic, MosaicConfig, project_
 
-EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
+EXPECTED = {
+    f"{folder.name}/{name}": tensors
+    for folder in (GOLDEN, GOLDEN_2)
+    for name, tensors in json.loads((folder / "expected.json").read_text()).items()
+}
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 INTEGERS = [torch.uint8, torch.uint16, torch.uint32, torch.uint64]
 INTEGERS += [torch.int8, torch.int16, torch.int32, torch.int64]
@@ -261,7 +274,7 @@ def test_safetensors_opens_the_file(tmp_path):
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_golden_files_are_read_for_ever(name):
-    path = GOLDEN / f"{name}.momos"
+    path = GOLDEN.parent / f"{name}.momos"
     tensors = momos.load(path).tensors()
     assert {key: described(tensor) for key, tensor in tensors.items()} == EXPECTED[name]
     found = {
@@ -272,11 +285,39 @@ def test_golden_files_are_read_for_ever(name):
 
 
 def test_there_is_a_golden_file_for_each_that_is_expected():
-    assert sorted(EXPECTED) == sorted(path.stem for path in GOLDEN.glob("*.momos"))
+    found = (path.relative_to(GOLDEN.parent) for path in GOLDEN.parent.glob("*/*.momos"))
+    assert sorted(EXPECTED) == sorted(str(path.with_suffix("")) for path in found)
 
 
-def test_a_golden_file_is_loaded_into_its_model():
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_a_golden_file_is_loaded_into_its_model(version):
     model = Everything()
-    momos.load_(model, GOLDEN / "everything.momos")
+    momos.load_(model, GOLDEN.parent / version / "everything.momos")
     found = {name: described(tensor) for name, tensor in named(model).items()}
-    assert found == EXPECTED["everything"]
+    assert found == EXPECTED[f"{version}/everything"]
+
+
+def test_what_is_written_is_what_the_golden_files_of_its_version_are(tmp_path):
+    """Else the format has changed, or a file got longer."""
+    for name, make in OF_VERSION_2.items():
+        momos.save(make(), tmp_path / "x.momos")
+        golden = (GOLDEN_2 / f"{name}.momos").read_bytes()
+        assert len((tmp_path / "x.momos").read_bytes()) <= len(golden), name
+
+
+@pytest.mark.parametrize("name", ["v1/everything", "v1/learned", "v2/whole", "v2/scalar"])
+def test_a_golden_file_saved_again_holds_the_same(name, tmp_path):
+    checkpoint = momos.load(GOLDEN.parent / f"{name}.momos")
+    found = check(checkpoint, tmp_path / "again.momos")
+    assert {
+        key: {"dtype": dtype, "shape": [*shape], "sha256": hashlib.sha256(data).hexdigest()}
+        for key, (dtype, shape, data) in found.items()
+    } == EXPECTED[name]
+
+
+def test_blocks_are_coded_by_value_where_that_is_shorter(tmp_path):
+    found = {}
+    for name in ("whole", "scalar", "ordered"):
+        with momos.MosaicFile(GOLDEN_2 / f"{name}.momos") as file:
+            found[name] = file.bank.states, file.bank.ordered
+    assert found == {"whole": (8, True), "scalar": (1, True), "ordered": (0, True)}

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 import momos
 from momos import Mosaic
+from momos.codec import lattice
+from momos.files.coding import by_position
 
 GOLDEN = Path(__file__).parent / "golden" / "v1"
 GOLDEN_2 = GOLDEN.with_name("v2")
@@ -155,10 +157,15 @@ def whole_values(states: int) -> Mosaic:
     )
     found = []
     for place in layout.placements:
-        weights = torch.randn(place.num_weights, generator=draw) * 6
+        sizes = torch.rand(place.shape[place.axis], 1, generator=draw) * 9
+        weights = torch.randn(len(sizes), place.num_weights // len(sizes), generator=draw)
+        weights = weights.mul(sizes).view(-1)
         weights[::17] = 0
         weights[3] = -41.0
-        found.append(by_position(quantize(weights.double(), states, place), place))
+        path = lattice.quantize(
+            weights.double(), states=states.bit_length() - 1, rate_weight=0.1
+        )
+        found.append(by_position(path, place))
     values = torch.cat(found).long()
     different = values.unique()
     motifs = different[(2 * different.abs() + (different > 0)).argsort()]

@@ -66,10 +66,11 @@ def outside_2() -> Files:
     for name in reader.SECTIONS:
         more = closed_2(parts | {name: parts[name] + b"\0"}, size)
         yield f"{name} with a byte more", more
-        yield f"{name} with a byte less", closed_2(parts | {name: parts[name][:-1]}, size)
+        if parts[name]:
+            less = closed_2(parts | {name: parts[name][:-1]}, size)
+            yield f"{name} with a byte less", less
     manifest = reader.inflate(parts["manifest"], 1 << 16, reader.DICTIONARY)
     for name, packed in {
-        "without its dictionary": zlib.compress(manifest, 9),
         "with another dictionary": another_dictionary(manifest),
         "of two zlib streams": parts["manifest"] + deflate(b"", 2),
         "that is a bomb": deflate(manifest + b" " * 10**7, 2),
@@ -126,10 +127,9 @@ def whole() -> Files:
         e["streams"] for e in Draft.of(WHOLE).manifest["tensors"] if "streams" in e
     )
     (mean, length), *rest = streams
-    for wrong in (-1, 2**16, 2**31, 1.5, None, "1"):
-        yield f"start {wrong!r} of a stream", tensor("streams", [[wrong, length], *rest])
-    for other in (0, mean + 64):
-        yield f"start {other} instead", tensor("streams", [[other, length], *rest])
+    for wrong in (-1, 31, 1.5, None, "1"):
+        yield f"rate {wrong!r} of a stream", tensor("streams", [[wrong, length], *rest])
+    yield "a rate", tensor("streams", [[mean + 1, length], *rest])
     mosaic = Draft.of(WHOLE).sections["mosaic"]
     for at in range(min(len(mosaic), 60)):
         damaged = bytearray(mosaic)
@@ -156,7 +156,8 @@ def wide_motif(distance: int) -> bytes:
 
 def hostile_2(files: dict[str, bytes]) -> dict[str, bytes]:
     """Those of version 2, and those of version 1 in `files` made over."""
-    found = {f"made over: {name}": as_version_2(file) for name, file in files.items()}
+    some = list(files.items())[::3]  # the same code reads what both versions share
+    found = {f"made over: {name}": as_version_2(file) for name, file in some}
     base = as_version_2(BASE)
     result = {name: file for name, file in found.items() if file and file != base}
     for make in (outside_2, whole):

@@ -4,12 +4,7 @@ Everything is coded by one kind of stream (streams.py), which docs/format.md def
 so that a file means the same wherever and whenever it is read.
 """
 
-from momos.codec.lattice import MOST_MEAN as MOST_MEAN
-from momos.codec.lattice import STATES as STATES
-from momos.codec.lattice import Grid as Grid
-from momos.codec.lattice import decode_values as decode_values
-from momos.codec.lattice import encode_values as encode_values
-from momos.codec.lattice import fits as fits
+from momos.codec.lattice import Geometry as Geometry
 from momos.codec.planes import DEFLATE as DEFLATE
 from momos.codec.planes import PACK_VALUES as PACK_VALUES
 from momos.codec.planes import Pack as Pack

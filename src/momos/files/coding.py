@@ -12,7 +12,9 @@ import torch
 from jaxtyping import Int32, Integer
 from torch import Tensor
 
-from momos.codec import Grid, Model, Numbering, Stream, decode_values, encode_values
+from momos.codec import Geometry, Model, Numbering, Stream, lattice
+
+STATES = tuple(1 << v for v in lattice.STATES)  # that a trellis may have; 1 is none
 
 
 class Place(Protocol):
@@ -73,13 +75,17 @@ class ByValue:
 
     def encode(self, indices: Integer[Tensor, " n"], place: Place, first: int) -> Stream:
         values = self.values.index_select(0, indices.int())
-        return encode_values(values, states=self.states, grid=_grid(place), first=first)
+        data = lattice.encode(
+            values, _geometry(place, first), states=_exponent(self.states)
+        )
+        return Stream(0, data)
 
     def decode(
         self, stream: Stream, indices: Integer[Tensor, " n"], place: Place, first: int
     ) -> None:
         values = torch.empty(len(indices), dtype=torch.int32, device="cpu")
-        decode_values(stream, values, states=self.states, grid=_grid(place), first=first)
+        geometry = _geometry(place, first)
+        lattice.decode(stream.data, values, geometry, states=_exponent(self.states))
         indices.copy_(self._numbering.of(values))
 
     @cached_property
@@ -87,9 +93,19 @@ class ByValue:
         return Numbering(self.values)
 
 
-def _grid(place: Place) -> Grid:
+def fits(values: Int32[Tensor, " n"], states: int) -> bool:
+    """Whether each stream of `values` is a path of the trellis of so many states."""
+    return lattice.fits(values, states=_exponent(states))
+
+
+def _exponent(states: int) -> int:
+    return states.bit_length() - 1
+
+
+def _geometry(place: Place, first: int) -> Geometry:
     shape = list(place.shape)
-    return Grid.of([shape.pop(place.axis), *shape] if place.axis else shape)
+    channels_first = [shape.pop(place.axis), *shape] if place.axis else shape
+    return Geometry.of(channels_first).at(first)
 
 
 def by_channel(indices: Integer[Tensor, " m"], place: Place) -> Integer[Tensor, " m"]:

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from momos.blocks import DTYPES as BLOCK_DTYPES
-from momos.codec import MOST_MEAN, RATES, SIGNIFICANT, STATES, inflate
+from momos.codec import RATES, SIGNIFICANT, inflate
 from momos.codec.streams import MOST_SYMBOLS
+from momos.files.coding import STATES
 from momos.files.dictionary import DICTIONARY
 from momos.files.fields import (
     MOST_DIMENSIONS,
@@ -173,7 +174,7 @@ def _record(fields: Fields, about: Fields | None, version: int) -> Record:
         streams=fields.coded(
             "streams",
             -(-count // about.whole("block_size", least=1)),
-            most_rate=MOST_MEAN if "states" in about else RATES.stop - 1,
+            most_rate=0 if "states" in about else RATES.stop - 1,
         ),
         num_scales=_num_scales(fields, shape, about, axis),
         axis=axis,

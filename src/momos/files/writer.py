@@ -18,7 +18,6 @@ from torch import Tensor
 from momos.blocks import Placement
 from momos.codec import (
     PACK_VALUES,
-    STATES,
     STREAM_SYMBOLS,
     Model,
     Pack,
@@ -26,11 +25,10 @@ from momos.codec import (
     UsageTable,
     choose_usage_table,
     distances,
-    fits,
     pack,
     whole_numbers,
 )
-from momos.files.coding import ByUsage, ByValue, Code, by_channel
+from momos.files.coding import STATES, ByUsage, ByValue, Code, by_channel, fits
 from momos.files.container import (
     TRAILER,
     VERSION,
@@ -162,7 +160,7 @@ def _states_of(mosaic: Mosaic, values: Int32[Tensor, " k"]) -> int:
     """The most states of a trellis that all values are a path of; with 1 they always are."""
     for states in sorted(STATES, reverse=True):
         if all(
-            fits(values.index_select(0, part.int()), states=states)
+            fits(values.index_select(0, part.int()), states)
             for place in mosaic.layout.placements
             for part in _parts(mosaic, place, channels=True)
         ):
