@@ -1,6 +1,6 @@
 """Decodes a stream of whole numbers by the text of the format alone, with no thought of time."""
 
-SYMBOLS, ESCAPE, LEVELS, CONTEXTS = 16, 15, 32, 4
+SYMBOLS, ESCAPE, LEVELS, CONTEXTS = 16, 15, 44, 4
 ONE = 1 << 16  # 1 as a mean, and the weights of all contexts together
 LEAST = 64  # weight of a context that earned nothing
 BY_SUBSET = {3: 0o13, 4: 0o23, 5: 0o45, 6: 0o103, 8: 0o515}
@@ -51,7 +51,7 @@ def level_of(mean: int) -> int:
     """The level of a mean in 1/256."""
     shifted = mean + 16
     length = shifted.bit_length()
-    return min(LEVELS - 1, 4 * length + (shifted >> (length - 3)) % 4 - 20)
+    return 4 * length + (shifted >> (length - 3)) % 4 - 20
 
 
 def slots_of(tables: list[Table], factors: list[int]) -> list[int]:
