@@ -19,7 +19,7 @@ constexpr int kSlotBits = 15;
 constexpr int kSymbols = 16;
 constexpr int kEscape = kSymbols - 1;
 constexpr int kContexts = 4;
-constexpr int kLevels = 32;
+constexpr int kLevels = 44;         // of means up to 127
 constexpr int kStartZero = 1 << 14, kStartBend = 5, kHaste = 3;
 constexpr int kMostInMean = 250;   // values, beyond which a mean forgets
 constexpr int kStep = 16;          // what one occurrence adds to a count
@@ -191,7 +191,7 @@ class Predictor {
     int shift() const { return shift_; }
 
     // The shares of the next symbol, of a value of `subset`.
-    const Slots& shares(int subset) {
+    [[gnu::always_inline]] const Slots& shares(int subset) {
         const Column& column = columns_[size_t(at_)];
         const Four levels = level(Four{
             int32_t(row_.value + left_) >> 9,
@@ -219,7 +219,7 @@ class Predictor {
     void see_escape(int length) { escapes_.see(length); }
 
     // Learns the symbol and the size |v| of the value that shares() foresaw.
-    void see(int symbol, int64_t size) {
+    [[gnu::always_inline]] void see(int symbol, int64_t size) {
         uint64_t parts[kContexts], sum = 0;
 #pragma GCC unroll 4
         for (int j = 0; j < kContexts; ++j) {
@@ -257,8 +257,7 @@ class Predictor {
     // holds whole numbers below 2^24 exactly.
     static Four level(Four means) {
         const auto floats = __builtin_convertvector(means + 16, Floats);
-        const Four levels = (Four(floats) >> 21) - ((127 + 4) << 2);
-        return levels < kLevels - 1 ? levels : kLevels - 1 - Four{};
+        return (Four(floats) >> 21) - ((127 + 4) << 2);
     }
 
     void advance() {

@@ -102,8 +102,7 @@ class Reader {
         const uint32_t taken = uint32_t(state_) & ((1u << count) - 1);
         state_ >>= count;
         if (state_ < kLow && next_ != last_) {
-            uint32_t word = 0;
-            for (int b = 0; b < 4; ++b) word |= uint32_t(next_[b]) << (8 * b);
+            const uint32_t word = next_[0] | next_[1] << 8 | next_[2] << 16 | uint32_t(next_[3]) << 24;
             next_ += 4;
             state_ = state_ << 32 | word;
         }
@@ -145,7 +144,8 @@ inline std::string encode(const int32_t* values, int64_t count, int states,
         const uint32_t low = uint32_t(index - 1) & ((1u << shift) - 1);
         const uint32_t begin = slots.begin(symbol), share = slots.share(symbol);
         if (symbol < kEscape) {
-            writer.put(begin, share, symbol ? low << 1 | sign : 0, symbol ? shift + 1 : 0);
+            const int some = -int(symbol != 0);
+            writer.put(begin, share, (low << 1 | sign) & uint32_t(some), (shift + 1) & some);
         } else {
             writer.put(begin, share, 0, 0);
             const uint32_t excess = uint32_t(far - (kEscape - 1));
@@ -197,13 +197,14 @@ inline void decode(const unsigned char* stream, int64_t size, int32_t* values, i
     for (int64_t i = 0; i < count; ++i) {
         const int subset = trellis.subset(state);
         const int symbol = reader.symbol(predictor.shares(subset));
-        int64_t far = symbol, index = 0;
+        int64_t far = symbol;
         if (symbol == kEscape) far = read_escape(reader, predictor);
-        const uint32_t bits = reader.bits(symbol ? shift + 1 : 0);
-        if (symbol) index = ((far - 1) << shift) + (bits >> 1) + 1;
-        const int64_t value = trellis.size(index, subset);
+        // No branches: signs and zeros cannot be foreseen.
+        const uint32_t bits = reader.bits(-int(symbol != 0) & (shift + 1));
+        const int64_t index = (((far - 1) << shift) + (bits >> 1) + 1) & -int64_t(symbol != 0);
+        const int64_t value = trellis.size(index, subset), sign = bits & 1;
         if (value > kMostValue) throw Corrupt("a value must be below 2^31");
-        values[i] = int32_t(bits & 1 ? -value : value);
+        values[i] = int32_t((value ^ -sign) + sign);
         predictor.see(symbol, value);
         state = trellis.next(state, index);
     }

@@ -25,16 +25,16 @@ struct Trellis {
 
     int subset(int state) const { return state & 1; }
     int next(int state, int64_t index) const {
-        return (state >> 1) ^ (state & 1 ? by_subset : 0) ^ (index & 1 ? by_parity : 0);
+        return (state >> 1) ^ (-(state & 1) & by_subset) ^ (-int(index & 1) & by_parity);
     }
     // The index of a size |v| among those that the subset allows; -1 if it does not.
     int64_t index(int64_t size, int subset) const {
         if (bits == 0) return size;
-        if (subset == 0) return size & 1 ? -1 : size >> 1;
-        return size & 1 ? (size + 1) >> 1 : size ? -1 : 0;
+        if (((size ^ subset) & 1) && size) return -1;
+        return (size + subset) >> 1;
     }
     int64_t size(int64_t index, int subset) const {
-        return bits == 0 ? index : 2 * index - (subset && index ? 1 : 0);
+        return bits == 0 ? index : 2 * index - (subset & int(index != 0));
     }
 };
 

@@ -1,0 +1,406 @@
+"""Streams of whole numbers are what their page says, and quantizing finds the best path."""
+
+from collections import Counter
+from itertools import count, product
+from math import inf, log2
+from re import escape
+from random import Random
+
+import lattice_decoder
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from momos.codec import STREAM_SYMBOLS, CorruptError
+from momos.codec.lattice import (
+    STATES,
+    Geometry,
+    decode,
+    encode,
+    encode_all,
+    fits,
+    quantize,
+)
+
+LARGEST = 2**31 - 1
+ROWS = st.tuples(st.integers(1, 12), st.integers(1, 5))  # inputs and kernel positions
+PINNED = "3556fa0d50120a00009d5f20c100804042"
+BY_SUBSET, BY_PARITY = lattice_decoder.BY_SUBSET, lattice_decoder.BY_PARITY
+
+
+def next_state(state: int, index: int, states: int) -> int:
+    if not states:
+        return 0
+    after = (state >> 1) ^ (BY_SUBSET[states] >> 1 if state % 2 else 0)
+    return after ^ (BY_PARITY[states] >> 1 if index % 2 else 0)
+
+
+def size_of(index: int, state: int, states: int) -> int:
+    return 2 * index - (state % 2 and index > 0) if states else index
+
+
+def path(indices: list[int], states: int) -> list[int]:
+    """The values that signed indices stand for on the trellis."""
+    state, values = 0, []
+    for index in indices:
+        size = size_of(abs(index), state, states)
+        values.append(-size if index < 0 else size)
+        state = next_state(state, abs(index), states)
+    return values
+
+
+def tensor(values: list[int]) -> Tensor:
+    return torch.tensor(values, dtype=torch.int32, device="cpu")
+
+
+def decoded(stream: bytes, n: int, geometry: Geometry, states: int) -> list[int]:
+    values = torch.empty(n, dtype=torch.int32, device="cpu")
+    decode(stream, values, geometry, states=states)
+    return values.tolist()
+
+
+def reference(stream: bytes, n: int, geometry: Geometry, states: int) -> list[int]:
+    row, kernel, position = geometry.row, geometry.kernel, geometry.position
+    return lattice_decoder.decode(
+        stream, n, states=states, row=row, kernel=kernel, position=position
+    )
+
+
+def drawn(seed: int, n: int, spread: float) -> list[int]:
+    random = Random(seed)
+    return [round(random.gauss(0, spread)) for _ in range(n)]
+
+
+# Streams
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    states=st.sampled_from(STATES),
+    row=ROWS,
+    position=st.integers(0, 200),
+    spread=st.sampled_from([0, 0.1, 0.7, 3, 20, 1e3, 1e6, 2**28]),
+    n=st.integers(1, 90),
+    seed=st.integers(0, 2**20),
+)
+def test_values_come_back_by_both_decoders(states, row, position, spread, n, seed):
+    geometry = Geometry(row[0] * row[1], row[1], position)
+    limit = LARGEST if states == 0 else 2**30
+    values = path([max(-limit, min(limit, k)) for k in drawn(seed, n, spread)], states)
+    stream = encode(tensor(values), geometry, states=states)
+    assert decoded(stream, n, geometry, states) == values
+    assert reference(stream, n, geometry, states) == values
+
+
+@pytest.mark.parametrize("states", [0, 3, 8])
+def test_long_streams_come_back(states):
+    """Counts are halved, means forget, and weights of contexts settle."""
+    geometry = Geometry(72, 9, position=31)
+    values = path(drawn(1, 3000, 2.5), states)
+    stream = encode(tensor(values), geometry, states=states)
+    assert decoded(stream, 3000, geometry, states) == values
+    assert reference(stream, 3000, geometry, states) == values
+
+
+@pytest.mark.parametrize("states", STATES)
+@pytest.mark.parametrize("size", [0, 1, 2**30, LARGEST])
+def test_one_value(states, size):
+    values = path([size // 2 if states else size], states)
+    stream = encode(tensor(values), Geometry(1), states=states)
+    assert decoded(stream, 1, Geometry(1), states) == values
+
+
+def test_rare_large_values_among_zeros():
+    values = [0] * 400
+    values[7], values[100], values[399] = LARGEST, -LARGEST, 2**30
+    stream = encode(tensor(values), Geometry(20), states=0)
+    assert decoded(stream, 400, Geometry(20), 0) == values
+    assert reference(stream, 400, Geometry(20), 0) == values
+
+
+@pytest.mark.parametrize("row", [1, 7, 1000, 1 << 40])
+def test_rows_longer_than_the_values_take_no_memory(row):
+    values = drawn(3, 300, 4)
+    geometry = Geometry(row, position=row // 2)
+    stream = encode(tensor(values), geometry, states=0)
+    assert decoded(stream, 300, geometry, 0) == values
+    assert reference(stream, 300, geometry, 0) == values
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_streams_hold_2_to_20_values(more):
+    values = (torch.arange(STREAM_SYMBOLS + more, device="cpu") % 3).int()
+    geometry = Geometry(1024)
+    streams = encode_all(values, geometry, states=0)
+    assert len(streams) == 1 + (more > 0)
+    for part, stream, start in zip(
+        values.split(STREAM_SYMBOLS), streams, count(0, STREAM_SYMBOLS), strict=False
+    ):
+        out = torch.empty_like(part)
+        decode(stream, out, geometry.at(start), states=0)
+        assert torch.equal(out, part)
+
+
+def test_the_bytes_of_a_stream_are_settled():
+    values = path([0, 1, -1, 2, 0, -3, 40, 5, -1000, 0, 1, 1], 3)
+    assert encode(tensor(values), Geometry(6, 3, 4), states=3).hex() == PINNED
+
+
+def test_columns_that_differ_take_fewer_bits_than_their_entropy():
+    random = Random(5)
+    spreads = [random.choice([0.3, 8]) for _ in range(64)]
+    values = [round(random.gauss(0, spreads[i % 64])) for i in range(64 * 200)]
+    usage = Counter(values)
+    entropy = -sum(n * log2(n / len(values)) for n in usage.values())
+    stream = encode(tensor(values), Geometry(64), states=0)
+    assert 8 * len(stream) < 0.85 * entropy
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("values", "states", "message"),
+    [
+        ([], 0, "a stream must have 1 to 2^20 values"),
+        ([0, 3, 1], 3, "values must be a path of the trellis"),
+        ([-(2**31)], 0, "values must be a path of the trellis"),
+        ([1], 2, "states must be 0, 3, 4, 5, 6 or 8"),
+        ([0] * (STREAM_SYMBOLS + 1), 0, "a stream must have 1 to 2^20 values"),
+    ],
+)
+def test_what_is_no_stream_cannot_be_encoded(values, states, message):
+    with pytest.raises(ValueError, match=f"^{escape(message)}$"):
+        encode(tensor(values), Geometry(4), states=states)
+
+
+def test_geometry_is_checked():
+    message = "row must be a whole number of kernels, got row 10 and kernel 3"
+    with pytest.raises(ValueError, match=message):
+        Geometry(10, 3)
+    with pytest.raises(ValueError, match="position must be at least 0, got -1"):
+        Geometry(10, position=-1)
+    assert Geometry.of((8, 4, 3, 3)) == Geometry(36, 9)
+    assert Geometry.of((8,)) == Geometry(1)
+    assert Geometry.of((8, 5)).at(7) == Geometry(5, 1, 7)
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.binary(max_size=60), n=st.integers(1, 40), states=st.sampled_from(STATES))
+def test_bytes_are_a_stream_or_refused(data, n, states):
+    """Whatever is decoded is what an encoder would write again, but for the start mean."""
+    geometry = Geometry(6, 3, 2)
+    try:
+        values = decoded(data, n, geometry, states)
+    except CorruptError:
+        with pytest.raises(lattice_decoder.Refused):
+            reference(data, n, geometry, states)
+    else:
+        assert reference(data, n, geometry, states) == values
+        again = encode(tensor(values), geometry, states=states)
+        assert data[0] != again[0] or data == again
+
+
+@pytest.mark.parametrize("states", STATES)
+def test_damage_is_seen_or_harmless(states):
+    geometry, values = Geometry(18, 9), path(drawn(9, 200, 3), states)
+    stream = encode(tensor(values), geometry, states=states)
+    for damaged in [stream[:-1], stream + b"\0", stream + b"abcd", b"\xff" + stream, b""]:
+        with pytest.raises(CorruptError):
+            decoded(damaged, 200, geometry, states)
+    with pytest.raises(CorruptError):
+        decoded(stream, 199, geometry, states)
+    found = 0
+    for at in range(1, len(stream)):
+        mutant = stream[:at] + bytes([stream[at] ^ 1]) + stream[at + 1 :]
+        try:
+            found += decoded(mutant, 200, geometry, states) != values
+        except CorruptError:
+            found += 1
+    assert found == len(stream) - 1
+
+
+def test_values_that_no_int32_holds_are_refused():
+    stream = bytes([148]) + bytes([255] * 7) + bytes([127])
+    with pytest.raises(CorruptError) as error:
+        decoded(stream, 1, Geometry(1), 0)
+    assert str(error.value) in (
+        "a value must be below 2^31",
+        "the state of a stream must end at 0",
+    )
+
+
+def test_values_that_fit_are_paths():
+    values = tensor(path(drawn(2, 500, 2), 6))
+    assert fits(values, states=6)
+    assert fits(values, states=0)
+    assert not fits(values + 1, states=6)
+
+
+# Quantizing: the definition
+
+
+def log2_fixed(value: int) -> int:
+    length = value.bit_length() - 1
+    mantissa = value << 31 >> length
+    result = length
+    for _ in range(16):
+        mantissa = mantissa * mantissa >> 31
+        result = 2 * result + (mantissa >> 32)
+        mantissa >>= mantissa >> 32
+    return result
+
+
+def costs_after(seen: list[list[int]], rate_weight: float, size: int) -> list[list[float]]:
+    """What each index of each subset costs, from the indices of the last pass."""
+    costs = []
+    for indices in seen:
+        usage, total = Counter(indices), len(indices)
+        mean = (sum(indices) / total if total else 1) + 0.05
+        ratio = mean / (1 + mean)
+        law, row = 6 * 65536 * (1 - ratio), []
+        for k in range(size):
+            share = log2_fixed(max(1, int(usage[k] * 65536 + law)))
+            bits = log2_fixed(int((total + 6) * 65536)) - share
+            row.append(rate_weight * (bits / 65536 + (k > 0)))
+            law *= ratio
+        costs.append(row)
+    return costs
+
+
+def walk(weights, importance, costs, states, indices) -> float:
+    state, total = 0, 0.0
+    for w, h, k in zip(weights, importance, indices, strict=True):
+        total += h * (abs(w) - size_of(k, state, states)) ** 2 + costs[state % 2][k]
+        state = next_state(state, k, states)
+    return total
+
+
+def best_path(weights, importance, costs, states) -> tuple[float, tuple[int, ...]]:
+    """By trying all: the numbers around a weight in either subset, and 0."""
+    near = [
+        sorted({0, *(int(abs(w) / (2 if states else 1)) + d for d in range(3))})
+        for w in weights
+    ]
+    return min((walk(weights, importance, costs, states, p), p) for p in product(*near))
+
+
+@pytest.mark.parametrize("states", STATES)
+@pytest.mark.parametrize("rate_weight", [0.0, 0.02, 0.4, 3.0])
+def test_the_best_of_all_paths_is_found(states, rate_weight):
+    random = Random(7)
+    for n in (1, 2, 4, 5):
+        weights = torch.tensor([random.gauss(0, 3) for _ in range(n)], device="cpu")
+        importance = torch.tensor([random.uniform(0.1, 4) for _ in range(n)], device="cpu")
+        values = quantize(
+            weights, states=states, rate_weight=rate_weight, importance=importance
+        )
+        assert fits(values, states=states)
+        exact, important = weights.double().tolist(), importance.double().tolist()
+        size = int(max(map(abs, exact))) + 3
+        costs = [[0.0] * size] * 2
+        for _ in range(2 if rate_weight else 0):
+            state, seen = 0, [[], []]
+            for k in best_path(exact, important, costs, states)[1]:
+                seen[state % 2].append(k)
+                state = next_state(state, k, states)
+            costs = costs_after(seen, rate_weight, size)
+        indices = [(abs(v) + 1) // 2 if states else abs(v) for v in values.tolist()]
+        least = best_path(exact, important, costs, states)[0]
+        found = walk(exact, important, costs, states, indices)
+        assert found == pytest.approx(least, rel=1e-5)
+        assert all(v * w >= 0 for v, w in zip(values.tolist(), exact, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_no_rate_is_the_nearest_number(dtype):
+    weights = torch.randn(5000, generator=torch.Generator().manual_seed(0), dtype=dtype) * 9
+    assert torch.equal(quantize(weights, states=0, rate_weight=0.0), weights.round().int())
+
+
+def test_rate_makes_streams_shorter_and_more_states_make_errors_smaller():
+    weights = 3 * torch.randn(20_000, generator=torch.Generator().manual_seed(1))
+    geometry, scores = Geometry(100), []
+    for states, unit in ((0, 1.0), (3, 0.65), (6, 0.65), (8, 0.65)):
+        scaled = weights / unit
+        plain = quantize(scaled, states=states, rate_weight=0.0)
+        values = quantize(scaled, states=states, rate_weight=0.1 / unit**2)
+        bits = 8 * len(encode(values, geometry, states=states)) / len(weights)
+        assert bits < 8 * len(encode(plain, geometry, states=states)) / len(weights) - 0.01
+        error = float((weights - values * unit).double().square().mean())
+        scores.append(bits + log2(error) / 2)
+    assert scores == sorted(scores, reverse=True)
+    assert scores[0] - scores[1] > 0.12
+
+
+def test_the_scalar_rule_is_at_least_as_good_as_two_candidates():
+    """Costs after the passes are known from the numbers; any two candidates do no better."""
+    weights = 1.3 * torch.randn(4000, generator=torch.Generator().manual_seed(2))
+    values = quantize(weights, states=0, rate_weight=0.3).double()
+    usage = Counter(values.abs().long().tolist())
+    bits = {v: -log2(n / len(weights)) + (v > 0) for v, n in usage.items()}
+
+    near = weights.double().round()
+    inner = near - near.sign()
+
+    def costs(numbers: Tensor) -> Tensor:
+        rate = [bits.get(v, inf) for v in numbers.abs().long().tolist()]
+        return (weights - numbers).square() + 0.3 * torch.tensor(rate, device="cpu")
+
+    two = torch.where(costs(inner) < costs(near), inner, near)
+    assert float(costs(values).sum()) <= 1.002 * float(costs(two).sum())
+
+
+def test_importance_says_which_errors_count():
+    weights = torch.randn(4000, generator=torch.Generator().manual_seed(3)) * 2
+    importance = torch.ones(4000, device="cpu")
+    importance[::2] = 20.0
+    values = quantize(weights, states=3, rate_weight=1.0, importance=importance)
+    errors = (weights - values).square()
+    assert float(errors[::2].mean()) < 0.8 * float(errors[1::2].mean())
+
+
+def test_each_stream_has_its_own_path():
+    weights = torch.randn(STREAM_SYMBOLS + 4096, generator=torch.Generator().manual_seed(4))
+    values = quantize(weights, states=3, rate_weight=0.0)
+    alone = quantize(weights[STREAM_SYMBOLS:].clone(), states=3, rate_weight=0.0)
+    assert torch.equal(values[STREAM_SYMBOLS:], alone)
+    assert fits(values, states=3)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e5, 2.0**30])
+@pytest.mark.parametrize("states", [0, 3, 8])
+def test_numbers_of_any_size(size, states):
+    weights = size * torch.tensor([1.0, -0.7, 0.0, 0.3], dtype=torch.float64, device="cpu")
+    values = quantize(weights, states=states, rate_weight=0.1)
+    assert fits(values, states=states)
+    assert float((weights - values).abs().max()) <= 4 + min(size, 2)
+
+
+@pytest.mark.parametrize(
+    ("weights", "importance", "rate_weight", "message"),
+    [
+        ([inf], None, 0.1, "weights must be finite and below 2^31 - 8 steps"),
+        ([float("nan")], None, 0.1, "weights must be finite and below 2^31 - 8 steps"),
+        ([2.0**31], None, 0.1, "weights must be finite and below 2^31 - 8 steps"),
+        ([1.0], [-1.0], 0.1, "importance must be 0 to 1e20"),
+        ([1.0], [1.0, 2.0], 0.1, "weights, importance and values must be as many"),
+        ([1.0], None, -0.1, "rate_weight must be 0 to 1e20"),
+    ],
+)
+def test_what_cannot_be_quantized(weights, importance, rate_weight, message):
+    important = None if importance is None else torch.tensor(importance, device="cpu")
+    with pytest.raises(ValueError, match=f"^{escape(message)}$"):
+        quantize(
+            torch.tensor(weights, device="cpu"),
+            states=3,
+            rate_weight=rate_weight,
+            importance=important,
+        )
+
+
+def test_no_weights_have_no_values():
+    assert quantize(torch.empty(0), states=3, rate_weight=0.1).shape == (0,)
+    assert encode_all(tensor([]), Geometry(1), states=3) == []
