@@ -166,6 +166,11 @@ def compress(
 
 def _opened(source: str | os.PathLike[str] | nn.Module, key: str) -> Source:
     if not isinstance(source, nn.Module):
+        if not isinstance(source, str | os.PathLike):
+            raise TypeError(
+                f"source must be a path or a Module, got {type(source).__name__} (torch.save "
+                "makes a path of a state dict)"
+            )
         return open_source(source, key=key)
     if key:
         raise ValueError(

@@ -191,10 +191,9 @@ def number_of(value: Any, of: str) -> float:
         TypeError: if it is something else.
         ValueError: if it is not finite.
     """
-    single = (isinstance(value, Tensor) and value.numel() == 1) or (
-        isinstance(value, np.ndarray | np.generic) and value.size == 1
-    )
-    found = value.item() if single else value
+    found = value.detach() if isinstance(value, Tensor) else value
+    if isinstance(found, Tensor | np.ndarray | np.generic) and math.prod(found.shape) == 1:
+        found = found.item()
     if isinstance(found, bool) or not isinstance(found, int | float):
         raise TypeError(f"evaluate must return a number, got {_shown(value)} for {of}")
     if not abs(found) <= sys.float_info.max:
