@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
 import momos
@@ -104,7 +104,9 @@ def test_a_function_of_a_script_chooses_the_step(folder):
 def test_trials_are_in_the_json(folder):
     done = compress("--evaluate", "own/metric.py:count", "--max-drop", "0", "--json")
     found = json.loads(done.stdout)
-    assert [trial["step"] for trial in found["trials"]] == [None, 0.1, 0.4, 1.6, 6.4, 16]
+    dense, *steps = [trial["step"] for trial in found["trials"]]
+    assert dense is None
+    assert steps == pytest.approx([0.1, 0.4, 1.6, 6.4, 16])
     assert all(trial["kept"] for trial in found["trials"])
     assert found["config"]["step"] == 16
 
@@ -138,13 +140,13 @@ def test_a_script_that_is_named_as_a_module_hides_it_from_nobody(folder):
             "own/metric.py:f",
             "own/metric.py must have a function 'f', got 'accuracy', 'Counter'",
         ),
-        ("own/metric.py:number", "'number' of own/metric.py must be a function, got a int"),
+        ("own/metric.py:number", "'number' of own/metric.py must be a function, got int"),
         (
             "own/metric.py:raises",
-            "KeyError: 'fc.weight' (FOLDER/metric.py, line 20, in raises)",
+            "KeyError: 'fc.weight' (FOLDER/metric.py, line 19, in raises)",
         ),
-        ("own/metric.py:deep", "char 1) (FOLDER/metric.py, line 27, in json_of)"),
-        ("own/metric.py:leaves", "SystemExit: 2 (FOLDER/metric.py, line 37, in leaves)"),
+        ("own/metric.py:deep", "char 1) (FOLDER/metric.py, line 26, in json_of)"),
+        ("own/metric.py:leaves", "SystemExit: 2 (FOLDER/metric.py, line 36, in leaves)"),
         ("own/metric.py:nothing", "evaluate must return a number, got None for the dense"),
         ("own/wrong.py:f", "(FOLDER/wrong.py, line 2)"),
         (
@@ -218,6 +220,7 @@ def test_options_that_exclude_each_other_are_refused(folder, options, message):
 
 
 def test_lossless_keeps_all_and_says_what_it_saved(folder):
+    save_file({"a": torch.randn(100, 90).bfloat16().float()}, "net.safetensors")
     done = compress("--lossless")
     assert done.exit_code == 0, done.output
     assert "dense, lossless: a" in done.stdout
@@ -226,7 +229,5 @@ def test_lossless_keeps_all_and_says_what_it_saved(folder):
     assert f"of the original: {after:,} bytes instead of {before:,}" in done.stdout
     shown = CliRunner().invoke(app, ["expand", "x.momos", "back.safetensors"])
     assert shown.exit_code == 0, shown.output
-    assert (
-        Path("back.safetensors").read_bytes()[-2400:]
-        == Path("net.safetensors").read_bytes()[-2400:]
-    )
+    before, after = (load_file(f"{name}.safetensors") for name in ("net", "back"))
+    assert torch.equal(before["a"], after["a"])

@@ -88,7 +88,7 @@ def test_what_would_change_tensors_is_refused(tmp_path, name, value):
 
 def test_it_is_a_bool(tmp_path):
     with pytest.raises(TypeError, match="lossless must be a bool, got 'no'"):
-        momos.compress(tmp_path / "x", tmp_path / "y", lossless="no")  # type: ignore[arg-type]
+        momos.compress(tmp_path / "x", tmp_path / "y", lossless="no")  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(

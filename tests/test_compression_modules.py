@@ -245,4 +245,4 @@ def test_other_sources_are_refused(tmp_path: Path):
     with pytest.raises(
         TypeError, match="source must be a path or a Module, got OrderedDict"
     ):
-        momos.compress(network().state_dict(), tmp_path / "x.momos")  # type: ignore[arg-type]
+        momos.compress(network().state_dict(), tmp_path / "x.momos")  # pyright: ignore[reportArgumentType]

@@ -99,8 +99,8 @@ def search(
         config=LatticeConfig(**more),
         max_drop=max_drop,
         dense_bytes=10**6,
-        contents=lambda config: config.step,  # type: ignore[arg-type, return-value]
-        measure=lambda step: 0.0 if step is None else metric(step),  # type: ignore[arg-type]
+        contents=lambda config: config.step,  # pyright: ignore
+        measure=lambda step: 0.0 if step is None else metric(step),  # pyright: ignore[reportArgumentType]
         on_trial=found.append,
         progress=lambda doing, done, total: None,
     ).run()

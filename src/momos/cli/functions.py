@@ -76,7 +76,7 @@ def _function_of(module: ModuleType, place: str, name: str) -> Callable[..., Any
     function = getattr(module, name)
     if not callable(function):
         raise ValueError(
-            f"{name!r} of {place} must be a function, got a {type(function).__name__}"
+            f"{name!r} of {place} must be a function, got {type(function).__name__}"
         )
     return function
 
