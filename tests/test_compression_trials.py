@@ -283,6 +283,15 @@ def test_without_floating_weights_nothing_is_evaluated(tmp_path):
         )
 
 
+def test_where_nothing_can_be_written_nothing_is_evaluated(source, tmp_path):
+    for path in (tmp_path / "absent" / "x.momos", tmp_path):
+        with pytest.raises(OSError, match=r"absent|must be written to a file name"):
+            momos.compress(source, path, evaluate=pytest.fail, max_drop=1)
+    with pytest.raises(ValueError, match="must be written beside the files that are read"):
+        momos.compress(source, source, evaluate=pytest.fail, max_drop=1)
+    assert list(tmp_path.iterdir()) == [source]
+
+
 def test_trials_are_in_the_report_as_json_and_as_words(source, tmp_path):
     told: list[tuple[str, int, int]] = []
     seen: list[momos.Trial] = []

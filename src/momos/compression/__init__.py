@@ -36,7 +36,7 @@ from momos.compression.modules import (
 )
 from momos.compression.target import check_target, reaching, target_size, written_size
 from momos.compression.trials import CompressionReport as CompressionReport
-from momos.compression.trials import Search, check_evaluation
+from momos.compression.trials import Search, check_evaluation, check_writable
 from momos.compression.trials import Trial as Trial
 from momos.compression.unchanged import watch
 from momos.compression.weights import Weights, measured_scales
@@ -127,9 +127,7 @@ def compress(
     sensitivities = _sensitivities(source, calibration, loss)
     held = copied(source) if evaluate and isinstance(source, nn.Module) else source
     with torch.device("cpu"):  # whatever the default device is
-        opened = _opened(held, key)
-        if not lossless:
-            opened = without_odd(opened, config)
+        opened = _opened(held, key, None if lossless else config)
         refuse_same(opened.files, path)
         if not lossless and (warning := warning_of(opened, config)):
             warnings.warn(warning, stacklevel=2)
@@ -145,18 +143,14 @@ def compress(
     elif evaluate is not None:
         assert isinstance(config, LatticeConfig)
         assert max_drop is not None
+        check_writable(path)
         measure = partial(_measured, evaluate, held, opened)
-        dense = opened.num_bytes
-        contents, trials = Search(
-            config, max_drop, dense, contents_of, measure, on_trial or _ignore, progress
-        ).run()
+        limits = config, max_drop, opened.num_bytes
+        tell = on_trial or _ignore
+        contents, trials = Search(*limits, contents_of, measure, tell, progress).run()
     else:
-        if isinstance(config, LatticeConfig):
-            target = target_size(opened, target_bytes, target_factor)
-            config = reaching(
-                config, target, lambda tried: written_size(contents_of(tried))
-            )
-        contents = contents_of(config)
+        target = target_size(opened, target_bytes, target_factor)
+        contents = _within(target, config, contents_of)
     with torch.device("cpu"):
         report = save_contents(contents, path, progress)
     before = sum(file.stat().st_size for file in opened.files) if opened.files else None
@@ -164,7 +158,24 @@ def compress(
     return CompressionReport(**vars(report) | about)
 
 
-def _opened(source: str | os.PathLike[str] | nn.Module, key: str) -> Source:
+def _within(
+    target: int | None, config: Config, contents_of: Callable[[Config], Contents]
+) -> Contents:
+    """The contents by `config`, its step chosen for a file of at most `target` bytes."""
+    if isinstance(config, LatticeConfig):
+        config = reaching(config, target, lambda tried: written_size(contents_of(tried)))
+    return contents_of(config)
+
+
+def _opened(
+    source: str | os.PathLike[str] | nn.Module, key: str, config: Config | None
+) -> Source:
+    """The tensors of `source`, without the odd ones that `config` excludes."""
+    opened = _read(source, key)
+    return opened if config is None else without_odd(opened, config)
+
+
+def _read(source: str | os.PathLike[str] | nn.Module, key: str) -> Source:
     if not isinstance(source, nn.Module):
         if not isinstance(source, str | os.PathLike):
             raise TypeError(

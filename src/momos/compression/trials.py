@@ -5,8 +5,10 @@ enough, is ever chosen.
 """
 
 import math
+import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +18,7 @@ from torch import Tensor
 from momos.compression.dense import Config
 from momos.compression.target import COARSEST, FINEST, written_size
 from momos.config import LatticeConfig
+from momos.files.atomic import replacing
 from momos.files.contents import Contents
 from momos.files.progress import Progress
 from momos.files.report import SaveReport
@@ -88,12 +91,26 @@ def check_evaluation(
         raise ValueError(f"max_drop must be at least 0 and finite, got {max_drop}")
 
 
+class _Unwritten(Exception):
+    """Ends an attempt to write a file before anything is written."""
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Refuses a path that cannot be written, before long work.
+
+    Raises:
+        OSError: if it cannot.
+    """
+    with suppress(_Unwritten), replacing(path):
+        raise _Unwritten
+
+
 @dataclass(frozen=True)
 class Search:
-    """What a search needs, all of it given.
+    """A search of the coarsest step with which a metric is at most `max_drop` lower.
 
-    `contents` is what a file will hold by a config, and `measure` the metric of that, or of the
-    dense weights of `dense_bytes` bytes if it is given None. Each trial is given to `on_trial`.
+    `contents` gives what a file will hold by a config, and `measure` the metric of that, or of the
+    dense weights (of `dense_bytes` bytes) if it is given None. `on_trial` is given each trial.
     """
 
     config: LatticeConfig
