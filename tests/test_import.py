@@ -13,6 +13,7 @@ import momos
 NAMES = {
     "Bank",
     "Checkpoint",
+    "CompressionReport",
     "DescriptionLength",
     "Folding",
     "FormatError",
@@ -30,6 +31,7 @@ NAMES = {
     "Reassignment",
     "SaveReport",
     "TensorReport",
+    "Trial",
     "bdm",
     "compress",
     "description_bound",

@@ -8,6 +8,8 @@ from momos.complexity import bdm as bdm
 from momos.complexity import kt_code as kt_code
 from momos.complexity import ordered_bdm as ordered_bdm
 from momos.complexity import qubd as qubd
+from momos.compression import CompressionReport as CompressionReport
+from momos.compression import Trial as Trial
 from momos.compression import compress as compress
 from momos.config import LatticeConfig as LatticeConfig
 from momos.config import MosaicConfig as MosaicConfig

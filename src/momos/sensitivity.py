@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from momos.observation import undisturbed
 
 Batch = TypeVar("Batch")
+Term = TypeVar("Term", float, Tensor)
 
 
 def sensitivities(
@@ -25,14 +26,39 @@ def sensitivities(
     Raises:
         ValueError: if there are no batches, or a loss is not finite.
     """
+
+    def mean_square(gradient: Tensor) -> float:
+        return float(gradient.double().square().sum()) / max(1, gradient.numel())
+
+    return _means(model, batches, loss, mean_square)
+
+
+def weight_sensitivities(
+    model: nn.Module, batches: Iterable[Batch], loss: Callable[[Batch], Tensor]
+) -> dict[str, Tensor]:
+    """Squared gradient of each weight, on average over `batches`, as `sensitivities` takes them."""
+
+    def square(gradient: Tensor) -> Tensor:
+        return gradient.float().square()
+
+    return _means(model, batches, loss, square)
+
+
+def _means(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    loss: Callable[[Batch], Tensor],
+    term: Callable[[Tensor], Term],
+) -> dict[str, Term]:
+    """The mean over batches of `term` of the gradient of each trainable parameter."""
     parameters = {
         name: parameter
         for name, parameter in model.named_parameters()
         if parameter.requires_grad
     }
-    sums = dict.fromkeys(parameters, 0.0)
     count = 0
     with undisturbed(model), torch.enable_grad():
+        sums = {name: term(torch.zeros_like(own)) for name, own in parameters.items()}
         for batch in batches:
             value = loss(batch)
             if not bool(torch.isfinite(value)):
@@ -42,7 +68,7 @@ def sensitivities(
             )
             for name, gradient in zip(parameters, gradients, strict=True):
                 if gradient is not None:
-                    sums[name] += float(gradient.double().square().mean())
+                    sums[name] += term(gradient.to_dense())
             count += 1
     if not count:
         raise ValueError("there must be at least one batch, got none")

@@ -1,15 +1,17 @@
 """`momos compress`, `expand`, `inspect` and `verify`: checkpoints to small files and back."""
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import momos
+from momos.cli.functions import function_named
 from momos.cli.outcome import told
 from momos.cli.progress import bars
-from momos.cli.settings import compress_config, num_bytes
+from momos.cli.settings import check_lossless, check_search, compress_config, num_bytes
 from momos.cli.tables import show
 from momos.cli.terminal import console, say, write
 from momos.config import DenseDtype, Scales, Selection, Unit
@@ -52,6 +54,23 @@ def compress(
         float | None,
         typer.Option(help="Choose the step for a file so many times smaller, as 12."),
     ] = None,
+    evaluate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.py:FUNCTION",
+            help="Choose the step by this function of a state dict, higher is better; or "
+            "module:function. With --max-drop.",
+        ),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            help="How much lower than with the dense weights the metric may be, in its units."
+        ),
+    ] = None,
+    lossless: Annotated[
+        bool, typer.Option("--lossless", help="Keep every tensor as it is, bit for bit.")
+    ] = False,
     unit: Annotated[
         Unit | None,
         typer.Option(
@@ -143,6 +162,9 @@ def compress(
     Weights are rounded to whole steps, as finely as most networks need to stay what they are. With
     --num-motifs or --capacity a bank of so many motifs is chosen instead.
 
+    With --evaluate the file is the smallest found with which a metric of your own is at most
+    --max-drop lower: the function is called at most 12 times, and must return one number.
+
     What is printed is what `momos inspect` prints. In a pipe, each line is a
     row, names are whole, and cells are two spaces apart or more.
     """
@@ -164,18 +186,28 @@ def compress(
         "zero_motif": zero_motif,
         "seed": seed,
     }
-    with told():
-        config = compress_config(shared, lattice, bank)
-        with bars() as progress:
-            report = momos.compress(
-                source,
-                output,
-                config,
-                key=key,
-                target_bytes=target_size,
-                target_factor=target_factor,
-                progress=progress,
-            )
+    targets = {"target_size": target_size, "target_factor": target_factor}
+    with told(), ExitStack() as stack:
+        check_search(evaluate, max_drop, targets, bank)
+        if lossless:
+            check_lossless({"evaluate": evaluate} | targets | shared | lattice | bank)
+        config = None if lossless else compress_config(shared, lattice, bank)
+        function = evaluate and stack.enter_context(function_named(evaluate))
+        progress = stack.enter_context(bars())
+        report = momos.compress(
+            source,
+            output,
+            config,
+            key=key,
+            target_bytes=target_size,
+            target_factor=target_factor,
+            evaluate=function or None,
+            max_drop=max_drop,
+            lossless=lossless,
+            on_trial=lambda trial: say(f"momos: {trial}", error=True),
+            progress=progress,
+        )
+        stack.close()
         _print(report, as_json)
 
 
@@ -209,8 +241,8 @@ def inspect(path: MosaicPath, as_json: AsJson = False) -> None:
     Checksums of all parts are compared; that of the values is for `momos
     verify`. The error of a tensor is ‖w − ŵ‖² / ‖w‖², where it was recorded.
 
-    --json has path, num_bytes, dense_bytes, source_bytes (of compress),
-    factor, relative_error, sections (their bytes), lengths (in bits), config
+    --json has path, num_bytes, dense_bytes, source_bytes and trials (of
+    compress), factor, relative_error, sections (their bytes), lengths (in bits), config
     (the settings), left_out and tensors: of each its name, shape, dtype,
     stored, why, num_weights, num_blocks, num_motifs, num_scales, length (in
     bits), bits_per_weight, distortion, energy (‖w‖²) and relative_error.

@@ -35,6 +35,50 @@ def compress_config(
     return MosaicConfig(**(BANK | given)) if banked else LatticeConfig(**given)
 
 
+def check_search(
+    evaluate: str | None,
+    max_drop: float | None,
+    targets: dict[str, Any],
+    bank: dict[str, Any],
+) -> None:
+    """Refuses options that exclude each other where an evaluation chooses the step.
+
+    Raises:
+        ValueError: if `evaluate` or `max_drop` is given alone, or with other options.
+    """
+    if (evaluate is None) != (max_drop is None):
+        given, other = (
+            ("--max-drop", "--evaluate")
+            if evaluate is None
+            else (
+                "--evaluate",
+                "--max-drop",
+            )
+        )
+        raise ValueError(
+            f"{given} must be given with {other}, got it without"
+            + " (how much lower the metric may be, in its own units)"
+            * (evaluate is not None)
+        )
+    if evaluate is not None:
+        _check_alone("--evaluate", targets | bank)
+
+
+def check_lossless(others: dict[str, Any]) -> None:
+    """Refuses options, by name, that change or choose what becomes blocks.
+
+    Raises:
+        ValueError: if one is given.
+    """
+    _check_alone("--lossless", others)
+
+
+def _check_alone(option: str, others: dict[str, Any]) -> None:
+    for name, value in others.items():
+        if value is not None:
+            raise ValueError(f"{option} must be given without {_option(name)}, got both")
+
+
 def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from rich.console import Console
 
-from momos import SaveReport, TensorReport
+from momos import CompressionReport, SaveReport, TensorReport, Trial
 from momos.cli.columns import Column, print_rows, shortened_names
 from momos.description import DescriptionLength
 from momos.escaping import visible
@@ -19,6 +19,10 @@ TENSORS = (
     *(Column("bits/weight", number=True), Column("error", number=True)),
     *(Column("distortion", number=True, rank=4), Column("dtype", rank=3)),
     Column("why", rank=5),
+)
+TRIALS = (
+    Column("trial"),
+    *(Column("bytes", number=True), Column("metric", number=True), Column("outcome")),
 )
 
 
@@ -35,6 +39,9 @@ def show(report: SaveReport, console: Console) -> None:
         console.print()
         titles = _amounts("length of the blocks", "bits", "bits/weight")
         print_rows(console, titles, list(_lengths(report, report.lengths)))
+    if isinstance(report, CompressionReport) and report.trials:
+        console.print()
+        print_rows(console, TRIALS, [_trial(trial) for trial in report.trials])
     console.print()
     if report.config is not None:
         settings = f"settings: {_settings(report.config)}"
@@ -71,6 +78,11 @@ def _row(tensor: TensorReport) -> list[str]:
         tensor.dtype,
         tensor.why or scales,
     ]
+
+
+def _trial(trial: Trial) -> list[str]:
+    outcome = "kept" if trial.kept else "too low"
+    return [trial.name, f"{trial.num_bytes:,}", f"{trial.metric:.6g}", outcome]
 
 
 def _percent(share: float) -> str:
@@ -156,6 +168,9 @@ def _sizes(report: SaveReport) -> Iterator[str]:
     before = report.source_bytes
     if before is not None and size >= before:
         yield f"larger than the original: {size:,} bytes instead of {before:,}"
+    elif before is not None and report.lengths is None:
+        share = f"{size / before:.1%}"
+        yield f"{share} of the original: {size:,} bytes instead of {before:,}"
     if size >= dense:
         times = f"{size / dense:.2f} times larger" if dense else "larger"
     else:

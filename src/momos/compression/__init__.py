@@ -1,18 +1,21 @@
-"""From a checkpoint on disk to a small file, without data and without training.
+"""From a checkpoint on disk, or a module, to a small file without training.
 
 Tensors are read piece by piece, so that memory holds the indices and little else.
 """
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from momos.blocks import Layout, matches
 from momos.compression.assigning import assign
 from momos.compression.banks import choose_banks, in_steps, rate_weight_of, stored_motifs
+from momos.compression.calibration import check_calibration
 from momos.compression.dense import (
     Config,
     check_dense,
@@ -23,7 +26,18 @@ from momos.compression.dense import (
     without_odd,
 )
 from momos.compression.lattice import EMBEDDINGS, lattice_mosaic
+from momos.compression.lossless import check_lossless, lossless_contents
+from momos.compression.modules import (
+    copied,
+    dense_values,
+    module_source,
+    stored_values,
+    with_values,
+)
 from momos.compression.target import check_target, reaching, target_size, written_size
+from momos.compression.trials import CompressionReport as CompressionReport
+from momos.compression.trials import Search, check_evaluation, check_writable
+from momos.compression.trials import Trial as Trial
 from momos.compression.unchanged import watch
 from momos.compression.weights import Weights, measured_scales
 from momos.config import LatticeConfig
@@ -31,27 +45,36 @@ from momos.files.atomic import refuse_same
 from momos.files.contents import Contents
 from momos.files.manifest import Record
 from momos.files.progress import Progress, quiet
-from momos.files.report import SaveReport
 from momos.files.saving import save_contents
 from momos.mosaic import Mosaic
+from momos.sensitivity import weight_sensitivities
 from momos.sources import Source, SourceTensor, open_source
+
+Sensitivities = Mapping[str, Tensor]
 
 
 def compress(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | nn.Module,
     path: str | os.PathLike[str],
     config: Config | None = None,
     *,
     target_bytes: int | None = None,
     target_factor: float | None = None,
+    evaluate: Callable[[Any], Any] | None = None,
+    max_drop: float | None = None,
+    calibration: Iterable[Any] | None = None,
+    loss: Callable[[Any], Tensor] | None = None,
+    lossless: bool = False,
     key: str = "",
+    on_trial: Callable[[Trial], object] | None = None,
     progress: Progress = quiet,
-) -> SaveReport:
-    """Makes the checkpoint at `source` a mosaic and writes it to `path`.
+) -> CompressionReport:
+    """Makes the checkpoint or module `source` a mosaic and writes it to `path`.
 
     A checkpoint is a safetensors file, what torch.save wrote, or a folder with either, as
     Hugging Face writes it; of several state dicts in a torch file `key` chooses one, as "ema" or
-    "model.state_dict". All floating tensors that `config` chooses become blocks, running
+    "model.state_dict". Of a module it is the state dict that is compressed; the module itself is
+    never changed. All floating tensors that `config` chooses become blocks, running
     statistics and single numbers excepted. The report says what became of every tensor, and what
     else the checkpoint held; quantized and sparse tensors can only be excluded, which leaves them
     out. A warning says if it seems to be quantized already, so that its scales are all that
@@ -61,6 +84,18 @@ def compress(
     networks stay what they are. A `target_bytes`, or a `target_factor` (bytes of the tensors over
     bytes of the file), chooses the step: the file is the largest found within it, by some
     trials of the whole work, mostly fewer than a dozen.
+
+    `evaluate` chooses the step by a metric instead: the file is the smallest found with which the
+    metric is at most `max_drop` lower than with the dense weights. `evaluate` is given the state
+    dict that a file would return, or, for a module, a copy of it with those weights, and returns
+    one number, higher is better. It is called at most 12 times, first with the dense weights.
+    `on_trial` is given each `Trial`; the report has them all. Two or three such sets of weights
+    are in memory at once.
+
+    With `calibration`, batches for which `loss(batch)` runs the module, as `sensitivities` takes
+    them, rounding favours the weights to which the loss is sensitive.
+
+    With `lossless` every tensor is stored as it is, bit for bit.
 
     Of a `MosaicConfig`:
 
@@ -74,41 +109,122 @@ def compress(
 
     Raises:
         FormatError: if `source` is damaged or not a checkpoint.
+        TypeError: if an argument, or what `evaluate` returns, is of another type.
         ValueError: if no tensor is chosen, a weight is not finite, or values do not fit what
             they are stored in; names the tensor. Also if `path` is one of the files that are
-            read, or one of these changes meanwhile, or no step reaches the target.
+            read, or one of these changes meanwhile, no step reaches the target or keeps the
+            metric, the metric is not finite, or arguments exclude each other.
         OSError: if a file cannot be read or written.
     """
+    targets = {"target_bytes": target_bytes, "target_factor": target_factor}
+    own = {"config": config, "evaluate": evaluate, "calibration": calibration}
+    check_lossless(lossless, own | targets)
     config = LatticeConfig() if config is None else config
     check_target(config, target_bytes, target_factor)
+    targeted = any(target is not None for target in targets.values())
+    check_evaluation(config, evaluate, max_drop, targeted=targeted)
+    check_calibration(source, config, calibration, loss)
+    sensitivities = _sensitivities(source, calibration, loss)
+    held = copied(source) if evaluate and isinstance(source, nn.Module) else source
     with torch.device("cpu"):  # whatever the default device is
-        opened = without_odd(open_source(source, key=key), config)
+        opened = _opened(held, key, None if lossless else config)
         refuse_same(opened.files, path)
-        if warning := warning_of(opened, config):
+        if not lossless and (warning := warning_of(opened, config)):
             warnings.warn(warning, stacklevel=2)
         check_unchanged = watch(opened.files)
-        if isinstance(config, LatticeConfig):
-            config = reaching(
-                config,
-                target_size(opened, target_bytes, target_factor),
-                lambda tried: written_size(
-                    _contents(opened, tried, check_unchanged, progress)
-                ),
-            )
-        contents = _contents(opened, config, check_unchanged, progress)
+
+    def contents_of(tried: Config) -> Contents:
+        with torch.device("cpu"):
+            return _contents(opened, tried, check_unchanged, progress, sensitivities)
+
+    trials: tuple[Trial, ...] = ()
+    if lossless:
+        contents = lossless_contents(opened, check_unchanged)
+    elif evaluate is not None:
+        assert isinstance(config, LatticeConfig)
+        assert max_drop is not None
+        check_writable(path)
+        measure = partial(_measured, evaluate, held, opened)
+        limits = config, max_drop, opened.num_bytes
+        tell = on_trial or _ignore
+        contents, trials = Search(*limits, contents_of, measure, tell, progress).run()
+    else:
+        target = target_size(opened, target_bytes, target_factor)
+        contents = _within(target, config, contents_of)
+    with torch.device("cpu"):
         report = save_contents(contents, path, progress)
-        return replace(
-            report,
-            left_out=opened.left_out,
-            source_bytes=sum(file.stat().st_size for file in opened.files),
+    before = sum(file.stat().st_size for file in opened.files) if opened.files else None
+    about = {"left_out": opened.left_out, "source_bytes": before, "trials": trials}
+    return CompressionReport(**vars(report) | about)
+
+
+def _within(
+    target: int | None, config: Config, contents_of: Callable[[Config], Contents]
+) -> Contents:
+    """The contents by `config`, its step chosen for a file of at most `target` bytes."""
+    if isinstance(config, LatticeConfig):
+        config = reaching(config, target, lambda tried: written_size(contents_of(tried)))
+    return contents_of(config)
+
+
+def _opened(
+    source: str | os.PathLike[str] | nn.Module, key: str, config: Config | None
+) -> Source:
+    """The tensors of `source`, without the odd ones that `config` excludes."""
+    opened = _read(source, key)
+    return opened if config is None else without_odd(opened, config)
+
+
+def _read(source: str | os.PathLike[str] | nn.Module, key: str) -> Source:
+    if not isinstance(source, nn.Module):
+        if not isinstance(source, str | os.PathLike):
+            raise TypeError(
+                f"source must be a path or a Module, got {type(source).__name__} (torch.save "
+                "makes a path of a state dict)"
+            )
+        return open_source(source, key=key)
+    if key:
+        raise ValueError(
+            f"key must be given for what torch.save writes only, got {key!r} for a Module"
         )
+    return module_source(source)
+
+
+def _sensitivities(
+    source: object, calibration: Iterable[Any] | None, loss: Callable[[Any], Tensor] | None
+) -> Sensitivities | None:
+    if calibration is None:
+        return None
+    assert isinstance(source, nn.Module)
+    assert loss is not None
+    return weight_sensitivities(source, calibration, loss)
+
+
+def _measured(
+    evaluate: Callable[[Any], Any],
+    held: object,
+    source: Source,
+    contents: Contents | None,
+) -> object:
+    """What `evaluate` returns for `contents`, or the dense weights; on the user's own device."""
+    with torch.device("cpu"):
+        values = dense_values(source) if contents is None else stored_values(contents)
+    return evaluate(with_values(held, values) if isinstance(held, nn.Module) else values)
+
+
+def _ignore(trial: Trial) -> None:
+    """Tells nobody."""
 
 
 def _contents(
-    source: Source, config: Config, check_unchanged: Callable[[], None], progress: Progress
+    source: Source,
+    config: Config,
+    check_unchanged: Callable[[], None],
+    progress: Progress,
+    sensitivities: Sensitivities | None,
 ) -> Contents:
     """What the file will hold."""
-    mosaic, distortions, energies = _mosaic(source, config, progress)
+    mosaic, distortions, energies = _mosaic(source, config, progress, sensitivities)
     return Contents(
         records=_records(source, mosaic, distortions, energies, config),
         mosaic=mosaic,
@@ -121,11 +237,12 @@ def _contents(
 
 
 def _mosaic(
-    source: Source, config: Config, progress: Progress
+    source: Source, config: Config, progress: Progress, sensitivities: Sensitivities | None
 ) -> tuple[Mosaic, dict[str, float], dict[str, float]]:
     """The mosaic of the chosen tensors; the distortion and the sum of squares of each."""
     if isinstance(config, LatticeConfig):
-        return lattice_mosaic(_weights(source, config, progress), config, progress)
+        weights = _weights(source, config, progress)
+        return lattice_mosaic(weights, config, progress, sensitivities)
     weights = _weights(source, config, progress)
     rate_weight = rate_weight_of(weights, config, progress)
     banks = list(choose_banks(weights, config, rate_weight, progress))

@@ -19,17 +19,22 @@ WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32)  # what quantized we
 ADVICE = "dequantize the checkpoint to bfloat16 or float32 first"
 
 
+def odd_tensors(source: Source) -> dict[str, str]:
+    """The tensors that no file can hold, and what each is and what to do about it."""
+    return source.unreadable | {
+        name: f"of dtype {_named(tensor.dtype)}: save it in another"
+        for name, tensor in source.tensors.items()
+        if tensor.dtype not in STORED.values()
+    }
+
+
 def without_odd(source: Source, config: Config) -> Source:
     """`source` without the tensors that no file can hold, which are then left out by name.
 
     Raises:
         ValueError: if `config` does not exclude one.
     """
-    odd = source.unreadable | {
-        name: f"of dtype {_named(tensor.dtype)}: save it in another"
-        for name, tensor in source.tensors.items()
-        if tensor.dtype not in STORED.values()
-    }
+    odd = odd_tensors(source)
     for name, what in odd.items():
         if matches(name, config.include) and not matches(name, config.exclude):
             raise ValueError(

@@ -5,7 +5,7 @@ rounded blocks that occur, so a large weight is represented however rare it is. 
 squared error against code length, by the tensor's own usage of the motifs.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -16,6 +16,7 @@ from momos.assign import searcher
 from momos.assign.rated import code_lengths, rated_searcher
 from momos.blocks import PIECE, Placement, matches
 from momos.compression.assigning import Rows, assign_rows
+from momos.compression.calibration import importance_of
 from momos.compression.weights import Weights, mean_squares
 from momos.config import LatticeConfig
 from momos.files.progress import Progress, quiet
@@ -35,17 +36,27 @@ EXACT = {
 
 
 def lattice_mosaic(
-    weights: Weights, config: LatticeConfig, progress: Progress
+    weights: Weights,
+    config: LatticeConfig,
+    progress: Progress,
+    sensitivities: Mapping[str, Tensor] | None = None,
 ) -> tuple[Mosaic, dict[str, float], dict[str, float]]:
-    """The mosaic of `weights`; the distortion and the sum of squares of each tensor."""
+    """The mosaic of `weights`; the distortion and the sum of squares of each tensor.
+
+    With `sensitivities`, those of the weights by name, sensitive weights are rounded to the
+    nearest motif, whatever its code length, and others further to where bits are saved.
+    """
     weights = weights.scaled(steps(weights, config, progress))
+    importance = importance_of(weights, sensitivities)
     layout, motifs = weights.layout, _rounded(weights, progress)
     indices = torch.empty(layout.num_blocks, dtype=index_dtype(len(motifs)), device="cpu")
     distortions: dict[str, float] = {}
     energies: dict[str, float] = {}
     for place in layout.placements:
         own = weights.only([place])
-        found, distortion, energy = _assigned(own, place.name, motifs, config.rate_weight)
+        found, distortion, energy = _assigned(
+            own, place.name, motifs, config.rate_weight, importance.get(place.name)
+        )
         indices[place.start : place.stop] = found
         distortions |= distortion
         energies |= energy
@@ -60,18 +71,28 @@ def lattice_mosaic(
 
 
 def _assigned(
-    weights: Weights, name: str, motifs: Float[Tensor, "k s"], rate_weight: float
+    weights: Weights,
+    name: str,
+    motifs: Float[Tensor, "k s"],
+    rate_weight: float,
+    importance: Float32[Tensor, " m"] | None,
 ) -> tuple[Tensor, dict[str, float], dict[str, float]]:
     """Indices of one tensor's blocks; its distortion and its sum of squares.
 
     The first round knows no usage and takes the nearest motif.
     """
+    if importance is not None and float(motifs.abs().max()) > MOST_REACH:
+        raise ValueError(
+            f"weights must be at most {MOST_REACH} steps for a calibration, got "
+            f"{float(motifs.abs().max()):g} (exclude the largest, or leave calibration out)"
+        )
     search, holding = _searcher(motifs, None, rate_weight), Holding(motifs)
     for _ in range(ROUNDS if rate_weight else 0):
-        rows = {name: Rows(0, holding, search)}
+        rows = {name: Rows(0, holding, search, importance)}
         usage = usage_of(assign_rows(weights, rows, motifs, quiet)[0], len(motifs))
         search = _searcher(motifs, usage, rate_weight)
-    return assign_rows(weights, {name: Rows(0, holding, search)}, motifs, quiet)
+    rows = {name: Rows(0, holding, search, importance)}
+    return assign_rows(weights, rows, motifs, quiet)
 
 
 def _searcher(
@@ -100,15 +121,23 @@ def _tables(
 
 
 def _around(
-    number: Int32[Tensor, " r"], cost: Float[Tensor, " r"], blocks: Float[Tensor, "b 1"]
+    number: Int32[Tensor, " r"],
+    cost: Float[Tensor, " r"],
+    blocks: Float[Tensor, "b 1"],
+    importance: Float32[Tensor, " b"] | float = 1.0,
 ) -> Int32[Tensor, " b"]:
-    """The better of two motifs: the nearest whole number, and the next towards zero."""
+    """The better of two motifs: the nearest whole number, and the next towards zero.
+
+    By squared error times importance, plus what the motif costs.
+    """
     values, reach = blocks[:, 0], len(number) // 2
     near = values.round()
     inner = near - near.sign()
     at, less = (near + reach).long(), (inner + reach).long()
-    near_cost = (values - near).square_().add_(cost.index_select(0, at))
-    inner_cost = (values - inner).square_().add_(cost.index_select(0, less))
+    near_cost = (values - near).square_().mul_(importance)
+    near_cost.add_(cost.index_select(0, at))
+    inner_cost = (values - inner).square_().mul_(importance)
+    inner_cost.add_(cost.index_select(0, less))
     return number.index_select(0, torch.where(inner_cost < near_cost, less, at))
 
 

@@ -48,9 +48,7 @@ def target_size(
     """The most bytes that the file may have, if any target is given."""
     if target_factor is None:
         return target_bytes
-    tensors = source.tensors.values()
-    dense = sum(tensor.num_weights * tensor.dtype.itemsize for tensor in tensors)
-    return int(dense / target_factor)
+    return int(source.num_bytes / target_factor)
 
 
 def written_size(contents: Contents) -> int:

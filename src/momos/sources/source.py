@@ -40,3 +40,9 @@ class Source:
     metadata: dict[str, str] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all tensors as they are in memory, each once."""
+        tensors = self.tensors.values()
+        return sum(tensor.num_weights * tensor.dtype.itemsize for tensor in tensors)
