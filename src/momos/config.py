@@ -10,6 +10,7 @@ Scales = Literal["none", "tensor", "channel"]
 DenseDtype = Literal["float32", "float16", "bfloat16"]
 Unit = Literal["auto", "network", "channel"]
 ChannelAxis = Literal["first", "last"]
+TRELLISES = (1, 8, 16, 32, 64, 256)
 BITS = (*range(2, 9), 16, 32)  # that a motif value may be stored in
 
 
@@ -130,6 +131,10 @@ class LatticeConfig:
     - `rate_weight`: squares of a step that one bit less is worth. Without it no weight is
       further than half a step from its motif; a block moves on where it saves more than it costs.
     - `block_size`: longer blocks do not lower the error; they serve what runs from blocks.
+    - `states` of the trellis on which blocks of one weight are rounded: 1 rounds each on its own;
+      8 to 256 take half steps of which each weight may have every other one, by what came before
+      (trellis-coded quantization, Marcellin and Fischer 1990), for a sixth less error at the same
+      size. None takes 64, or 8 for more than ten million weights.
     - `channel_axis`: which dimension of a tensor holds its output channels: the "first", as
       PyTorch has it, or the "last", as Flax and Keras do (embeddings apart).
     - `include`, `exclude`, `min_ndim`, `dense_dtype` are those of `MosaicConfig`.
@@ -143,6 +148,7 @@ class LatticeConfig:
     block_size: int = 1
     unit: Unit = "auto"
     channel_axis: ChannelAxis = "first"
+    states: int | None = None
     include: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
     min_ndim: int = 2
@@ -153,6 +159,14 @@ class LatticeConfig:
         object.__setattr__(self, "rate_weight", _rate_weight(self.rate_weight))
         check_whole("block_size", self.block_size, least=1)
         check_whole("min_ndim", self.min_ndim, least=0)
+        if self.states is not None:
+            check_whole("states", self.states, least=1)
+            if self.states not in TRELLISES:
+                raise ValueError(f"states must be one of {TRELLISES}, got {self.states}")
+            if self.states > 1 and self.block_size > 1:
+                raise ValueError(
+                    f"states must be 1 where blocks are longer than 1, got {self.states}"
+                )
         _check_option("unit", self.unit, get_args(Unit))
         _check_option("channel_axis", self.channel_axis, get_args(ChannelAxis))
         _check_option("dense_dtype", self.dense_dtype, get_args(DenseDtype))

@@ -18,21 +18,11 @@ from momos.projection import Holding
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Motifs that blocks of a tensor may be, the index of the first, and how blocks find theirs.
-
-    With `importance`, of each block of the tensor, `search` is given that of its blocks too.
-    """
+    """Motifs that blocks of a tensor may be, the index of the first, and how blocks find theirs."""
 
     first: int
     holding: Holding
-    search: Callable[..., Tensor]
-    importance: Tensor | None = None
-
-    def found(self, blocks: Tensor, start: int) -> Tensor:
-        """Index of the motif of each of `blocks`, the first of which is block `start`."""
-        if self.importance is None:
-            return self.search(blocks).int()
-        return self.search(blocks, self.importance[start : start + len(blocks)]).int()
+    search: Callable[[Tensor], Tensor]
 
 
 def assign(
@@ -68,7 +58,7 @@ def assign_rows(
     energies = distortions.copy()
     for piece in weights.pieces():
         own = rows[piece.place.name]
-        found = own.found(weights.blocks(piece), piece.row - piece.place.start)
+        found = own.search(weights.blocks(piece)).int()
         if piece.scale is None and keep:
             own.holding.keep(piece.flat, found)
         found += own.first

@@ -2,22 +2,23 @@
 
 Weights are divided by the step of their network or channel and rounded. The motifs are the
 rounded blocks that occur, so a large weight is represented however rare it is. Rounding weighs
-squared error against code length, by the tensor's own usage of the motifs.
+squared error against code length: blocks of one weight on a trellis (trellis.py), longer ones by
+the tensor's own usage of the motifs.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 
 import torch
-from jaxtyping import Float, Float32, Float64, Int, Int32
+from jaxtyping import Float, Float32, Float64
 from torch import Tensor
 
 from momos.assign import searcher
-from momos.assign.rated import code_lengths, rated_searcher
+from momos.assign.rated import rated_searcher
 from momos.blocks import PIECE, Placement, matches
 from momos.compression.assigning import Rows, assign_rows
 from momos.compression.calibration import importance_of
-from momos.compression.weights import Weights, mean_squares
+from momos.compression.trellis import HALF_STEP, quantized, states_of
+from momos.compression.weights import Weights, check_squares, mean_squares
 from momos.config import LatticeConfig
 from momos.files.progress import Progress, quiet
 from momos.mosaic import Mosaic, index_dtype, usage_of
@@ -27,8 +28,6 @@ RECURRENT = ("*weight_hh*", "*recurrent_kernel*")  # names that networks with me
 EMBEDDINGS = ("*embed*", "*wte.*", "*wpe.*")
 ROUNDS = 2  # of assigning by code length, each with the usage that the one before left
 LEAST_CHANNEL = 0.01  # root mean square of a channel, at least, relative to the largest
-LEAST_WEIGHT = 1e-150  # of float64: the square of a smaller one is 0
-MOST_REACH = 1 << 20  # of whole numbers that are looked up in a table
 EXACT = {
     torch.int8: 127,
     torch.float16: 2048,
@@ -43,20 +42,21 @@ def lattice_mosaic(
 ) -> tuple[Mosaic, dict[str, float], dict[str, float]]:
     """The mosaic of `weights`; the distortion and the sum of squares of each tensor.
 
-    With `sensitivities`, those of the weights by name, sensitive weights are rounded to the
-    nearest motif, whatever its code length, and others further to where bits are saved.
+    With `sensitivities`, those of the weights by name, sensitive weights are rounded to near
+    motifs, whatever their code length, and others further to where bits are saved.
     """
-    weights = weights.scaled(steps(weights, config, progress))
-    importance = importance_of(weights, sensitivities)
+    states = states_of(config, weights.layout.num_weights)
+    weights = weights.scaled(steps(weights, config, states, progress))
+    if config.block_size == 1:
+        importance = importance_of(weights, sensitivities)
+        return quantized(weights, config, states, importance, progress)
     layout, motifs = weights.layout, _rounded(weights, progress)
     indices = torch.empty(layout.num_blocks, dtype=index_dtype(len(motifs)), device="cpu")
     distortions: dict[str, float] = {}
     energies: dict[str, float] = {}
     for place in layout.placements:
         own = weights.only([place])
-        found, distortion, energy = _assigned(
-            own, place.name, motifs, config.rate_weight, importance.get(place.name)
-        )
+        found, distortion, energy = _assigned(own, place.name, motifs, config.rate_weight)
         indices[place.start : place.stop] = found
         distortions |= distortion
         energies |= energy
@@ -71,91 +71,36 @@ def lattice_mosaic(
 
 
 def _assigned(
-    weights: Weights,
-    name: str,
-    motifs: Float[Tensor, "k s"],
-    rate_weight: float,
-    importance: Float32[Tensor, " m"] | None,
+    weights: Weights, name: str, motifs: Float[Tensor, "k s"], rate_weight: float
 ) -> tuple[Tensor, dict[str, float], dict[str, float]]:
     """Indices of one tensor's blocks; its distortion and its sum of squares.
 
     The first round knows no usage and takes the nearest motif.
     """
-    if importance is not None and float(motifs.abs().max()) > MOST_REACH:
-        raise ValueError(
-            f"weights must be at most {MOST_REACH} steps for a calibration, got "
-            f"{float(motifs.abs().max()):g} (exclude the largest, or leave calibration out)"
-        )
-    search, holding = _searcher(motifs, None, rate_weight), Holding(motifs)
+    search, holding = searcher(motifs), Holding(motifs)
     for _ in range(ROUNDS if rate_weight else 0):
-        rows = {name: Rows(0, holding, search, importance)}
+        rows = {name: Rows(0, holding, search)}
         usage = usage_of(assign_rows(weights, rows, motifs, quiet)[0], len(motifs))
-        search = _searcher(motifs, usage, rate_weight)
-    rows = {name: Rows(0, holding, search, importance)}
-    return assign_rows(weights, rows, motifs, quiet)
-
-
-def _searcher(
-    motifs: Float[Tensor, "k s"], usage: Int[Tensor, " k"] | None, rate_weight: float
-) -> Callable[[Tensor], Tensor]:
-    """Which motif is best for each block, by squared error and code length where usage is known."""
-    reach = float(motifs.abs().max())
-    if motifs.shape[1] == 1 and reach <= MOST_REACH:
-        lengths = None if usage is None else rate_weight * code_lengths(usage)
-        return partial(_around, *_tables(motifs[:, 0], int(reach), lengths))
-    if usage is None:
-        return searcher(motifs)
-    return rated_searcher(motifs, usage, rate_weight)
-
-
-def _tables(
-    motifs: Float[Tensor, " k"], reach: int, penalties: Float64[Tensor, " k"] | None
-) -> tuple[Int32[Tensor, " r"], Float[Tensor, " r"]]:
-    """Of each whole number from −reach to reach: which motif it is, and what it costs."""
-    number = torch.zeros(2 * reach + 1, dtype=torch.int32, device="cpu")
-    cost = torch.full((len(number),), torch.inf, dtype=motifs.dtype, device="cpu")
-    at = motifs.long() + reach
-    number[at] = torch.arange(len(motifs), dtype=torch.int32, device="cpu")
-    cost[at] = 0.0 if penalties is None else penalties.to(motifs.dtype)
-    return number, cost
-
-
-def _around(
-    number: Int32[Tensor, " r"],
-    cost: Float[Tensor, " r"],
-    blocks: Float[Tensor, "b 1"],
-    importance: Float32[Tensor, " b"] | float = 1.0,
-) -> Int32[Tensor, " b"]:
-    """The better of two motifs: the nearest whole number, and the next towards zero.
-
-    By squared error times importance, plus what the motif costs.
-    """
-    values, reach = blocks[:, 0], len(number) // 2
-    near = values.round()
-    inner = near - near.sign()
-    at, less = (near + reach).long(), (inner + reach).long()
-    near_cost = (values - near).square_().mul_(importance)
-    near_cost.add_(cost.index_select(0, at))
-    inner_cost = (values - inner).square_().mul_(importance)
-    inner_cost.add_(cost.index_select(0, less))
-    return number.index_select(0, torch.where(inner_cost < near_cost, less, at))
+        search = rated_searcher(motifs, usage, rate_weight)
+    return assign_rows(weights, {name: Rows(0, holding, search)}, motifs, quiet)
 
 
 def steps(
-    weights: Weights, config: LatticeConfig, progress: Progress
+    weights: Weights, config: LatticeConfig, states: int, progress: Progress
 ) -> tuple[Float32[Tensor, " c"], ...]:
-    """The step of each tensor or channel.
+    """The step of each tensor or channel, or on a trellis the half step.
 
     Raises:
         ValueError: if float32 has no normal number for a step.
     """
     places = weights.layout.placements
     squares = mean_squares(weights, "channel", progress)
+    relative = config.step * (HALF_STEP if states > 1 else 1.0)
     step = _stored(
-        torch.tensor([config.step * _typical(squares, places)], device="cpu").double()
+        torch.tensor([relative * _typical(squares, places)], device="cpu").double()
     )
     return tuple(
-        _channel_steps(square, config.step) if by_channel else step
+        _channel_steps(square, relative) if by_channel else step
         for square, by_channel in zip(squares, _by_channel(config, places), strict=True)
     )
 
@@ -219,27 +164,11 @@ def _rounded(weights: Weights, progress: Progress) -> Float[Tensor, "k s"]:
     """The different rounded blocks, the smallest first: zero is always one."""
     found = torch.zeros(1, weights.layout.block_size, dtype=weights.dtype, device="cpu")
     for piece in weights.pieces():
-        if 0 < (largest := float(piece.flat.abs().max())) < LEAST_WEIGHT:
-            raise ValueError(
-                f"weights must be 0 or at least {LEAST_WEIGHT} to be squared, got at most "
-                f"{largest} in tensor {piece.place.name!r} (exclude it to store it as it is)"
-            )
+        check_squares(piece.flat, piece.place.name)
         rounded = weights.blocks(piece).round() + 0.0  # no −0
-        found = _distinct(torch.cat([found, _distinct(rounded)]))
+        found = torch.cat([found, rounded.unique(dim=0)]).unique(dim=0)
         progress("choosing motifs", piece.row + len(rounded), weights.layout.num_blocks)
     return found[found.abs().sum(1).argsort(stable=True)]
-
-
-def _distinct(rows: Float[Tensor, "r s"]) -> Float[Tensor, "d s"]:
-    """The different rows of whole numbers."""
-    if rows.shape[1] > 1:
-        return rows.unique(dim=0)
-    values = rows[:, 0]
-    low, high = (float(end) for end in values.aminmax())
-    if high - low > MOST_REACH:
-        return values.unique()[:, None]
-    counts = torch.bincount((values - low).long())  # ten times as fast as sorting
-    return (counts.nonzero() + low).to(rows.dtype)
 
 
 def _narrow(motifs: Tensor) -> Tensor:

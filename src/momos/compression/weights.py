@@ -13,6 +13,8 @@ from momos.files.progress import Progress
 from momos.scales import channels_of, num_scales, rounded_roots, spread
 from momos.sources import SourceTensor
 
+LEAST_WEIGHT = 1e-150  # of float64: the square of a smaller one is 0
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -91,6 +93,19 @@ class Weights:
             taken[order[low:high]] = blocks[ordered[low:high] - piece.row]
             progress("reading weights", piece.row + len(blocks), self.layout.num_blocks)
         return taken
+
+
+def check_squares(flat: Tensor, name: str) -> None:
+    """Refuses weights so small that their squares are 0.
+
+    Raises:
+        ValueError: if the largest is; names the tensor.
+    """
+    if 0 < (largest := float(flat.abs().max())) < LEAST_WEIGHT:
+        raise ValueError(
+            f"weights must be 0 or at least {LEAST_WEIGHT} to be squared, got at most "
+            f"{largest} in tensor {name!r} (exclude it to store it as it is)"
+        )
 
 
 def measured_scales(
