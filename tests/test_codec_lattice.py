@@ -3,8 +3,8 @@
 from collections import Counter
 from itertools import count, product
 from math import inf, log2
-from re import escape
 from random import Random
+from re import escape
 
 import lattice_decoder
 import pytest
