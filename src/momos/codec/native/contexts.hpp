@@ -100,8 +100,8 @@ struct alignas(32) Slots {
     }
     // The mixture of four tables, each times its factor.
     void mix(const Counts* const tables[kContexts], const uint32_t factors[kContexts]) {
-        constexpr Eight least[] = {{16, 15, 14, 13, 12, 11, 10, 9}, {8, 7, 6, 5, 4, 3, 2, 1}};
 #if defined(__SSE2__)
+        constexpr Eight least[] = {{16, 15, 14, 13, 12, 11, 10, 9}, {8, 7, 6, 5, 4, 3, 2, 1}};
         const __m128i first = _mm_set1_epi32(int(factors[0] | factors[1] << 16));
         const __m128i second = _mm_set1_epi32(int(factors[2] | factors[3] << 16));
         const auto sum = [&](__m128i a, __m128i b) {
@@ -120,12 +120,15 @@ struct alignas(32) Slots {
             halves[half] = mixed;
         }
 #else
+        uint16_t* from = reinterpret_cast<uint16_t*>(halves);
+        const uint16_t *first = tables[0]->data(), *second = tables[1]->data(),
+                       *third = tables[2]->data(), *fourth = tables[3]->data();
         for (int a = 0; a < kSymbols; ++a) {
-            uint32_t sum = 0;
-            for (int j = 0; j < kContexts; ++j) sum += tables[j]->data()[a] * factors[j];
-            halves[a / 8][a % 8] = uint16_t(
-                a ? std::min<uint32_t>(sum >> 7, kMostMixed) + uint32_t(kSymbols - a) : 1u << kSlotBits);
+            const uint32_t sum = first[a] * factors[0] + second[a] * factors[1] +
+                                 third[a] * factors[2] + fourth[a] * factors[3];
+            from[a] = uint16_t(std::min<uint32_t>(sum >> 7, kMostMixed) + uint32_t(kSymbols - a));
         }
+        from[0] = uint16_t(1) << kSlotBits;
 #endif
     }
 };

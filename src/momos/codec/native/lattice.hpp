@@ -192,6 +192,7 @@ inline void decode(const unsigned char* stream, int64_t size, int32_t* values, i
     if (stream[0] > kMostScale) throw Corrupt("the scale of a stream must be at most 148");
     Predictor predictor(states, geometry, count, stream[0]);
     const int shift = predictor.shift();
+    const int64_t width = int64_t(1) << shift;
     Reader reader(stream + 1, size - 1);
     int state = 0;
     for (int64_t i = 0; i < count; ++i) {
@@ -201,7 +202,7 @@ inline void decode(const unsigned char* stream, int64_t size, int32_t* values, i
         if (symbol == kEscape) far = read_escape(reader, predictor);
         // No branches: signs and zeros cannot be foreseen.
         const uint32_t bits = reader.bits(-int(symbol != 0) & (shift + 1));
-        const int64_t index = (((far - 1) << shift) + (bits >> 1) + 1) & -int64_t(symbol != 0);
+        const int64_t index = ((far - 1) * width + (bits >> 1) + 1) & -int64_t(symbol != 0);
         const int64_t value = trellis.size(index, subset), sign = bits & 1;
         if (value > kMostValue) throw Corrupt("a value must be below 2^31");
         values[i] = int32_t((value ^ -sign) + sign);

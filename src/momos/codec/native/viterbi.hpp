@@ -86,31 +86,30 @@ struct Steps {
     int64_t count;
 
     double size(int64_t i) const { return std::fabs(double(weights[i])); }
+    int32_t signed_value(int64_t i, int32_t value) const {  // signs cannot be foreseen
+        const int32_t sign = int32_t(weights[i] < 0);
+        return (value ^ -sign) + sign;
+    }
     double importance_of(int64_t i) const { return importance ? double(importance[i]) : 1.0; }
 };
 
-// The candidates of a weight in one subset: the best index of each parity, and its cost.
-struct Pair {
-    int64_t index[2];
-    double cost[2];
-};
+// The index of the number of `subset` that is next to a size, towards 0.
+inline int64_t index_below(double size, int subset) {
+    return int64_t((size + double(subset)) * 0.5);
+}
 
-inline Pair candidates(double size, double importance, int subset, const Costs& costs) {
-    const int64_t below = int64_t(subset ? (size + 1) * 0.5 : size * 0.5);
-    Pair pair;
-    for (int64_t k = below; k < below + 2; ++k) {
-        const double error = size - double(2 * k - (subset && k ? 1 : 0));
-        pair.index[k & 1] = k;
-        pair.cost[k & 1] = importance * (error * error) + costs.of(subset, k);
-    }
-    if (pair.index[0] > 0) {
-        const double none = importance * (size * size) + costs.of(subset, 0);
-        if (none < pair.cost[0]) {
-            pair.index[0] = 0;
-            pair.cost[0] = none;
-        }
-    }
-    return pair;
+// Puts what the best even and the best odd index of a subset cost into `branch`; whether the even
+// one is 0 though others are nearer.
+inline bool weigh(double size, double importance, int subset, const Costs& costs, float branch[2]) {
+    const int64_t below = index_below(size, subset);
+    const double lower = size - double(2 * below - (subset & int(below != 0)));
+    const double upper = double(2 * below + 2 - subset) - size;
+    branch[below & 1] = float(importance * (lower * lower) + costs.of(subset, below));
+    branch[~below & 1] = float(importance * (upper * upper) + costs.of(subset, below + 1));
+    const float none = float(importance * (size * size) + costs.of(subset, 0));
+    const bool zero = none < branch[0];
+    branch[0] = zero ? none : branch[0];
+    return zero;
 }
 
 using Floats4 = float __attribute__((vector_size(16)));
@@ -155,7 +154,11 @@ class Survivors {
         const float least = smallest();
         for (auto& cost : costs_) cost -= least;
     }
-    float smallest() const { return cost_of(best()); }
+    float smallest() const {
+        Floats4 least = costs_[0];
+        for (const auto& cost : costs_) least = smaller(cost, least);
+        return std::min(std::min(least[0], least[1]), std::min(least[2], least[3]));
+    }
     int best() const {
         int best = 0;
         for (int s = 1; s < kStates; ++s)
@@ -217,11 +220,9 @@ void find_path(const Steps<T>& steps, Costs& costs, int32_t* values) {
     Paths paths;
     for (int64_t i = 0; i < steps.count; ++i) {
         const double size = steps.size(i), importance = steps.importance_of(i);
-        const Pair pairs[2] = {candidates(size, importance, 0, costs),
-                               candidates(size, importance, 1, costs)};
-        const float branch[4] = {float(pairs[0].cost[0]), float(pairs[0].cost[1]),
-                                 float(pairs[1].cost[0]), float(pairs[1].cost[1])};
-        zeros[size_t(i)] = uint8_t((pairs[0].index[0] == 0) | (pairs[1].index[0] == 0) << 1);
+        float branch[4];
+        const int zero = weigh(size, importance, 0, costs, branch);
+        zeros[size_t(i)] = uint8_t(zero | weigh(size, importance, 1, costs, branch + 2) << 1);
         paths.step(branch, &parities[size_t(i * kBytes)]);
         if (i % 8 == 7) paths.lower();
     }
@@ -231,12 +232,11 @@ void find_path(const Steps<T>& steps, Costs& costs, int32_t* values) {
         state = Paths::before(state, parity);
         const int subset = state & 1;
         const double size = steps.size(i);
-        int64_t index = int64_t(subset ? (size + 1) * 0.5 : size * 0.5);
-        index += (index & 1) != parity;
-        if (!parity && zeros[size_t(i)] >> subset & 1) index = 0;
+        const int zero = zeros[size_t(i)] >> subset & ~parity & 1;
+        int64_t index = index_below(size, subset);
+        index = (index + ((index ^ parity) & 1)) & (int64_t(zero) - 1);
         costs.see(subset, index);
-        const int32_t value = int32_t(2 * index - (subset && index ? 1 : 0));
-        values[i] = steps.weights[i] < 0 ? -value : value;
+        values[i] = steps.signed_value(i, int32_t(2 * index - (subset & int(index != 0))));
     }
 }
 
@@ -247,13 +247,13 @@ void find_nearest(const Steps<T>& steps, Costs& costs, int32_t* values) {
         const double size = steps.size(i), importance = steps.importance_of(i);
         const int64_t below = int64_t(size);
         const double lower = size - double(below), upper = lower - 1;
-        int64_t best = below;
-        double least = importance * (lower * lower) + costs.of(0, below);
+        const double less = importance * (lower * lower) + costs.of(0, below);
         const double more = importance * (upper * upper) + costs.of(0, below + 1);
-        if (more < least) best = below + 1, least = more;
-        if (below > 0 && importance * (size * size) + costs.of(0, 0) < least) best = 0;
+        const double none = importance * (size * size) + costs.of(0, 0);
+        const int64_t near = below + (more < less);
+        const int64_t best = near & -int64_t(!(none < std::min(less, more)));
         costs.see(0, best);
-        values[i] = int32_t(steps.weights[i] < 0 ? -best : best);
+        values[i] = steps.signed_value(i, int32_t(best));
     }
 }
 
