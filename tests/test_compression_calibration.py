@@ -9,7 +9,6 @@ from torch.nn.functional import mse_loss
 
 import momos
 from momos.compression.calibration import LEAST, importance_of
-from momos.compression.lattice import _around, _tables
 from momos.compression.modules import module_source
 from momos.compression.weights import Weights
 from momos.config import LatticeConfig
@@ -131,16 +130,6 @@ def test_tensors_without_sensitivities_are_as_before(tmp_path):
     assert not torch.equal(found["0.weight"], plain["0.weight"])
 
 
-def test_an_important_weight_takes_the_nearest_motif_and_others_a_cheaper_one():
-    motifs = torch.tensor([[0.0], [1.0], [-1.0]])
-    number, cost = _tables(motifs[:, 0], 1, torch.tensor([0.0, 2.0, 2.0]).double())
-    blocks = torch.tensor([[0.9]]).expand(3, 1)
-    importance = torch.tensor([0.1, 1.0, 10.0])
-    # Without importance 0.01 + 2 stands against 0.81; ten times the errors turn it over.
-    assert _around(number, cost, blocks).tolist() == [0, 0, 0]
-    assert _around(number, cost, blocks, importance).tolist() == [0, 0, 1]
-
-
 def loss(batch: Tensor) -> Tensor:
     return batch.sum()
 
@@ -200,18 +189,4 @@ def test_gradients_that_are_not_finite_are_refused(tmp_path):
             tmp_path / "x",
             calibration=batches(),
             loss=lambda batch: (model(batch) * 0).sum().sqrt(),
-        )
-
-
-def test_weights_beyond_all_tables_are_refused(tmp_path):
-    model = network()
-    with torch.no_grad():
-        model[0].weight[0, 0] = 1e8
-    with pytest.raises(ValueError, match="at most 1048576 steps for a calibration, got"):
-        momos.compress(
-            model,
-            tmp_path / "x",
-            LatticeConfig(unit="network"),
-            calibration=batches(),
-            loss=lambda batch: model(batch).square().mean(),
         )

@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import momos
+from momos.compression.trellis import HALF_STEP, states_of
 from momos.config import LatticeConfig
 
 
@@ -36,25 +37,63 @@ def heavy_tailed(*shape: int, largest: float = 30.0) -> Tensor:
     return torch.where(far, largest * weights(*shape), weights(*shape))
 
 
+BITS = 20  # that a weight may save by becoming 0
+
+
 @pytest.mark.parametrize("unit", ["network", "channel"])
-@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize(("size", "states"), [(1, 1), (1, 8), (1, 64), (2, 1), (3, 1)])
 @pytest.mark.parametrize("rate_weight", [0.0, 0.1, 0.3])
-def test_no_weight_is_further_than_a_step_from_its_motif(tmp_path, unit, size, rate_weight):
+def test_no_weight_is_further_from_its_motif_than_bits_are_worth(
+    tmp_path, unit, size, states, rate_weight
+):
     state = {"a": heavy_tailed(40, 50), "b": weights(7, 11, scale=0.01)}
     settings = {"step": 0.3, "unit": unit, "block_size": size, "rate_weight": rate_weight}
+    settings["states"] = states
     mosaic, found, _ = compressed(tmp_path, state, **settings)
     for place in mosaic.layout.placements:
         steps = mosaic.scale(place)
         assert steps is not None
         error = (state[place.name] - found[place.name]).abs().reshape(len(steps), -1)
-        # A block of several may trade the error of one weight for bits of all.
-        reach = 1.0 if size == 1 or not rate_weight else 2.0
+        spacing = 1.0 if states == 1 else 2.0  # half steps
+        unit_weight = rate_weight * (1.0 if states == 1 else HALF_STEP**-2)
+        reach = (spacing**2 + size * unit_weight * BITS) ** 0.5
         assert (error <= reach * (1 + 1e-5) * steps[:, None]).all()
+
+
+def test_a_trellis_takes_fewer_bits_at_an_equal_error(tmp_path):
+    state = {"a": weights(300, 200)}
+    found = {
+        states: compressed(tmp_path, state, states=states)[2] for states in (1, 8, 64, 256)
+    }
+    bits = {
+        states: 8 * report.num_bytes / 60_000
+        + torch.tensor(report.relative_error).log2().item() / 2
+        for states, report in found.items()
+    }
+    assert bits[8] < bits[1] - 0.1
+    assert bits[64] < bits[8] - 0.02
+    assert bits[256] < bits[64]
+
+
+def test_weights_of_zero_stay_zero_on_a_trellis(tmp_path):
+    tensor = weights(100, 80)
+    tensor[torch.rand(100, 80, generator=seeded(2)) < 0.6] = 0
+    _, found, _ = compressed(tmp_path, {"a": tensor}, states=64)
+    assert not found["a"][tensor == 0].any()
+    assert (found["a"] == 0).float().mean() < 0.65
+
+
+def test_few_weights_take_more_states_than_many():
+    assert states_of(LatticeConfig(), 10_000_000) == 64
+    assert states_of(LatticeConfig(), 10_000_001) == 8
+    assert states_of(LatticeConfig(block_size=2), 1000) == 1
+    assert states_of(LatticeConfig(states=16), 10**9) == 16
 
 
 def test_without_a_rate_weight_each_weight_is_rounded_to_the_nearest_step(tmp_path):
     state = {"a": weights(30, 20)}
-    mosaic, found, _ = compressed(tmp_path, state, rate_weight=0, unit="network")
+    settings = {"rate_weight": 0, "unit": "network", "states": 1}
+    mosaic, found, _ = compressed(tmp_path, state, **settings)
     (step,) = mosaic.scale(mosaic.layout.placements[0])
     assert torch.equal(found["a"], (state["a"] / step).round() * step)
 
@@ -73,7 +112,8 @@ def test_the_motifs_are_the_different_whole_numbers_in_use(tmp_path):
 def test_tails_are_representable_however_long(tmp_path, largest, dtype):
     tensor = weights(100, 100).clamp(-3, 3)
     tensor[3, 4] = largest
-    mosaic, found, _ = compressed(tmp_path, {"a": tensor}, step=0.1, unit="network")
+    settings = {"step": 0.1, "unit": "network", "states": 1}
+    mosaic, found, _ = compressed(tmp_path, {"a": tensor}, **settings)
     assert mosaic.motifs.dtype == dtype
     assert found["a"][3, 4] == pytest.approx(largest, rel=0.01, abs=1e-6)
 
@@ -94,7 +134,7 @@ def test_one_step_serves_the_whole_network(tmp_path):
 
 def test_channels_have_steps_in_proportion_to_their_weights(tmp_path):
     state = {"a": weights(8, 64) * 2.0 ** (torch.arange(8) / 2)[:, None]}
-    mosaic, _, _ = compressed(tmp_path, state, unit="channel", step=0.25)
+    mosaic, _, _ = compressed(tmp_path, state, unit="channel", step=0.25, states=1)
     (steps,) = mosaic.scales or ()
     ratio = steps / (0.25 * state["a"].square().mean(1).sqrt())
     assert ratio.log2().abs().max() <= 1 / 8 + 0.01

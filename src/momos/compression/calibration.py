@@ -90,5 +90,5 @@ def _in_steps(
             )
         if weights.scales is not None:
             scale = weights.scales[number]
-            flat.mul_(spread(scale, place.num_weights, 0, place.num_weights).square())
+            flat.mul_(spread(scale, place, 0, place.num_weights).square())
         yield place, flat

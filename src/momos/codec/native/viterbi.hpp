@@ -93,6 +93,8 @@ struct Steps {
     double importance_of(int64_t i) const { return importance ? double(importance[i]) : 1.0; }
 };
 
+constexpr float kNever = 1e30f;  // the cost of what is not allowed
+
 // The index of the number of `subset` that is next to a size, towards 0.
 inline int64_t index_below(double size, int subset) {
     return int64_t((size + double(subset)) * 0.5);
@@ -109,6 +111,7 @@ inline bool weigh(double size, double importance, int subset, const Costs& costs
     const float none = float(importance * (size * size) + costs.of(subset, 0));
     const bool zero = none < branch[0];
     branch[0] = zero ? none : branch[0];
+    branch[1] = size == 0 ? kNever : branch[1];  // what was pruned stays 0
     return zero;
 }
 
@@ -131,8 +134,7 @@ class Survivors {
     using Word = uint8_t[kStates / 8];  // one bit for each state: the parity it was reached by
 
     Survivors() {
-        const float never = 1e30f;
-        for (auto& cost : costs_) cost = never - Floats4{};
+        for (auto& cost : costs_) cost = kNever - Floats4{};
         costs_[0][0] = 0;
     }
 
