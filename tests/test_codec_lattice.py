@@ -401,6 +401,18 @@ def test_what_cannot_be_quantized(weights, importance, rate_weight, message):
         )
 
 
+def test_other_dtypes_are_refused():
+    """Their memory would be read as something else."""
+    with pytest.raises(ValueError, match=r"^values must be int32, got torch.int64$"):
+        encode(torch.zeros(3, dtype=torch.int64), Geometry(1), states=0)
+    with pytest.raises(
+        ValueError, match=r"^weights must be float32 or float64, got torch.bfloat16$"
+    ):
+        quantize(torch.zeros(3, dtype=torch.bfloat16), states=0, rate_weight=0.1)
+    with pytest.raises(ValueError, match=r"^values must be contiguous and on the CPU$"):
+        fits(torch.zeros(6, dtype=torch.int32)[::2], states=0)
+
+
 def test_no_weights_have_no_values():
     assert quantize(torch.empty(0), states=3, rate_weight=0.1).shape == (0,)
     assert encode_all(tensor([]), Geometry(1), states=3) == []

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
+import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int32
 from torch import Tensor
@@ -65,7 +66,7 @@ def encode(values: Int32[Tensor, " n"], geometry: Geometry, *, states: int) -> b
             path of the trellis.
     """
     row, kernel, position = geometry.row, geometry.kernel, geometry.position
-    return _lattice.encode(_memory(values), states, row, kernel, position)
+    return _lattice.encode(_values(values), states, row, kernel, position)
 
 
 def decode(
@@ -78,7 +79,7 @@ def decode(
         CorruptError: if the bytes are not a stream of that many values.
     """
     _check(len(values), states)
-    target = _memory(values)
+    target = _values(values)
     row, kernel, position = geometry.row, geometry.kernel, geometry.position
     try:
         _lattice.decode(stream, target, states, row, kernel, position)
@@ -102,7 +103,7 @@ def encode_all(
 def fits(values: Int32[Tensor, " n"], *, states: int) -> bool:
     """Whether each stream of `values` is a path of the trellis, so that it can be encoded."""
     parts = values.split(STREAM_SYMBOLS)
-    return all(_lattice.fits(_memory(part), states) for part in parts)
+    return all(_lattice.fits(_values(part), states) for part in parts)
 
 
 def quantize(
@@ -123,14 +124,12 @@ def quantize(
         ValueError: if `weights` are neither float32 nor float64, or not finite and below
             2**31 - 8, or `importance` or `rate_weight` is not 0 to 1e20.
     """
-    if weights.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"weights must be float32 or float64, got {weights.dtype}")
     values = torch.empty(len(weights), dtype=torch.int32, device="cpu")
-    target = _memory(values)
+    target = _values(values)
     _lattice.quantize(
-        _memory(weights),
+        _memory(weights, "weights", torch.float32, torch.float64),
         weights.itemsize,
-        None if importance is None else _memory(importance),
+        None if importance is None else _memory(importance, "importance", torch.float32),
         states,
         rate_weight,
         target,
@@ -145,8 +144,15 @@ def _check(count: int, states: int) -> None:
         raise ValueError(f"a stream must have 1 to {STREAM_SYMBOLS} values, got {count}")
 
 
-def _memory(values: Tensor):
+def _values(values: Tensor) -> np.ndarray:
+    return _memory(values, "values", torch.int32)
+
+
+def _memory(values: Tensor, what: str, *dtypes: torch.dtype) -> np.ndarray:
     """The memory of flat `values` as bytes."""
+    if values.dtype not in dtypes:
+        allowed = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+        raise ValueError(f"{what} must be {allowed}, got {values.dtype}")
     if not values.is_contiguous() or values.device.type != "cpu":
-        raise ValueError("values must be contiguous and on the CPU")
+        raise ValueError(f"{what} must be contiguous and on the CPU")
     return raw(values).numpy()

@@ -183,8 +183,10 @@ class Predictor {
             const int64_t m = std::max<int64_t>(
                 ((int64_t(9 + 2 * (level & 3)) << (1 + (level >> 2))) - 16), 1);
             const int64_t ratio = (m << 16) / (m + 230);
+            Counts first;
+            first.start(kStartZero, ratio, (65536 - ratio) >> kStartBend);
             for (int j = 0; j < 2 * kContexts; ++j) {
-                tables_[j * kLevels + level].start(kStartZero, ratio, (65536 - ratio) >> kStartBend);
+                tables_[j * kLevels + level] = first;
                 reciprocals_[j * kLevels + level] = kReciprocals.of[kFirst];
             }
         }
