@@ -149,7 +149,10 @@ def test_if_no_step_keeps_the_metric_it_says_what_each_gave(source, tmp_path):
     message = str(caught.value)
     assert "stay at 0.5 or above (the dense weights give 1, max_drop is 0.5)" in message
     assert "got 0 with step 0.1, 0 with step 0.025, " in message
-    assert "exclude the tensors that it depends on, or allow a larger max_drop" in message
+    assert (
+        "; exclude the tensors that it depends on, keep dense ones as they are" in message
+    )
+    assert "(dense_dtype float32), or allow a larger max_drop (largest relative" in message
     assert "largest relative errors at the finest step: " in message
     assert "a.weight (" in message
     assert path.read_bytes() == b"the old file"

@@ -241,11 +241,13 @@ def inspect(path: MosaicPath, as_json: AsJson = False) -> None:
     Checksums of all parts are compared; that of the values is for `momos
     verify`. The error of a tensor is ‖w − ŵ‖² / ‖w‖², where it was recorded.
 
-    --json has path, num_bytes, dense_bytes, source_bytes and trials (of
-    compress), factor, relative_error, sections (their bytes), lengths (in bits), config
-    (the settings), left_out and tensors: of each its name, shape, dtype,
-    stored, why, num_weights, num_blocks, num_motifs, num_scales, length (in
-    bits), bits_per_weight, distortion, energy (‖w‖²) and relative_error.
+    --json has path, num_bytes, dense_bytes, factor, relative_error, sections
+    (their bytes), lengths (in bits), config (the settings), left_out and
+    tensors: of each its name, shape, dtype, stored, why, num_weights,
+    num_blocks, num_motifs, num_scales, length (in bits), bits_per_weight,
+    distortion, energy (‖w‖²) and relative_error. That of compress also has
+    source_bytes and, with --evaluate, trials: of each its step (null with the
+    dense weights), num_bytes, metric and kept.
     """
     with told():
         with bars() as progress:

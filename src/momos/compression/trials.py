@@ -174,7 +174,8 @@ class Search:
             f"the metric must stay at {dense.metric - self.max_drop:.6g} or above (the dense "
             f"weights give {dense.metric:.6g}, max_drop is {self.max_drop:g}), got "
             + ", ".join(f"{trial.metric:.6g} with {trial.name}" for trial in others)
-            + "; exclude the tensors that it depends on, or allow a larger max_drop"
+            + "; exclude the tensors that it depends on, keep dense ones as they are "
+            "(dense_dtype float32), or allow a larger max_drop"
             + (f" (largest relative errors at the finest step: {named})" if named else "")
         )
 
