@@ -34,7 +34,7 @@ LONG = (  # files that begin first, so that processes end together
     "test_study_demo.py",
     "test_study_page_html.py",
     "test_measures_controls.py",
-    "test_files_atomic.py",
+    "test_util_atomic.py",
 )
 
 

@@ -17,9 +17,9 @@ from rich.text import Text
 from safetensors.torch import save_file
 
 import momos
+from momos._util.escaping import visible
 from momos.cli import terminal
 from momos.cli.terminal import console
-from momos.escaping import visible
 
 EVIL = "a\x1b]0;owned\x07\x9b31m\nmomos: fake\r\u202e\u2028[bold]x[/foo]:smile:é×"
 SHOWN = (

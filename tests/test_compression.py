@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import momos
+from momos._util.reading import watch
 from momos.compression import banks
 from momos.compression import weights as reading
-from momos.compression.unchanged import watch
 
 CONFIG = momos.MosaicConfig(block_size=4, num_motifs=16, selection="kmeans")
 OPTIONS = [

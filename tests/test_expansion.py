@@ -12,7 +12,7 @@ from torch import nn
 
 import momos
 from momos import expansion
-from momos.files import atomic
+from momos._util import atomic
 from momos.files.manifest import Record
 
 CONFIG = momos.MosaicConfig(block_size=4, num_motifs=16, selection="kmeans")

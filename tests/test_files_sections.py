@@ -7,10 +7,10 @@ import pytest
 import reader
 import torch
 from safetensors.torch import save
-from test_sources_recognition import CONTENTS, torch_saved
+from test_util_recognition import CONTENTS, torch_saved
 
 import momos
-from momos.sources import recognition
+from momos._util import recognition
 
 GOLDEN = Path(__file__).parent / "files" / "golden" / "v1"
 EVERYTHING = (GOLDEN / "everything.momos").read_bytes()

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
-from momos.files.atomic import refuse_same, replacing
+from momos._util.atomic import refuse_same, replacing
+from momos._util.work import Progress, quiet
 from momos.files.container import EXPANSION
 from momos.files.hashing import Hashing
 from momos.files.loading import checkpoint_of
 from momos.files.manifest import Record
-from momos.files.progress import Progress, quiet
 from momos.files.reader import MosaicFile
 from momos.sources import CODES, MOST_HEADER
 

@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from momos._util.generators import KeepsGenerator
 from momos.assign import searcher
 from momos.blocks import PIECE, Layout
 from momos.config import MosaicConfig, check_whole
-from momos.generators import KeepsGenerator
 from momos.mosaic import Mosaic
 from momos.motifs import distinct_motifs, kmeans_motifs, sample_positions, with_zero
 from momos.parameters import check_used

@@ -11,13 +11,13 @@ import typer
 from typer.core import TyperGroup
 
 import momos
+from momos._util.escaping import visible
 from momos.cli.demo import demo
 from momos.cli.files import compress, expand, inspect, verify
 from momos.cli.measure import measure
 from momos.cli.outcome import code_of
 from momos.cli.study import study
 from momos.cli.terminal import say, standard_streams
-from momos.escaping import visible
 
 USAGE_ERROR: Any = typer.BadParameter.__base__  # click's, wherever typer keeps it
 

@@ -14,8 +14,8 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
+from momos._util.escaping import visible
 from momos.cli.terminal import writable
-from momos.escaping import visible
 
 GAP = "  "
 PART = re.compile(r"[^./]*[./]|[^./]+")  # of a tensor's name

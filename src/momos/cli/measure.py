@@ -12,11 +12,11 @@ import typer
 from rich.console import Console
 
 import momos
+from momos._util.escaping import csv_cell, visible
 from momos.cli.columns import Column, print_rows
 from momos.cli.outcome import told
 from momos.cli.progress import bars
 from momos.cli.terminal import console, write
-from momos.escaping import csv_cell, visible
 
 UNAVAILABLE = "–"
 MOST_PATH = 30  # of a path above a column, on a terminal

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 from rich.progress import Progress, TaskID
 
+from momos._util.work import Progress as Report
 from momos.cli.terminal import console
-from momos.files.progress import Progress as Report
 
 PATIENCE = 1.0  # seconds before a bar appears
 

@@ -17,10 +17,10 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from momos._util.escaping import visible
 from momos.cli.outcome import WRONG
 from momos.cli.terminal import console as plain_console
 from momos.cli.terminal import say
-from momos.escaping import visible
 
 if TYPE_CHECKING:
     from momos.study.cells import Cell

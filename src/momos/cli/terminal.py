@@ -18,7 +18,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from momos.escaping import visible
+from momos._util.escaping import visible
 
 OUTPUT, ERROR = "standard output", "standard error"
 REPLACING = "momos"  # the handler of what an encoding lacks

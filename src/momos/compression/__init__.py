@@ -12,6 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from momos._util.atomic import refuse_same
+from momos._util.reading import watch
+from momos._util.work import Progress, quiet
 from momos.blocks import Layout, matches
 from momos.compression.assigning import assign
 from momos.compression.banks import choose_banks, in_steps, rate_weight_of, stored_motifs
@@ -38,13 +41,10 @@ from momos.compression.target import check_target, reaching, target_size, writte
 from momos.compression.trials import CompressionReport as CompressionReport
 from momos.compression.trials import Search, check_evaluation, check_writable
 from momos.compression.trials import Trial as Trial
-from momos.compression.unchanged import watch
 from momos.compression.weights import Weights, measured_scales
 from momos.config import LatticeConfig
-from momos.files.atomic import refuse_same
 from momos.files.contents import Contents
 from momos.files.manifest import Record
-from momos.files.progress import Progress, quiet
 from momos.files.saving import save_contents
 from momos.mosaic import Mosaic
 from momos.sensitivity import weight_sensitivities

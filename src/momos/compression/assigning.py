@@ -7,11 +7,11 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
+from momos._util.work import Progress
 from momos.assign import searcher
 from momos.assign.rated import rated_searcher
 from momos.compression.banks import Bank
 from momos.compression.weights import Piece, Weights
-from momos.files.progress import Progress
 from momos.mosaic import index_dtype, scaled
 from momos.projection import Holding
 

@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from momos._util.work import Progress
 from momos.assign import searcher
 from momos.blocks import Placement
 from momos.compression.weights import Weights, mean_squares
 from momos.config import MosaicConfig
-from momos.files.progress import Progress
 from momos.groups import grouped
 from momos.mosaic import usage_of
 from momos.motifs import (

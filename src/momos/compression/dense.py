@@ -5,12 +5,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from momos._util.work import Progress
 from momos.blocks import DTYPES, matches
 from momos.codec import PACK_VALUES
 from momos.config import LatticeConfig, MosaicConfig
 from momos.files.contents import EMPTY, LEFT_OUT
 from momos.files.manifest import DTYPES as STORED
-from momos.files.progress import Progress
 from momos.sources import Source, SourceTensor, is_statistics
 
 Config = MosaicConfig | LatticeConfig

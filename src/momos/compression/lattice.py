@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Float32, Float64
 from torch import Tensor
 
+from momos._util.work import Progress, quiet
 from momos.assign import searcher
 from momos.assign.rated import rated_searcher
 from momos.blocks import PIECE, Placement, matches
@@ -20,7 +21,6 @@ from momos.compression.calibration import importance_of
 from momos.compression.trellis import HALF_STEP, quantized, states_of
 from momos.compression.weights import Weights, check_squares, mean_squares
 from momos.config import LatticeConfig
-from momos.files.progress import Progress, quiet
 from momos.mosaic import Mosaic, index_dtype, usage_of
 from momos.projection import Holding
 

@@ -11,14 +11,13 @@ import torch
 from jaxtyping import Float, Float32, Int32
 from torch import Tensor
 
+from momos._util.work import Progress, in_parallel
 from momos.blocks import Placement
 from momos.codec import STREAM_SYMBOLS, lattice
 from momos.codec.whole import MOST_VALUE
 from momos.compression.weights import Piece, Weights, check_squares
 from momos.config import LatticeConfig
 from momos.files.coding import by_channel, by_position
-from momos.files.parallel import in_parallel
-from momos.files.progress import Progress
 from momos.mosaic import Mosaic, index_dtype, scaled
 
 HALF_STEP = 0.65  # of the step that has as many bits a weight without a trellis

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from momos._util.atomic import replacing
+from momos._util.work import Progress
 from momos.compression.dense import Config
 from momos.compression.target import COARSEST, FINEST, written_size
 from momos.config import LatticeConfig
-from momos.files.atomic import replacing
 from momos.files.contents import Contents
-from momos.files.progress import Progress
 from momos.files.report import SaveReport
 
 EVALUATIONS = 12  # at most, that of the dense weights included

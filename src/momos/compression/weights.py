@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float, Float32, Float64, Int
 from torch import Tensor, nn
 
+from momos._util.work import Progress
 from momos.blocks import PIECE, Layout, Placement
 from momos.config import Scales
-from momos.files.progress import Progress
 from momos.scales import channels_of, num_scales, rounded_roots, spread
 from momos.sources import SourceTensor
 

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable
 
 from torch import Tensor
 
+from momos._util.work import Progress, quiet
 from momos.codec import raw
 from momos.files.manifest import Record
-from momos.files.progress import Progress, quiet
 
 
 class Hashing:

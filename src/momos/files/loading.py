@@ -6,14 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from momos._util.work import Progress, in_parallel, quiet
 from momos.blocks import memory
 from momos.config import LatticeConfig, MosaicConfig, known_config
 from momos.files.checkpoint import Checkpoint
 from momos.files.contents import TEMPORARY, check_state, named_tensors
 from momos.files.hashing import sha256_of
 from momos.files.manifest import Record
-from momos.files.parallel import in_parallel
-from momos.files.progress import Progress, quiet
 from momos.files.reader import MosaicFile
 from momos.files.report import SaveReport, report_on
 from momos.mosaic import Mosaic, index_dtype

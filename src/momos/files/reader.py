@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Float32, Int8
 from torch import Tensor
 
+from momos._util.work import Progress, quiet
 from momos.blocks import PIECE, Layout, Placement
 from momos.codec import (
     PACK_VALUES,
@@ -30,7 +31,6 @@ from momos.files.hashing import sha256_of
 from momos.files.manifest import MOST_BYTES, Bank, Manifest, Packs, Record, num_packed
 from momos.files.packs import cut
 from momos.files.parsing import read_manifest
-from momos.files.progress import Progress, quiet
 from momos.files.sections import SectionFile
 from momos.mosaic import index_dtype, scaled
 from momos.scales import spread

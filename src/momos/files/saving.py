@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from momos._util.atomic import replacing
+from momos._util.work import Progress, quiet
 from momos.config import MosaicConfig
-from momos.files.atomic import replacing
 from momos.files.checkpoint import Checkpoint
 from momos.files.contents import Contents
-from momos.files.progress import Progress, quiet
 from momos.files.reader import MosaicFile
 from momos.files.report import SaveReport, report_on
 from momos.files.writer import write

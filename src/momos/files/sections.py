@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from momos._util.reading import open_ordinary
+from momos._util.recognition import CHECKPOINTS, MOMOS, recognized
 from momos.errors import FormatError
 from momos.files.container import (
     LEAST_HEADER,
@@ -17,8 +19,6 @@ from momos.files.container import (
     parse_header,
     parse_trailer,
 )
-from momos.ordinary import open_ordinary
-from momos.sources.recognition import CHECKPOINTS, MOMOS, recognized
 
 CHUNK = 1 << 20  # bytes read at once
 # What reading nonsense may raise.

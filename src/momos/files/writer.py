@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Int32
 from torch import Tensor
 
+from momos._util.work import Progress, in_parallel, quiet
 from momos.blocks import Placement
 from momos.codec import (
     PACK_VALUES,
@@ -41,9 +42,7 @@ from momos.files.contents import Contents
 from momos.files.hashing import Hashing
 from momos.files.manifest import Bank, Coded, Manifest, Packs, Record, write_manifest
 from momos.files.packs import bytes_of, coded, lengths, split
-from momos.files.parallel import in_parallel
 from momos.files.parsing import read_manifest
-from momos.files.progress import Progress, quiet
 from momos.files.sections import CHUNK
 from momos.mosaic import Mosaic
 from momos.version import __version__

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from momos._util.work import Progress, in_parallel, quiet
 from momos.complexity import Control, factors, symmetry_slack, two_part_code
 from momos.description import description_length, scales_length
-from momos.files.parallel import in_parallel
-from momos.files.progress import Progress, quiet
 from momos.measures.accumulators import QubdPlanes
 from momos.measures.instruments import Instrument, choose
 from momos.measures.rows import Measurement, Row

@@ -3,11 +3,11 @@
 import os
 from pathlib import Path
 
+from momos._util.reading import open_ordinary
+from momos._util.recognition import MOMOS, SAFETENSORS, TORCH, TORCHSCRIPT, recognized
 from momos.errors import FormatError
-from momos.ordinary import open_ordinary
 from momos.sources.folders import checkpoint_in
 from momos.sources.pickled import open_pickled
-from momos.sources.recognition import MOMOS, SAFETENSORS, TORCH, TORCHSCRIPT, recognized
 from momos.sources.safetensors import open_safetensors
 from momos.sources.shards import is_index, open_shards
 from momos.sources.source import Source

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from torch._weights_only_unpickler import Unpickler
 
+from momos._util.reading import open_ordinary
 from momos.errors import FormatError
-from momos.ordinary import open_ordinary
 from momos.sources.records import Records
 from momos.sources.refusals import BROKEN, refusal
 from momos.sources.scripted import state_of, unpickle_modules

@@ -9,9 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from momos._util.reading import open_ordinary, read_piece
 from momos.errors import FormatError
-from momos.ordinary import open_ordinary
-from momos.sources.pieces import read_piece
 
 LOCAL_HEADER = struct.Struct(
     "<4s22xHH"

@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from momos._util.reading import open_ordinary, read_piece
 from momos.errors import FormatError
-from momos.ordinary import open_ordinary
-from momos.sources.pieces import read_piece
 from momos.sources.source import Source, SourceTensor
 
 CODES = {

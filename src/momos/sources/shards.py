@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from momos._util.reading import open_ordinary
 from momos.errors import FormatError
-from momos.ordinary import open_ordinary
 from momos.sources.source import Source
 
 

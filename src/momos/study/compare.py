@@ -7,7 +7,7 @@ from statistics import fmean
 from rich.table import Table
 from rich.text import Text
 
-from momos.escaping import visible
+from momos._util.escaping import visible
 from momos.study.cohorts import cohorts
 from momos.study.quantities import (
     Quantity,

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from momos.escaping import visible
+from momos._util.escaping import visible
 from momos.study.report.metric import METRICS, Metric
 from momos.study.statistics import Difference, Ratio, paired, ratio, shared_seeds
 from momos.study.store import Finished

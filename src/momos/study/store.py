@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from momos.escaping import visible
+from momos._util.escaping import visible
 from momos.study.cells import Cell
 from momos.study.schema import (
     LONGEST,

@@ -10,9 +10,9 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from momos._util.generators import KeepsGenerator
 from momos.config import MosaicConfig
 from momos.description import description_length
-from momos.generators import KeepsGenerator
 from momos.integrations.lightning.networks import remember_within
 from momos.projection import Projection, check_projectable, project_
 

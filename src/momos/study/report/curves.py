@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 
-from momos.escaping import visible
+from momos._util.escaping import visible
 from momos.study.cells import OPTIONS
 from momos.study.report.ablations import NOT_RUN, ablation_section
 from momos.study.report.entries import ABLATIONS, lines_of, with_new

@@ -6,7 +6,7 @@ A place is what stands between the lines `<!-- generated: NAME -->` and `<!-- en
 import re
 from collections.abc import Mapping, Sequence
 
-from momos.escaping import visible
+from momos._util.escaping import visible
 
 PLACE = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import momos
-from momos.escaping import visible
+from momos._util.escaping import visible
 from momos.study.report.page.groups import Group, Subject
 from momos.study.store import Broken, Finished
 

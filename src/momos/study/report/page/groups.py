@@ -7,7 +7,7 @@ from math import inf
 from statistics import fmean
 from typing import Any
 
-from momos.escaping import visible
+from momos._util.escaping import visible
 from momos.study.cells import Cell
 from momos.study.cohorts import PLAIN, cohorts
 from momos.study.report.metric import METRICS, Metric

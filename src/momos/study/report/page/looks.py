@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from momos.escaping import visible
+from momos._util.escaping import visible
 from momos.study.report.page.estimate import Estimate
 
 INK, PAPER, GRID = "#1c2126", "#fffffe", "#c9ced5"

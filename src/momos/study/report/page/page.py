@@ -11,7 +11,7 @@ import matplotlib
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from momos.escaping import visible
+from momos._util.escaping import visible
 from momos.study.report.page.looks import STYLE
 from momos.study.report.page.sections import Section, sections_of
 from momos.study.store import Broken, Finished, read_all

@@ -11,7 +11,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from momos.escaping import csv_cell
+from momos._util.escaping import csv_cell
 from momos.study.report.page.looks import SANS, themed
 
 HEAD = re.compile(r"^.*?(?=<svg)", re.DOTALL)

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
-from momos.escaping import visible
+from momos._util.escaping import visible
 from momos.study.report.page.looks import INK, PAPER, canvas, plain
 from momos.study.report.page.picture import Picture, file_name
 from momos.study.schema import parsed

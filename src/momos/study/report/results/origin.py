@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from momos.escaping import visible
+from momos._util.escaping import visible
 from momos.study.recipes import RECIPES
 from momos.study.report.markdown import markdown
 from momos.study.report.page.tables import Table, table_of_runs

@@ -6,7 +6,7 @@ from math import isfinite
 from pathlib import Path
 from statistics import fmean
 
-from momos.escaping import visible
+from momos._util.escaping import visible
 from momos.study.cells import Cell, ordered
 from momos.study.claims import LEAST, comparable
 from momos.study.cohorts import Cohort, cohorts

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from momos.escaping import csv_cell, visible
+from momos._util.escaping import csv_cell, visible
 
 
 @given(st.text(st.characters()))

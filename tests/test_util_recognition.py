@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from momos.sources import recognition
-from momos.sources.recognition import recognized
+from momos._util import recognition
+from momos._util.recognition import recognized
 
 GOLDEN = Path(__file__).parent / "files" / "golden" / "v1" / "mlp.momos"
 

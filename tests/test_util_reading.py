@@ -6,7 +6,7 @@ import socket
 import pytest
 
 import momos
-from momos.ordinary import open_ordinary
+from momos._util.reading import open_ordinary
 
 
 def test_an_ordinary_file_is_read(tmp_path):
@@ -48,7 +48,7 @@ def test_a_pipe_that_takes_the_place_of_a_file_is_refused(tmp_path, monkeypatch)
         os.mkfifo(tmp_path / "x")
         return real(name, flags)
 
-    monkeypatch.setattr("momos.ordinary.os.open", replaced)
+    monkeypatch.setattr("momos._util.reading.os.open", replaced)
     with pytest.raises(OSError, match="is a pipe"):
         open_ordinary(tmp_path / "x")
 

@@ -1,4 +1,4 @@
-"""Recognizes a file by its first bytes, so that an error can say what it is and what to do."""
+"""Recognizes the format of a file by its content, so that errors can say what to do."""
 
 import json
 import zipfile
@@ -51,7 +51,7 @@ MAGIC = {
     b"BZh": COMPRESSED,
     b"\xfd7zXZ\0": COMPRESSED,
 }
-MEMBERS = {  # ends of names in a ZIP archive, the telling ones first
+MEMBERS = {  # suffixes of names in a ZIP archive, the most specific first
     "/constants.pkl": TORCHSCRIPT,
     "archive_format": EXPORTED,
     "data.pkl": TORCH,
@@ -64,9 +64,10 @@ AFTER_VERSION = (0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42, 0x72, 0xA2)
 
 
 def recognized(path: Path) -> str | None:
-    """What the file at `path` is, as "a safetensors file", or None if it is nothing known.
+    """What the file at `path` is, such as "a safetensors file"; None if its format is unknown.
 
-    What cannot be used as it is comes with advice in brackets. A pipe or a device is not opened.
+    Formats that cannot be used as they are come with advice in parentheses. A pipe or a device is
+    not opened.
 
     Raises:
         OSError: if the file cannot be read.
@@ -90,7 +91,7 @@ def recognized(path: Path) -> str | None:
 
 
 def _safetensors(header: bytes) -> str:
-    """Which of the two; a damaged .momos file still has most of its header."""
+    """A .momos file or another safetensors file; a damaged one still has most of its header."""
     try:
         metadata = json.loads(header)["__metadata__"]
     except (ValueError, RecursionError):
@@ -116,7 +117,7 @@ def _zipped(path: Path) -> str:
 
 
 def _by_form(head: bytes) -> str | None:
-    """The kinds that begin with no fixed bytes."""
+    """Recognizes formats that do not begin with fixed bytes."""
     if (
         head.lstrip(b"\xef\xbb\xbf \t\r\n")
         .lower()

@@ -18,8 +18,9 @@ import torch
 from torch import nn
 
 import momos
-from momos.files import atomic, writer
-from momos.files.atomic import refuse_same, replacing
+from momos._util import atomic
+from momos._util.atomic import refuse_same, replacing
+from momos.files import writer
 
 # What happens to processes happens to children of another one, which has but one thread.
 SCENES = '''

@@ -1,4 +1,4 @@
-"""Text from files of strangers, made harmless for terminals, pictures and spreadsheets."""
+"""Makes untrusted text safe to show in terminals, pictures and spreadsheets."""
 
 import re
 import unicodedata
@@ -8,11 +8,11 @@ NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def visible(text: str) -> str:
-    """The same text in one line that can be shown as it is: what is hidden becomes an escape.
+    """The same text as one printable line; invisible characters become escapes.
 
-    Hidden are control characters, which a terminal obeys, line ends, marks that change the
-    direction of writing or take no room, unassigned characters, and lone surrogates, which no
-    encoding has.
+    Escaped are control characters, which a terminal would obey, line ends, marks that change the
+    direction of writing or have no width, unassigned characters, and lone surrogates, which no
+    encoding can represent.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -20,9 +20,9 @@ def visible(text: str) -> str:
 
 
 def csv_cell(value: object) -> object:
-    """A value as a cell of a CSV file: text that a spreadsheet would calculate begins with '.
+    """A value as a cell of a CSV file: text that a spreadsheet would evaluate is prefixed with '.
 
-    Numbers stay numbers, also those that are text (CWE-1236).
+    Numbers stay numbers, even those given as text (CWE-1236).
     """
     if not isinstance(value, str):
         return value

@@ -1,4 +1,4 @@
-"""Generators that can be pickled: what is kept of one is its state, as bytes."""
+"""Pickling of random generators, by their state."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import torch
 
 
 class KeepsGenerator:
-    """Something with a CPU `generator`, which draws the same after pickling or copying.
+    """Base class of objects with a CPU `generator`, which survives pickling and copying.
 
     A `torch.Generator` itself cannot be sent to a spawned process.
     """

@@ -1,4 +1,4 @@
-"""Working on several parts at once, with few of them in memory."""
+"""Long work: reporting its progress, and spreading it over threads."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -10,11 +10,19 @@ import torch
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+Progress = Callable[
+    [str, int, int], None
+]  # what is being done, how much of it is done, and of how much
+
+
+def quiet(doing: str, done: int, total: int) -> None:
+    """Reports nothing."""
+
 
 def in_parallel(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """`work` of each item, in order, on as many threads as torch uses.
+    """The results of `work` for each item, in order, on as many threads as torch uses.
 
-    Items are taken as they are needed, so only a few are in memory at a time.
+    Items are drawn as they are needed, so only a few are in memory at a time.
     """
     threads = torch.get_num_threads()
     if threads == 1:
