@@ -1,6 +1,6 @@
-"""The compiled parts: the CPU engines of momos.assign, and the streams of momos.codec.
+"""The compiled parts: the CPU engines of momos.vq, and the streams of momos.codec.
 
-The source of the engines makes one module per instruction set; momos.assign picks the best that
+The source of the engines makes one module per instruction set; momos.vq picks the best that
 the processor has, so a wheel runs on every processor of its architecture. Everything that need
 not be compiled is in pyproject.toml.
 """
@@ -9,7 +9,7 @@ import platform
 
 from setuptools import Extension, setup
 
-NATIVE = "src/momos/assign/native"
+NATIVE = "src/momos/vq/native"
 CODEC = "src/momos/codec/native"
 BINDING = "src/momos/native/binding.hpp"
 HEADERS = ("cells", "engine", "flat", "grid", "lanes", "parallel", "sums", "tiles")
@@ -36,7 +36,7 @@ if platform.machine() in ("x86_64", "AMD64"):
 setup(
     ext_modules=[
         Extension(
-            f"momos.assign._{name}",
+            f"momos.vq._{name}",
             sources=[f"{NATIVE}/module.cpp"],
             depends=[BINDING, *(f"{NATIVE}/{header}.hpp" for header in HEADERS)],
             define_macros=[("Py_LIMITED_API", "0x030B0000"), ("MOMOS_MODULE", f"_{name}")],

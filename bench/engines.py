@@ -10,8 +10,8 @@ number of blocks, at s = 1 and 2. `cpu.FEWEST_FOR_CELLS` is read off there.
 import torch
 from measure import milliseconds, seconds, table
 
-from momos.assign import cpu
-from momos.assign.rated import code_lengths, longer_motifs
+from momos.vq import cpu
+from momos.vq.rate import code_lengths, longer_motifs
 
 NUM_BLOCKS = 200_000
 

@@ -8,8 +8,8 @@ from measure import milliseconds, seconds, table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from momos.gather import gather
 from momos.study.models import mlp
+from momos.vq.gather import gather
 
 NETWORKS = (
     ("MLP", 493_000, 2, 64),

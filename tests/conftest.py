@@ -25,7 +25,7 @@ settings.load_profile("momos")
 
 
 LONG = (  # files that begin first, so that processes end together
-    "test_triton.py",
+    "test_vq_triton.py",
     "test_study_cluster.py",
     "test_cli.py",
     "test_files_hostile.py",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from momos import Layout, blocks
-from momos.blocks import DTYPES
+from momos.blocks import DTYPES, grouped
 
 SHAPES = st.lists(st.integers(1, 5), max_size=4).map(tuple)
 ARRANGEMENTS = ["contiguous", "transposed", "strided", "channels_last"]
@@ -410,3 +410,27 @@ def test_a_layout_of_another_dtype_says_which_and_rounds_nothing():
         layout.read(model)
     with pytest.raises(ValueError, match="'a' must have dtype"):
         layout.write_(model, torch.zeros(2, 2))
+
+
+PATTERNS = st.lists(st.sampled_from(["a*", "*a", "b", "?c", "*", "none"]), max_size=3)
+
+
+@given(names=st.sets(st.text("abc", min_size=1, max_size=3)), groups=st.lists(PATTERNS))
+def test_groups_are_a_partition(names, groups):
+    places = Layout.cut(2, ((name, (3,), torch.float32) for name in names)).placements
+    found = list(grouped(places, tuple(map(tuple, groups))))
+    assert all(found)
+    assert sorted(p.name for members in found for p in members) == sorted(names)
+    for members in found:
+        assert members == sorted(members, key=lambda place: place.start)
+
+
+def test_the_first_group_that_matches_counts_and_the_rest_comes_last():
+    names = ("head.w", "body.w", "body.b", "tail.w")
+    places = Layout.cut(2, ((name, (3,), torch.float32) for name in names)).placements
+    found = list(grouped(places, (("*.b",), ("absent",), ("body*", "tail*"))))
+    assert [[place.name for place in members] for members in found] == [
+        ["body.b"],
+        ["body.w", "tail.w"],
+        ["head.w"],
+    ]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import momos
 from momos import MosaicConfig
-from momos.gather import gather
+from momos.vq.gather import gather
 
 SETTINGS = [
     MosaicConfig(num_motifs=9),

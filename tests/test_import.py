@@ -40,7 +40,6 @@ NAMES = {
     "expand",
     "fold_scales_",
     "freeze_",
-    "input_moments",
     "inspect",
     "kmeans_motifs",
     "kt_code",
@@ -72,7 +71,7 @@ OPTIONAL = {
     "triton",
     "typer",
 }
-INNER = {"momos.cli", "momos.study", "momos.integrations", "momos.assign.triton"}
+INNER = {"momos.cli", "momos.study", "momos.integrations", "momos.vq.triton"}
 LOADED = """
 import sys, torch
 before = set(sys.modules)

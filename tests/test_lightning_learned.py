@@ -141,7 +141,7 @@ def end(module: Net, learned: LearnedMosaicCallback) -> tuple:
 @pytest.mark.parametrize(
     ("learn", "trained"),
     [
-        ("motifs", "momos.motifs"),
+        ("motifs", "momos.vq.motifs"),
         ("weights", "layer.0.parametrizations.weight.original"),
     ],
 )

@@ -14,7 +14,7 @@ from torch.nn.utils import parametrizations, prune
 
 import momos
 from momos import MosaicConfig, project_
-from momos.observation import undisturbed
+from momos.calibration.tracing import undisturbed
 from momos.parameters import check_whole_tensors
 
 CONFIG = MosaicConfig(num_motifs=4)
@@ -96,7 +96,6 @@ ENTRIES: dict[str, Callable[[nn.Module], object]] = {
     "measure": momos.measure,
     "sensitivities": lambda model: momos.sensitivities(model, [], lambda _: torch.zeros(())),
     "fold_scales_": lambda model: momos.fold_scales_(model, torch.zeros(1, 6)),
-    "input_moments": lambda model: momos.input_moments(model, [torch.zeros(1, 6)]),
 }  # fmt: skip
 
 

@@ -1,9 +1,10 @@
 """Neural networks as mosaics: every block of weights is one of a few shared motifs."""
 
-from momos.assign import nearest as nearest
-from momos.assign import nearest_reference as nearest_reference
 from momos.blocks import Layout as Layout
 from momos.blocks import Placement as Placement
+from momos.calibration.folding import Folding as Folding
+from momos.calibration.folding import fold_scales_ as fold_scales_
+from momos.calibration.sensitivity import sensitivities as sensitivities
 from momos.complexity import bdm as bdm
 from momos.complexity import kt_code as kt_code
 from momos.complexity import ordered_bdm as ordered_bdm
@@ -13,9 +14,6 @@ from momos.compression import Trial as Trial
 from momos.compression import compress as compress
 from momos.config import LatticeConfig as LatticeConfig
 from momos.config import MosaicConfig as MosaicConfig
-from momos.description import DescriptionLength as DescriptionLength
-from momos.description import description_bound as description_bound
-from momos.description import description_length as description_length
 from momos.errors import FormatError as FormatError
 from momos.expansion import expand as expand
 from momos.files import Checkpoint as Checkpoint
@@ -26,23 +24,24 @@ from momos.files import inspect as inspect
 from momos.files import load as load
 from momos.files import load_ as load_
 from momos.files import save as save
-from momos.folding import Folding as Folding
-from momos.folding import fold_scales_ as fold_scales_
 from momos.learning import Bank as Bank
 from momos.learning import Reassign as Reassign
 from momos.learning import Reassignment as Reassignment
 from momos.learning import freeze_ as freeze_
 from momos.learning import parametrize_ as parametrize_
+from momos.lengths import DescriptionLength as DescriptionLength
+from momos.lengths import description_bound as description_bound
+from momos.lengths import description_length as description_length
 from momos.measures import Measurement as Measurement
 from momos.measures import Row as Row
 from momos.measures import measure as measure
-from momos.moments import input_moments as input_moments
 from momos.mosaic import Mosaic as Mosaic
-from momos.motifs import distinct_motifs as distinct_motifs
-from momos.motifs import kmeans_motifs as kmeans_motifs
-from momos.motifs import sample_motifs as sample_motifs
 from momos.projection import Projection as Projection
 from momos.projection import Projector as Projector
 from momos.projection import project_ as project_
-from momos.sensitivity import sensitivities as sensitivities
 from momos.version import __version__ as __version__
+from momos.vq.motifs import distinct_motifs as distinct_motifs
+from momos.vq.motifs import kmeans_motifs as kmeans_motifs
+from momos.vq.motifs import sample_motifs as sample_motifs
+from momos.vq.nearest import nearest as nearest
+from momos.vq.nearest import nearest_reference as nearest_reference

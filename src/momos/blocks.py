@@ -1,4 +1,4 @@
-"""Weights as rows of `block_size` values, and back; `Layout` says which row is whose.
+"""Weights as rows of `block_size` values, and back; `Layout` maps rows to parameters.
 
 Each chosen parameter is flattened row-major, padded with zeros at its end to whole blocks, and
 cut; blocks never cross parameters (Bakhtiarifard et al. 2026, §3). `read` and `write_` are
@@ -231,3 +231,20 @@ def _parts(flat: Tensor, block_size: int) -> Iterator[Tensor]:
     if whole * block_size < len(flat):
         tail = flat[whole * block_size :]
         yield nn.functional.pad(tail, (0, block_size - len(tail)))[None]
+
+
+def grouped(
+    placements: Sequence[Placement], groups: tuple[tuple[str, ...], ...]
+) -> Iterator[list[Placement]]:
+    """The placements of each non-empty group, in order; those in no group come last.
+
+    A group is a tuple of name patterns; a parameter belongs to the first group it matches.
+    """
+    left = list(placements)
+    for patterns in groups:
+        members = [place for place in left if matches(place.name, patterns)]
+        left = [place for place in left if not matches(place.name, patterns)]
+        if members:
+            yield members
+    if left:
+        yield left

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from momos.blocks import PIECE, Placement
 from momos.config import Scales
-from momos.scales import num_scales
+from momos.stored import num_scales
 
 WIDTHS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 

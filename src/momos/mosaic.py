@@ -14,14 +14,12 @@ import torch
 from jaxtyping import Float, Float32, Int, Int8, Integer
 from torch import Tensor, nn
 
-from momos.assign import cpu
-from momos.blocks import DTYPES, PIECE, Layout, Placement
+from momos.blocks import DTYPES, PIECE, Layout, Placement, grouped
 from momos.config import LatticeConfig, MosaicConfig, known_config
 from momos.discovery import NoMosaic, distinct_blocks, in_steps
-from momos.groups import grouped
 from momos.parameters import check_used
-from momos.rounding import stored_dtype
-from momos.scales import check_scales, spread
+from momos.stored import check_scales, spread, stored_dtype
+from momos.vq import cpu
 
 _MEMORY = "_momos_mosaic"  # the attribute of a module under which its mosaic is remembered
 

@@ -13,12 +13,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from momos._util.generators import KeepsGenerator
-from momos.assign import searcher
 from momos.blocks import PIECE, Layout
 from momos.config import MosaicConfig, check_whole
 from momos.mosaic import Mosaic
-from momos.motifs import distinct_motifs, kmeans_motifs, sample_positions, with_zero
 from momos.parameters import check_used
+from momos.vq.motifs import distinct_motifs, kmeans_motifs, sample_positions, with_zero
+from momos.vq.nearest import searcher
 
 Search = Callable[[Tensor], Tensor]
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from momos import CompressionReport, SaveReport, TensorReport, Trial
 from momos._util.escaping import visible
 from momos.cli.columns import Column, print_rows, shortened_names
-from momos.description import DescriptionLength
+from momos.lengths import DescriptionLength
 
 LARGE_ERROR = 0.05  # relative errors above it are pointed out
 MOST_NAMES = 3  # that a line in words lists

@@ -16,6 +16,7 @@ from momos._util.atomic import refuse_same
 from momos._util.reading import watch
 from momos._util.work import Progress, quiet
 from momos.blocks import Layout, matches
+from momos.calibration.sensitivity import weight_sensitivities
 from momos.compression.assigning import assign
 from momos.compression.banks import choose_banks, in_steps, rate_weight_of, stored_motifs
 from momos.compression.calibration import check_calibration
@@ -47,7 +48,6 @@ from momos.files.contents import Contents
 from momos.files.manifest import Record
 from momos.files.saving import save_contents
 from momos.mosaic import Mosaic
-from momos.sensitivity import weight_sensitivities
 from momos.sources import Source, SourceTensor, open_source
 
 Sensitivities = Mapping[str, Tensor]

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from momos._util.work import Progress
-from momos.assign import searcher
-from momos.assign.rated import rated_searcher
 from momos.compression.banks import Bank
 from momos.compression.weights import Piece, Weights
 from momos.mosaic import index_dtype, scaled
 from momos.projection import Holding
+from momos.vq.nearest import searcher
+from momos.vq.rate import rated_searcher
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,21 +8,20 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from momos._util.work import Progress
-from momos.assign import searcher
-from momos.blocks import Placement
+from momos.blocks import Placement, grouped
 from momos.compression.weights import Weights, mean_squares
 from momos.config import MosaicConfig
-from momos.groups import grouped
 from momos.mosaic import usage_of
-from momos.motifs import (
+from momos.stored import grid_step, stored_dtype, whole_steps
+from momos.vq.motifs import (
     distinct_motifs,
     kmeans_motifs,
     sample_motifs,
     sample_positions,
     with_zero,
 )
-from momos.rated import rated_motifs
-from momos.rounding import grid_step, stored_dtype, whole_steps
+from momos.vq.nearest import searcher
+from momos.vq.rate import rated_motifs
 
 POOL = (
     1 << 20

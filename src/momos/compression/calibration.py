@@ -10,7 +10,7 @@ from momos.blocks import Placement
 from momos.compression.dense import Config
 from momos.compression.weights import Weights
 from momos.config import LatticeConfig
-from momos.scales import spread
+from momos.stored import spread
 
 EXPONENT = 0.5
 LEAST = 0.05

@@ -13,8 +13,6 @@ from jaxtyping import Float, Float32, Float64
 from torch import Tensor
 
 from momos._util.work import Progress, quiet
-from momos.assign import searcher
-from momos.assign.rated import rated_searcher
 from momos.blocks import PIECE, Placement, matches
 from momos.compression.assigning import Rows, assign_rows
 from momos.compression.calibration import importance_of
@@ -23,6 +21,8 @@ from momos.compression.weights import Weights, check_squares, mean_squares
 from momos.config import LatticeConfig
 from momos.mosaic import Mosaic, index_dtype, usage_of
 from momos.projection import Holding
+from momos.vq.nearest import searcher
+from momos.vq.rate import rated_searcher
 
 RECURRENT = ("*weight_hh*", "*recurrent_kernel*")  # names that networks with memory have
 EMBEDDINGS = ("*embed*", "*wte.*", "*wpe.*")

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from momos._util.work import Progress
 from momos.blocks import PIECE, Layout, Placement
 from momos.config import Scales
-from momos.scales import channels_of, num_scales, rounded_roots, spread
 from momos.sources import SourceTensor
+from momos.stored import channels_of, num_scales, rounded_roots, spread
 
 LEAST_WEIGHT = 1e-150  # of float64: the square of a smaller one is 0
 

@@ -33,7 +33,7 @@ from momos.files.packs import cut
 from momos.files.parsing import read_manifest
 from momos.files.sections import SectionFile
 from momos.mosaic import index_dtype, scaled
-from momos.scales import spread
+from momos.stored import spread
 
 
 @dataclass(frozen=True)

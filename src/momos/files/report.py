@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from momos.blocks import PIECE
-from momos.description import DescriptionLength, description_length
 from momos.files.manifest import DTYPES, Manifest, name_of, num_packed
 from momos.files.reader import MosaicFile
+from momos.lengths import DescriptionLength, description_length
 from momos.mosaic import Mosaic
 
 

@@ -15,15 +15,14 @@ from jaxtyping import Bool, Float, Float32, Float64, Int, Int32
 from torch import Tensor, nn
 
 from momos.blocks import Placement
-from momos.gather import gather, gather_, straight_through
 from momos.learning import states
 from momos.learning.averaging import refresh_, trace_of
 from momos.learning.fitting import Fitting
 from momos.learning.scaling import check_finite, scaled_blocks
 from momos.learning.states import NAME as NAME
 from momos.mosaic import Mosaic, usage_of
-from momos.rounding import grid_step, stored_dtype, whole_steps
-from momos.scales import spread
+from momos.stored import grid_step, spread, stored_dtype, whole_steps
+from momos.vq.gather import gather, gather_, straight_through
 
 Learn = Literal["motifs", "weights"]
 

@@ -13,16 +13,15 @@ import torch
 from jaxtyping import Bool, Float, Int, Int32
 from torch import Tensor
 
-from momos.assign import searcher
-from momos.assign.rated import code_lengths, penalized_searcher
-from momos.assign.weighted import weighted_means, weighted_nearest
-from momos.blocks import Layout, Placement
+from momos.blocks import Layout, Placement, grouped
 from momos.config import MosaicConfig
-from momos.gather import sum_by_motif
-from momos.groups import grouped
 from momos.learning.importance import Importance
 from momos.mosaic import usage_of
-from momos.motifs import farthest, kmeans_motifs
+from momos.vq.gather import sum_by_motif
+from momos.vq.motifs import farthest, kmeans_motifs
+from momos.vq.nearest import searcher
+from momos.vq.rate import code_lengths, penalized_searcher
+from momos.vq.weighted import weighted_means, weighted_nearest
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from jaxtyping import Float32
 from torch import Tensor, nn
 
 from momos.blocks import Layout, Placement
-from momos.scales import spread
+from momos.stored import spread
 
 LEAST = 1e-6  # the least importance of a tensor, so that none is given up altogether
 

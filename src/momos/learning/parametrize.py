@@ -47,7 +47,7 @@ def parametrize_(
 
     Weights of fewer than two dimensions stay dense unless `config.min_ndim` says otherwise.
     `importance` weighs squared errors, by name of the weight: a number for each tensor
-    (`sensitivities` measures them) or for each weight (`input_moments`).
+    (`sensitivities` measures them) or one for each weight.
 
     The bank is the child `momos` of `model`, and its forward the identity: a root that is an
     nn.Sequential, ModuleList or ModuleDict has one element more until it is frozen.

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from momos.blocks import Layout
 from momos.config import Scales
-from momos.scales import num_scales, rounded_roots, spread
+from momos.stored import num_scales, rounded_roots, spread
 
 
 def scales_of(

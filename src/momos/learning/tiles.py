@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from momos.blocks import Placement
-from momos.gather import straight_through
 from momos.learning.averaging import refresh_
 from momos.learning.bank import Bank
+from momos.vq.gather import straight_through
 
 
 class Tile(nn.Module):

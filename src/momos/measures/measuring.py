@@ -10,7 +10,7 @@ from torch import Tensor
 
 from momos._util.work import Progress, in_parallel, quiet
 from momos.complexity import Control, factors, symmetry_slack, two_part_code
-from momos.description import description_length, scales_length
+from momos.lengths import description_length, scales_length
 from momos.measures.accumulators import QubdPlanes
 from momos.measures.instruments import Instrument, choose
 from momos.measures.rows import Measurement, Row

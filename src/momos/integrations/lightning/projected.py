@@ -12,8 +12,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from momos._util.generators import KeepsGenerator
 from momos.config import MosaicConfig
-from momos.description import description_length
 from momos.integrations.lightning.networks import remember_within
+from momos.lengths import description_length
 from momos.projection import Projection, check_projectable, project_
 
 

@@ -1,0 +1,1 @@
+"""What forward passes tell about a model: sensitivities, and where a scale can be folded."""

@@ -1,0 +1,75 @@
+"""How sensitive a network's loss is to its weights, tensor by tensor."""
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from momos.calibration.tracing import undisturbed
+
+Batch = TypeVar("Batch")
+Term = TypeVar("Term", float, Tensor)
+
+
+def sensitivities(
+    model: nn.Module, batches: Iterable[Batch], loss: Callable[[Batch], Tensor]
+) -> dict[str, float]:
+    """Mean squared gradient of each trainable parameter: how much an error in it matters.
+
+    To first order, errors of variance σ² in a tensor of n weights raise the loss by n·σ²/2 times
+    the curvature, which the mean square of single samples' gradients stands for (the empirical
+    Fisher information; LeCun, Denker and Solla 1990 use the exact one). `loss(batch)` runs
+    `model`; batches of few samples tell more than large ones, whose gradients cancel. The model
+    is evaluated in evaluation mode, and left as it was, gradients included.
+
+    Raises:
+        ValueError: if there are no batches, or a loss is not finite.
+    """
+
+    def mean_square(gradient: Tensor) -> float:
+        return float(gradient.double().square().sum()) / max(1, gradient.numel())
+
+    return _means(model, batches, loss, mean_square)
+
+
+def weight_sensitivities(
+    model: nn.Module, batches: Iterable[Batch], loss: Callable[[Batch], Tensor]
+) -> dict[str, Tensor]:
+    """Squared gradient of each weight, on average over `batches`, as `sensitivities` takes them."""
+
+    def square(gradient: Tensor) -> Tensor:
+        return gradient.float().square()
+
+    return _means(model, batches, loss, square)
+
+
+def _means(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    loss: Callable[[Batch], Tensor],
+    term: Callable[[Tensor], Term],
+) -> dict[str, Term]:
+    """The mean over batches of `term` of the gradient of each trainable parameter."""
+    parameters = {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+    count = 0
+    with undisturbed(model), torch.enable_grad():
+        sums = {name: term(torch.zeros_like(own)) for name, own in parameters.items()}
+        for batch in batches:
+            value = loss(batch)
+            if not bool(torch.isfinite(value)):
+                raise ValueError(f"the loss must be finite, got {float(value.detach())}")
+            gradients = torch.autograd.grad(
+                value, list(parameters.values()), allow_unused=True
+            )
+            for name, gradient in zip(parameters, gradients, strict=True):
+                if gradient is not None:
+                    sums[name] += term(gradient.to_dense())
+            count += 1
+    if not count:
+        raise ValueError("there must be at least one batch, got none")
+    return {name: total / count for name, total in sums.items()}

@@ -1,0 +1,1 @@
+"""Vector quantization of arrays; knows nothing of models."""

@@ -1,0 +1,138 @@
+"""The compiled CPU engines, and the choice between them.
+
+`grid` searches cells ring by ring (s ≤ 2). `flat` computes float32 distances tile by tile, without
+an m × k matrix, and lets float64 decide (any s). `cells` precomputes which motifs can be nearest in
+each cell (s ≤ 2, and one more value of each motif). All are described and proved exact in `native/`.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from time import perf_counter
+from types import ModuleType
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+# Beyond this many motifs looked at per block the grid has degenerated (motifs on a line or in
+# clumps), and the k-d tree of the flat engine is faster (bench/engines.py measures both).
+MOST_CANDIDATES = 150
+FEWEST_FOR_CELLS = (
+    1 << 12
+)  # blocks: preparing cells costs as much as searching for this many
+MOST_KEPT = 32  # motifs to compare in a cell, beyond which another engine is faster
+# An engine cannot be interrupted, so each call gets blocks for about this long. The first call
+# gets a number that is safe by a wide margin.
+SECONDS = 0.1
+FIRST_WORK = 1 << 27  # values compared
+FEWEST_BLOCKS, MOST_FIRST = 16, 1 << 12  # for each thread
+
+
+def searcher(motifs: Tensor, *, padded: bool = False) -> Callable[[Tensor], Tensor]:
+    """Finds the nearest motifs of blocks, for finite `motifs` on the CPU; indices are int32.
+
+    With `padded`, blocks have one value less, and a 0 is appended to each.
+    """
+    engines: dict[bool, tuple[object, int]] = {}
+
+    def search(blocks: Tensor) -> Tensor:
+        wide = torch.float64 in (blocks.dtype, motifs.dtype)
+        if wide not in engines:
+            engines[wide] = _engine(motifs, len(blocks), wide=wide, padded=padded)
+        engine, zeros = engines[wide]
+        padded_blocks = pad(blocks, (0, zeros)) if zeros else blocks
+        return query(engine, padded_blocks, wide=wide, num_values=motifs.numel())
+
+    return search
+
+
+def _engine(
+    motifs: Tensor, num_blocks: int, *, wide: bool, padded: bool
+) -> tuple[object, int]:
+    """An engine for at least `num_blocks` blocks, and how many zeros to append to each block."""
+    if padded and motifs.shape[1] in (2, 3) and num_blocks >= FEWEST_FOR_CELLS:
+        engine = build(motifs, wide=wide, kind="cells", num_blocks=num_blocks)
+        if native().candidates(engine) <= MOST_KEPT:
+            return engine, 0
+    return build(motifs, wide=wide), int(padded)
+
+
+def build(
+    motifs: Tensor, *, wide: bool, kind: str | None = None, num_blocks: int = 0
+) -> object:
+    """An engine over `motifs`, in float64 if `wide`, else in float32."""
+    values = motifs.to(_dtype(wide)).contiguous()
+    num_motifs, block_size = values.shape
+    arguments = (values.numpy(), num_motifs, block_size, wide)
+    if kind is None and block_size <= 2:
+        engine = native().build("grid", *arguments)
+        if native().candidates(engine) <= MOST_CANDIDATES:
+            return engine
+    return native().build(kind or "flat", *arguments, num_blocks)
+
+
+def query(engine: object, blocks: Tensor, *, wide: bool, num_values: int = 1) -> Tensor:
+    """Indices (int32) of the nearest motifs by an engine from `build`.
+
+    `num_values` is the number of values in all motifs. Ctrl-C takes effect between pieces.
+
+    Raises:
+        FloatingPointError: if a block is not finite.
+    """
+    values = blocks.to(_dtype(wide)).contiguous()
+    indices = torch.empty(len(values), dtype=torch.int32, device="cpu")
+    threads = torch.get_num_threads()
+    least = FEWEST_BLOCKS * threads
+    count = threads * min(max(FIRST_WORK // num_values, FEWEST_BLOCKS), MOST_FIRST)
+    start = 0
+    while start < len(values):
+        begun, piece = perf_counter(), slice(start, start + count)
+        if native().query(engine, values[piece].numpy(), indices[piece].numpy(), threads):
+            raise FloatingPointError("blocks must be finite")
+        start, took = start + count, perf_counter() - begun
+        if took < SECONDS / 2:
+            count *= 2
+        elif took > SECONDS:
+            count = max(least, count // 2)
+    return indices
+
+
+def add_differences(
+    blocks: Tensor, indices: Tensor, motifs: Tensor, sums: Tensor, counts: Tensor
+) -> None:
+    """Adds block − motif to the float64 `sums`, and 1 to `counts`, of each block's motif."""
+    wide = torch.float64 in (blocks.dtype, motifs.dtype)
+    native().add(
+        blocks.to(_dtype(wide)).contiguous().numpy(),
+        indices.int().numpy(),
+        motifs.to(_dtype(wide)).contiguous().numpy(),
+        sums.numpy(),
+        counts.numpy(),
+        motifs.shape[1],
+        wide,
+    )
+
+
+def usage(indices: Tensor, num_motifs: int) -> Tensor:
+    """How many of the int32 `indices` refer to each motif.
+
+    Raises:
+        IndexError: if one refers to no motif.
+    """
+    counts = torch.zeros(num_motifs, dtype=torch.int64, device="cpu")
+    if not native().usage(indices.contiguous().numpy(), counts.numpy()):
+        raise IndexError("indices must name motifs")
+    return counts
+
+
+@cache
+def native() -> ModuleType:
+    """The compiled module for the best instruction set of this processor."""
+    portable = import_module("momos.vq._portable")
+    names = [*portable.instruction_sets(), "portable"]
+    return import_module(f"momos.vq._{names[0]}")
+
+
+def _dtype(wide: bool) -> torch.dtype:
+    return torch.float64 if wide else torch.float32
