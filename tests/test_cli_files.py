@@ -298,7 +298,7 @@ def test_an_interrupt_leaves_nothing_and_exits_with_130(checkpoint, tmp_path, mo
     def interrupt(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("momos.compression.assigning.searcher", interrupt)
+    monkeypatch.setattr("momos.checkpoints.banks.searcher", interrupt)
     done = invoke("compress", checkpoint, tmp_path / "x.momos", "--num-motifs", "9")
     assert done.exit_code == 130
     assert [path.name for path in tmp_path.iterdir()] == ["net.safetensors"]

@@ -15,6 +15,11 @@ from torch import Tensor
 from momos.blocks import Layout, Placement
 from momos.config import Scales
 
+SHRINK = tuple(
+    1 - 0.05 * i for i in range(19)
+)  # steps tried, times the one nothing clips at
+TOGETHER = 1 << 20  # values, with which as many of them are tried at once
+
 
 def num_scales(kind: Scales, shape: tuple[int, ...], axis: int = 0) -> int:
     """How many scales a tensor has; a vector has no channels, so one."""
@@ -94,12 +99,6 @@ def _check_scale(scale: Tensor, place: Placement) -> None:
         raise ValueError(
             f"scales must be finite and above 0, got others for parameter {place.name!r}"
         )
-
-
-SHRINK = tuple(
-    1 - 0.05 * i for i in range(19)
-)  # steps tried, times the one nothing clips at
-TOGETHER = 1 << 20  # values, with which as many of them are tried at once
 
 
 def stored_dtype(bits: int, wide: torch.dtype) -> torch.dtype:

@@ -4,6 +4,8 @@ import json
 import zipfile
 from pathlib import Path
 
+from momos._util.safetensors import LENGTH, METADATA
+
 MOMOS = "a .momos file"
 SAFETENSORS = "a safetensors file"
 TORCH = "a file of torch.save"
@@ -38,7 +40,7 @@ TAR = "a tar archive (unpack it first)"
 CHECKPOINTS = (SAFETENSORS, TORCH, TORCHSCRIPT)  # the kinds that `momos compress` reads
 
 HEAD = 512  # bytes that are looked at, at least
-MOST_HEADER = 1 << 20  # bytes of a safetensors header in which "momos" is looked for
+SEARCHED = 1 << 20  # bytes of a safetensors header in which "momos" is looked for
 MAGIC = {
     b"version https://git-lfs.github.com/spec/": LFS_POINTER,
     b"\x89HDF\r\n\x1a\n": HDF5,
@@ -79,9 +81,9 @@ def recognized(path: Path) -> str | None:
         if not head:
             return EMPTY
         if head[8:10] in (b'{"', b"{}", b"{ ", b"{\n"):
-            size = int.from_bytes(head[:8], "little")
-            file.seek(8)
-            return _safetensors(file.read(min(size, MOST_HEADER)))
+            (size,) = LENGTH.unpack(head[: LENGTH.size])
+            file.seek(LENGTH.size)
+            return _safetensors(file.read(min(size, SEARCHED)))
     for magic, kind in MAGIC.items():
         if head.startswith(magic):
             return kind
@@ -93,7 +95,7 @@ def recognized(path: Path) -> str | None:
 def _safetensors(header: bytes) -> str:
     """A .momos file or another safetensors file; a damaged one still has most of its header."""
     try:
-        metadata = json.loads(header)["__metadata__"]
+        metadata = json.loads(header)[METADATA]
     except (ValueError, RecursionError):
         return MOMOS if b'"momos":' in header else SAFETENSORS
     except (LookupError, TypeError):

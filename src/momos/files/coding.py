@@ -1,7 +1,7 @@
 """The two codes of a tensor's blocks: by the usage of the motifs, or by their values.
 
-The second serves blocks of one weight whose motifs are whole numbers: what lies next to a weight
-in its filter tells much about its size, which the number of its motif does not show.
+The second is for blocks of one weight whose motifs are whole numbers: the neighbours of a weight
+in its filter predict its magnitude, which the index of its motif does not show.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from momos.codec import Geometry, Model, Numbering, Stream, lattice
 
-STATES = tuple(1 << v for v in lattice.STATES)  # that a trellis may have; 1 is none
+STATES = tuple(1 << v for v in lattice.STATES)  # of a trellis; 1 means no trellis
 
 
 class Place(Protocol):
@@ -27,9 +27,9 @@ class Place(Protocol):
 
 
 class Code(Protocol):
-    """Streams of at most `STREAM_SYMBOLS` blocks, from block `first` of a tensor on.
+    """Codes streams of at most `STREAM_SYMBOLS` blocks, starting at block `first` of a tensor.
 
-    Where it is `by_channel`, blocks come output channel by output channel.
+    With `by_channel`, blocks are coded output channel by output channel.
     """
 
     by_channel: ClassVar[bool]
@@ -44,14 +44,14 @@ class Code(Protocol):
         """Fills `indices`.
 
         Raises:
-            CorruptError: if the stream is not one of so many blocks.
+            CorruptError: if the stream does not hold that many blocks.
         """
         ...
 
 
 @dataclass(frozen=True)
 class ByUsage:
-    """Motifs are told by number; the more usual ones take fewer bits."""
+    """Codes the index of each motif; frequent motifs take fewer bits."""
 
     model: Model
     by_channel: ClassVar[bool] = False
@@ -67,7 +67,7 @@ class ByUsage:
 
 @dataclass(frozen=True, eq=False)
 class ByValue:
-    """Motifs are told by value, on a trellis of `states` states."""
+    """Codes the value of each motif, on a trellis of `states` states."""
 
     values: Int32[Tensor, " k"]
     states: int
@@ -94,7 +94,7 @@ class ByValue:
 
 
 def fits(values: Int32[Tensor, " n"], states: int) -> bool:
-    """Whether each stream of `values` is a path of the trellis of so many states."""
+    """Whether each stream of `values` is a path of the trellis with that many states."""
     return lattice.fits(values, states=_exponent(states))
 
 

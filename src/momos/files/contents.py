@@ -1,6 +1,10 @@
-"""What goes into a file: which tensors, which of them are blocks, and how to read the others."""
+"""Contents of a file to be written: its tensors, which of them are blocks, how to read the others.
 
-from collections.abc import Callable, Iterator
+`Hashing` reduces all values to one number, whatever file they came from.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -9,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from momos._util.work import Progress, quiet
 from momos.blocks import Placement, memory
-from momos.codec import PACK_VALUES
+from momos.codec import PACK_VALUES, raw
 from momos.config import MosaicConfig
 from momos.files.manifest import DTYPES, Record
 from momos.learning import Bank
@@ -27,10 +32,10 @@ LEFT_OUT = "not chosen"
 
 @dataclass(frozen=True)
 class Contents:
-    """Records without their streams, in the order of the file; blocks in that of the layout.
+    """Records without streams, in the order of the file; those of blocks in the order of the layout.
 
-    `check_unchanged` is called once everything is read, and raises if what was read has changed
-    since the mosaic was made of it.
+    `check_unchanged` is called after everything was read, and raises if the source has changed
+    since its mosaic was made.
     """
 
     records: tuple[Record, ...]
@@ -46,7 +51,7 @@ class Contents:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes in memory of all that the file will hold, blocks padded."""
+        """Bytes in memory of everything the file will hold, blocks padded."""
         mosaic = self.mosaic
         bank = mosaic.num_motifs * 8 + mosaic.motifs.nbytes if mosaic else 0
         bank += sum(scale.nbytes for scale in (mosaic and mosaic.scales) or ())
@@ -85,7 +90,7 @@ class Contents:
     def of_model(cls, model: nn.Module, config: MosaicConfig | None = None) -> "Contents":
         """All parameters and buffers of `model`, which must be a mosaic if it has any to train.
 
-        `config` helps to find the mosaic where `model` was not projected itself.
+        `config` helps to find the mosaic if `model` was not projected itself.
 
         Raises:
             ValueError: if it is not, or something in it is not an ordinary tensor.
@@ -193,3 +198,43 @@ def _blocks(mosaic: Mosaic) -> tuple[Record, ...]:
 
 def _nothing(name: str, start: int, stop: int) -> Tensor:
     raise KeyError(name)
+
+
+class Hashing:
+    """SHA-256 of the bytes of all stored values, tensor after tensor in the order of the file."""
+
+    def __init__(
+        self,
+        records: Iterable[Record],
+        progress: Progress = quiet,
+        doing: str = "checking weights",
+    ) -> None:
+        self.stored = [record for record in records if record.stored != "same"]
+        self._total = sum(record.num_weights for record in self.stored)
+        self._done = 0
+        self._progress, self._doing = progress, doing
+        self._digest = hashlib.sha256()
+
+    def update(self, values: Tensor) -> memoryview:
+        """Hashes the next values, and returns their bytes."""
+        data = raw(values).numpy().data
+        self._digest.update(data)
+        self._done += len(values)
+        self._progress(self._doing, self._done, self._total)
+        return data
+
+    def hexdigest(self) -> str:
+        return self._digest.hexdigest()
+
+
+def sha256_of(
+    records: Iterable[Record],
+    pieces: Callable[[Record], Iterable[Tensor]],
+    progress: Progress = quiet,
+) -> str:
+    """The SHA-256 of all values; `pieces` yields those of each record."""
+    hashing = Hashing(records, progress)
+    for record in hashing.stored:
+        for values in pieces(record):
+            hashing.update(values)
+    return hashing.hexdigest()

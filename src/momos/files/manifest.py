@@ -1,6 +1,6 @@
-"""The manifest: what a file holds, and how long each coded part of it is.
+"""The manifest of a file: its tensors, and the length of each coded part.
 
-What is written is version 2; `Manifest` also holds what is read of version 1.
+Version 2 is written; `Manifest` also holds what is read from version 1.
 """
 
 import json
@@ -13,7 +13,6 @@ from typing import Any, Literal
 import torch
 
 from momos.blocks import Layout
-from momos.files.dictionary import DICTIONARY
 
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -31,13 +30,50 @@ LEAST_GROWTH = 1 << 16  # or to this many bytes
 MOST_BYTES = 1 << 27  # of the section; the header of a safetensors file has at most 100 MB
 SCALE_BYTES = 4
 
+# The text that every manifest of version 2 is deflated with (a preset dictionary of zlib). Most
+# manifests repeat most of it, so small files get shorter by a few hundred bytes. It is part of the
+# format (docs/format.md, §9): if a byte of it changes, no file of version 2 can be read.
+NAMES = (
+    '"float16","float64","int64","bool","uint8",'
+    ".self_attn.in_proj_weight.out_proj.embed_tokens.q_proj.k_proj.v_proj."
+    "attention.query.key.value.mlp.fc1.fc2.gate_proj.up_proj.down_proj.norm1.LayerNorm.ln_1"
+    ".lstm.weight_ih_l0.weight_hh_l0.bias_ih_l0.bias_hh_l0"
+    ".encoder.decoder.head.classifier.features.downsample.layer4.2.conv1.layer3.1.conv2"
+    '.layer2.0.bn1.bn2.running_mean.running_var.num_batches_tracked","stored":"dense",'
+    '"shape":[],"dtype":"int64","why":"not floating","why":"not chosen","why":"frozen",'
+    '"why":"empty","why":"buffer","why":"buffer that state_dict leaves out",'
+    '"stored":"same","as":","persistent":false,"scales":64,"axis":1,'
+    '"distortion":0.0,"energy":1.0'
+)
+SETTINGS = (
+    '"config":{"block_size":2,"capacity":null,"num_motifs":64,"include":["*"],"exclude":[],'
+    '"zero_motif":true,"selection":"kmeans","seed":0,"min_ndim":2,"scales":"tensor",'
+    '"rate_weight":0.5,"bits":8,"dense_dtype":"bfloat16","groups":[]}}'
+    '"config":{"step":0.1,"rate_weight":0.1,"block_size":1,"unit":"auto","include":["*"],'
+    '"exclude":[],"min_ndim":2,"dense_dtype":"bfloat16","states":null}}'
+    '"metadata":{"format":"pt"}}'
+)
+FRAME = (
+    '{"producer":"momos 0.1.0","motifs":{"block_size":1,"num_motifs":256,"dtype":"int8",'
+    '"packs":[[[0,256]]],"order":"whole","scales":[[[32,11],[32,11],[32,11],[32,11]]],'
+    '"states":64,"usage":{"significant":4,"streams":[[1,168]]}},"tensors":['
+    '{"name":"bn1.running_mean","stored":"dense","shape":[16],"dtype":"float32",'
+    '"why":"running statistics, rounded to bfloat16"},'
+    '{"name":"fc.bias","stored":"dense","shape":[64],"dtype":"float32",'
+    '"why":"fewer than 2 dimensions, rounded to bfloat16"},'
+    '{"name":"conv1.weight","stored":"blocks","shape":[64,64,3,3],"dtype":"float32",'
+    '"streams":[[11,100]],"distortion":0.01,"energy":1.0}],'
+    '"dense":[{"dtype":"float32","packs":[[[5,0],[5,0],[0,100],[32,100]]]}],"sha256":"'
+)
+DICTIONARY = (NAMES + SETTINGS + FRAME).encode()
+
 Coded = tuple[int, int]  # the rate of a stream or plane, and its length in bytes
 Packs = tuple[tuple[Coded, ...], ...]  # of each pack, its planes
 
 
 @dataclass(frozen=True)
 class Record:
-    """One tensor: its name, and whether it is blocks, dense, or the same as another."""
+    """One tensor: its name, and whether it is stored as blocks, dense, or as an alias."""
 
     name: str
     stored: Literal["blocks", "dense", "same"]
@@ -58,7 +94,7 @@ class Record:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of the tensor itself; none for what is the same as another."""
+        """Bytes of the tensor itself; none for an alias."""
         return 0 if self.stored == "same" else self.num_weights * self.dtype.itemsize
 
     def padded_bytes(self, block_size: int) -> int:
@@ -96,7 +132,7 @@ class Bank:
 
 @dataclass(frozen=True)
 class Manifest:
-    """All that is known of a file before anything is decoded."""
+    """Everything known about a file before anything is decoded."""
 
     records: tuple[Record, ...]
     bank: Bank | None
@@ -111,7 +147,7 @@ class Manifest:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes in memory of all that the file holds, blocks padded."""
+        """Bytes in memory of everything in the file, blocks padded."""
         bank = self.bank.num_bytes if self.bank else 0
         size = self.bank.block_size if self.bank else 1
         return bank + sum(record.padded_bytes(size) for record in self.records)
@@ -139,7 +175,7 @@ def write_manifest(manifest: Manifest) -> bytes:
     """The section of `manifest`: JSON, deflated.
 
     Raises:
-        ValueError: if it is longer than a reader takes.
+        ValueError: if it is longer than readers accept.
     """
     value: dict[str, Any] = {"producer": manifest.producer}
     if manifest.bank is not None:
@@ -211,5 +247,5 @@ def _record(record: Record) -> dict[str, Any]:
 
 
 def name_of(dtype: torch.dtype) -> str:
-    """The name under which a file has a dtype."""
+    """The name of a dtype in a file."""
     return str(dtype).removeprefix("torch.")

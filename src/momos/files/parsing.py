@@ -1,34 +1,28 @@
-"""Reading the manifest: every field is checked before anything relies on it.
+"""Parses the manifest; every field is checked before anything relies on it.
 
-Keys that this version does not know are ignored: later writers may add what readers can do
-without.
+Unknown keys are ignored: later writers may add what readers can do without.
 """
 
 import json
 import math
 import re
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
 from momos.blocks import DTYPES as BLOCK_DTYPES
-from momos.codec import RATES, SIGNIFICANT, inflate
+from momos.codec import DEFLATE, PACK_VALUES, RATES, SIGNIFICANT, STREAM_SYMBOLS, inflate
 from momos.codec.streams import MOST_SYMBOLS
 from momos.files.coding import STATES
-from momos.files.dictionary import DICTIONARY
-from momos.files.fields import (
-    MOST_DIMENSIONS,
-    MOST_NUMBER,
-    Fields,
-    short_of,
-    text_of,
-    whole_of,
-)
 from momos.files.manifest import (
+    DICTIONARY,
+    DTYPES,
     GROWTH,
     LEAST_GROWTH,
     Bank,
+    Coded,
     Manifest,
     Packs,
     Record,
@@ -36,13 +30,124 @@ from momos.files.manifest import (
 
 NEW_KEYS = {"order", "states"}  # of motifs, since version 2
 MOST_DISTORTION = sys.float_info.max
+MOST_DIMENSIONS = 64
+MOST_NUMBER = 1 << 62
+FIXED_BYTES, SYMBOL_BYTES = (
+    64,
+    4,
+)  # a coded part takes at most these, for each symbol the second
+
+
+class Fields:
+    """One JSON object of unknown origin, whose values are checked to have the right types."""
+
+    def __init__(self, value: object, where: str) -> None:
+        if not isinstance(value, dict):
+            raise ValueError(f"{where} must be an object, got {short_of(value)}")
+        self.value: dict[str, Any] = value
+        self.where = where
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.value
+
+    def any(self, key: str) -> Any:
+        if key not in self.value:
+            raise ValueError(f"{self.where} must have {key!r}")
+        return self.value[key]
+
+    def whole(self, key: str, *, least: int = 0, most: int = MOST_NUMBER) -> int:
+        return whole_of(self.any(key), f"{key!r} of {self.where}", least, most)
+
+    def text(self, key: str) -> str:
+        return text_of(self.any(key), f"{key!r} of {self.where}")
+
+    def rows(self, key: str) -> list[Any]:
+        return rows_of(self.any(key), f"{key!r} of {self.where}")
+
+    def dtype(self, key: str) -> torch.dtype:
+        name = self.text(key)
+        if name not in DTYPES:
+            raise ValueError(f"{key!r} of {self.where} must name a dtype, got {name!r}")
+        return DTYPES[name]
+
+    def coded(
+        self, key: str, count: int, *, most_rate: int = RATES.stop - 1
+    ) -> tuple[Coded, ...]:
+        """The streams of `count` symbols."""
+        where = f"{key!r} of {self.where}"
+        rows, wanted = self.rows(key), -(-count // STREAM_SYMBOLS)
+        if len(rows) != wanted:
+            raise ValueError(f"{where} must be {wanted} streams, got {len(rows)}")
+        counts = _counts(count, STREAM_SYMBOLS)
+        return tuple(
+            _coded(row, where, most_rate, n) for row, n in zip(rows, counts, strict=True)
+        )
+
+    def packs(self, key: str, count: int, dtype: torch.dtype) -> Packs:
+        """The packs of `count` values."""
+        where = f"{key!r} of {self.where}"
+        rows, wanted = self.rows(key), -(-count // PACK_VALUES)
+        if len(rows) != wanted:
+            raise ValueError(f"{where} must be {wanted} packs, got {len(rows)}")
+        packs = []
+        for row, n in zip(rows, _counts(count, PACK_VALUES), strict=True):
+            planes = rows_of(row, where)
+            if len(planes) != dtype.itemsize:
+                raise ValueError(
+                    f"{where} must have {dtype.itemsize} planes a pack, got {len(planes)}"
+                )
+            packs.append(tuple(_coded(plane, where, DEFLATE, n) for plane in planes))
+        return tuple(packs)
+
+
+def _counts(count: int, most: int) -> Iterator[int]:
+    """The lengths of parts of `most` symbols, the last shorter, of `count` symbols."""
+    return (min(most, count - start) for start in range(0, count, most))
+
+
+def _coded(value: object, where: str, most_rate: int, count: int) -> Coded:
+    """Rate and length of a stream of `count` symbols, within what a coder can produce."""
+    pair = rows_of(value, where)
+    if len(pair) != 2:
+        raise ValueError(f"{where} must hold pairs of rate and bytes, got {short_of(pair)}")
+    most = FIXED_BYTES + SYMBOL_BYTES * count
+    return whole_of(pair[0], where, 0, most_rate), whole_of(pair[1], where, 0, most)
+
+
+def whole_of(value: object, where: str, least: int, most: int) -> int:
+    if type(value) is not int or not least <= value <= most:
+        raise ValueError(
+            f"{where} must be an integer {least} to {most}, got {short_of(value)}"
+        )
+    return value
+
+
+def rows_of(value: object, where: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"{where} must be a list, got {short_of(value)}")
+    return value
+
+
+def text_of(value: object, where: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{where} must be a string, got {short_of(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{where} must be UTF-8, got {short_of(value)}") from None
+    return value
+
+
+def short_of(value: object) -> str:
+    text = ascii(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def read_manifest(section: bytes, version: int) -> Manifest:
     """The manifest in `section` of a file of that version.
 
     Raises:
-        ValueError: if it is none; says which field.
+        ValueError: if it is invalid; names the field.
     """
     most = max(LEAST_GROWTH, GROWTH * len(section))
     text = inflate(section, most=most, dictionary=DICTIONARY if version > 1 else b"")
@@ -113,7 +218,7 @@ def _bank(fields: Fields, records: tuple[Record, ...]) -> Bank:
 
 
 def _states(fields: Fields, block_size: int) -> int:
-    """Of the trellis on which blocks are coded by value; 0 if they are not."""
+    """States of the trellis on which blocks are coded by value; 0 if they are not."""
     if "states" not in fields:
         return 0
     states = fields.whole("states")

@@ -1,4 +1,4 @@
-"""Reading a file: nothing in it is believed before it is checked."""
+"""Reads a file; nothing in it is trusted before it is checked."""
 
 import os
 from collections.abc import Iterator
@@ -26,19 +26,17 @@ from momos.codec import (
     whole_numbers,
 )
 from momos.files.coding import ByUsage, ByValue, Code, by_position
-from momos.files.container import header_size
-from momos.files.hashing import sha256_of
+from momos.files.container import SectionFile, cut, header_size
+from momos.files.contents import sha256_of
 from momos.files.manifest import MOST_BYTES, Bank, Manifest, Packs, Record, num_packed
-from momos.files.packs import cut
 from momos.files.parsing import read_manifest
-from momos.files.sections import SectionFile
 from momos.mosaic import index_dtype, scaled
 from momos.stored import spread
 
 
 @dataclass(frozen=True)
 class Part:
-    """A stream of some blocks of a tensor, of which `first` is the first."""
+    """A stream of `num_blocks` blocks of a tensor, starting at block `first`."""
 
     stream: Stream
     record: Record
@@ -96,7 +94,7 @@ class MosaicFile:
         return [record.name for record in self.manifest.records]
 
     def tensor(self, name: str) -> Tensor:
-        """One tensor; of the others nothing is decoded.
+        """One tensor; nothing of the others is decoded.
 
         Raises:
             KeyError: if the file has no tensor of that name.
@@ -118,14 +116,14 @@ class MosaicFile:
         return self._blocks(record) if record.stored == "blocks" else self._dense(record)
 
     def indices(self, record: Record) -> Iterator[Tensor]:
-        """Which motif each block of a tensor is, piece by piece."""
+        """Index of each block's motif, piece by piece."""
         parts = map(self.decode, self.streams(record))
         if record.axis and self._code.by_channel:
             return iter([by_position(torch.cat(list(parts)), record)])
         return parts
 
     def streams(self, record: Record) -> Iterator[Part]:
-        """The streams of a tensor that is blocks."""
+        """The streams of a tensor stored as blocks."""
         position, first = self._positions[record.name], 0
         count = -(-record.num_weights // self.bank.block_size)
         for rate, length in record.streams:
@@ -144,7 +142,7 @@ class MosaicFile:
         return indices
 
     def arrange_(self, indices: Tensor, layout: Layout) -> None:
-        """Puts the blocks of all tensors, as their streams have them, where they belong."""
+        """Reorders the blocks of all tensors from the order of their streams to that of the layout."""
         if self._code.by_channel:
             for place in layout.placements:
                 if place.axis:
@@ -152,14 +150,14 @@ class MosaicFile:
                     own.copy_(by_position(own.clone(), place))
 
     def forget_usage(self) -> None:
-        """Frees what decoding indices needs, until some are decoded again."""
+        """Frees the memory used for decoding indices, until some are decoded again."""
         self.__dict__.pop("_code", None)
 
     def verify(self, progress: Progress = quiet) -> None:
         """Decodes everything and compares all checksums.
 
         Raises:
-            FormatError: if one does not agree; says which.
+            FormatError: if one does not match; says which.
         """
         self.check_sections(*self.file.sections)
         self.check_weights(sha256_of(self.manifest.records, self.pieces, progress))
@@ -199,7 +197,7 @@ class MosaicFile:
 
     @cached_property
     def scales(self) -> tuple[Float32[Tensor, " c"], ...] | None:
-        """What the motifs are multiplied by in each tensor of blocks, if by anything."""
+        """Factors of the motifs in each tensor of blocks, if there are scales."""
         bank = self.bank
         if bank.scales is None:
             return None
@@ -325,9 +323,9 @@ class MosaicFile:
         return manifest
 
     def _check_lengths(self) -> None:
-        """Compares what the manifest says of each section's length with what it has.
+        """Compares the length of each section with the one in the manifest.
 
-        Of version 2 it is the manifest alone that says it.
+        In version 2 only the manifest has them.
         """
         manifest, bank = self.manifest, self.manifest.bank
         lengths = {
@@ -349,7 +347,7 @@ class MosaicFile:
 
     @cached_property
     def _groups(self) -> dict[torch.dtype, tuple[int, Packs, int]]:
-        """Of each dtype: where its packs begin, the packs, and how many values they hold."""
+        """For each dtype: where its packs begin, the packs, and how many values they hold."""
         groups, position = {}, 0
         for dtype, packs in self.manifest.dense:
             count = sum(

@@ -1,4 +1,4 @@
-"""What a file holds and what each part of it takes."""
+"""Reports on a file: its tensors, and the size of each part."""
 
 import dataclasses
 import math
@@ -19,7 +19,7 @@ from momos.mosaic import Mosaic
 class TensorReport:
     """One tensor of a file.
 
-    `length` is in bits: of its streams, or its share of the packs that it lies in.
+    `length` is in bits: of its streams, or its share of the packs that it is in.
     `num_blocks` and `num_motifs` (how many different ones it uses) are 0 if it is not blocks,
     `num_scales` if it is not blocks or the file has no scales;
     `distortion` and `energy`, the sum of squares of the weights before, are None if they were
@@ -51,7 +51,7 @@ class TensorReport:
 
 @dataclass(frozen=True)
 class SaveReport:
-    """A file: its tensors, its sections in bytes, and the lengths it is measured by.
+    """A file: its tensors, the bytes of its sections, and its lengths in bits.
 
     `lengths` is None if the file holds no mosaic. `left_out` is what a compressed checkpoint
     held that the file does not, and what it is: other values than tensors, and excluded tensors
@@ -114,7 +114,7 @@ class SaveReport:
 
 
 def _share(distortion: float | None, energy: float | None) -> float | None:
-    """`distortion` of `energy`, where it is a finite number."""
+    """`distortion` / `energy`, if that is a finite number."""
     if distortion is None or energy is None or not energy:
         return None
     share = distortion / energy
@@ -165,7 +165,7 @@ def report_on(file: MosaicFile, mosaic: Mosaic | None) -> SaveReport:
 
 
 def _num_different(indices: torch.Tensor, num_motifs: int) -> int:
-    """How many motifs `indices` name; many small tensors do not cost all motifs each."""
+    """How many motifs occur in `indices`; fast for many small tensors too."""
     if len(indices) < num_motifs:
         return len(torch.unique(indices.int()))
     used = torch.zeros(num_motifs, dtype=torch.bool, device="cpu")
@@ -175,7 +175,7 @@ def _num_different(indices: torch.Tensor, num_motifs: int) -> int:
 
 
 def _bits_of_dense(manifest: Manifest) -> dict[torch.dtype, float]:
-    """Bits that each dense value of a dtype takes, on average: they share packs."""
+    """Average bits of a dense value of each dtype: tensors share packs."""
     counts: dict[torch.dtype, int] = {}
     for record in manifest.of_kind("dense"):
         counts[record.dtype] = counts.get(record.dtype, 0) + record.num_weights

@@ -1,4 +1,4 @@
-"""Writing a file: section after section, then the header into the room left for it."""
+"""Writes a file: section after section, then the header into the space reserved for it."""
 
 import os
 import zlib
@@ -31,19 +31,21 @@ from momos.codec import (
 )
 from momos.files.coding import STATES, ByUsage, ByValue, Code, by_channel, fits
 from momos.files.container import (
+    CHUNK,
     TRAILER,
     VERSION,
     Section,
     build_header,
     build_trailer,
+    bytes_of,
+    coded,
     header_size,
+    lengths,
+    split,
 )
-from momos.files.contents import Contents
-from momos.files.hashing import Hashing
+from momos.files.contents import Contents, Hashing
 from momos.files.manifest import Bank, Coded, Manifest, Packs, Record, write_manifest
-from momos.files.packs import bytes_of, coded, lengths, split
 from momos.files.parsing import read_manifest
-from momos.files.sections import CHUNK
 from momos.mosaic import Mosaic
 from momos.version import __version__
 
@@ -53,10 +55,10 @@ MOST_WAITING = 1 << 24  # bytes of a dtype's packs that wait in memory, not on d
 def write(file: BinaryIO, contents: Contents, *, progress: Progress = quiet) -> None:
     """Writes `contents` to a new file, reading every dense value once.
 
-    So the checksum is that of the values which were written, even if they change meanwhile.
+    So the checksum is that of the values written, even if the network changes meanwhile.
 
     Raises:
-        ValueError: if a name or a shape is one that no reader would take.
+        ValueError: if a name or a shape is one that no reader would accept.
     """
     writer = _Writer(file, header_size(contents.num_bytes))
     bank, code = _write_bank(writer, contents)
@@ -141,7 +143,7 @@ def _code_of(
     """The code that makes the mosaic's streams shorter, and the usage table if it needs one."""
     usage = mosaic.usage().cpu()
     states = 0 if values is None else _states_of(mosaic, values)
-    if values is not None and states > 1:  # nobody quantizes so by chance
+    if values is not None and states > 1:  # weights are not on a trellis by chance
         return ByValue(values, states), None
     table = choose_usage_table(usage)
     by_usage = ByUsage(Model(table.usage if table else torch.ones_like(usage)))

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from momos.blocks import DTYPES, Placement, memory
+from momos.checkpoints.opening import open_source
+from momos.checkpoints.source import is_statistics
 from momos.files import Checkpoint, MosaicFile
-from momos.files.loading import mosaic_of
+from momos.files.api import mosaic_of
 from momos.files.manifest import Record
 from momos.mosaic import Mosaic, remembered
 from momos.parameters import check_whole_tensor, check_whole_tensors
-from momos.sources import is_statistics, open_source
 
 Measurable = (
     nn.Module | Mosaic | Checkpoint | Mapping[str, Tensor] | Tensor | str | os.PathLike

@@ -16,6 +16,9 @@ from momos.vq.motifs import PIECE
 from momos.vq.nearest import add_differences, searcher
 
 UNUSED = 0.5  # usage assumed of a motif that no block uses
+# λ grows over the first rounds: at once it would empty most motifs before they have settled.
+RAMP = 8  # rounds until λ is reached
+ROUNDS = 40  # at most, the ramp included
 
 
 def code_lengths(usage: Int[Tensor, " k"]) -> Float64[Tensor, " k"]:
@@ -69,11 +72,6 @@ def rated_searcher(
     if rate_weight == 0:
         return searcher(motifs)
     return penalized_searcher(motifs, rate_weight * code_lengths(usage))
-
-
-# λ grows over the first rounds: at once it would empty most motifs before they have settled.
-RAMP = 8  # rounds until λ is reached
-ROUNDS = 40  # at most, the ramp included
 
 
 def rated_motifs(

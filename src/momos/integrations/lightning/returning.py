@@ -14,8 +14,7 @@ from uuid import uuid4
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
-from momos.files.loading import load
-from momos.files.saving import save
+from momos.files.api import load, save
 from momos.mosaic import Mosaic
 
 

@@ -1,0 +1,317 @@
+"""From a checkpoint on disk, or a module, to a small file without training.
+
+Tensors are read piece by piece, so that memory holds the indices and little else.
+"""
+
+import os
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from momos._util.atomic import refuse_same
+from momos._util.reading import watch
+from momos._util.work import Progress, quiet
+from momos.blocks import Layout, matches
+from momos.calibration.sensitivity import weight_sensitivities
+from momos.checkpoints.banks import (
+    assign,
+    choose_banks,
+    in_steps,
+    rate_weight_of,
+    stored_motifs,
+)
+from momos.checkpoints.dense import (
+    Config,
+    check_dense,
+    check_lossless,
+    chosen_of,
+    lossless_contents,
+    read_dense,
+    warning_of,
+    why_dense,
+    without_odd,
+)
+from momos.checkpoints.modules import (
+    copied,
+    dense_values,
+    module_source,
+    stored_values,
+    with_values,
+)
+from momos.checkpoints.opening import open_source
+from momos.checkpoints.rounding import EMBEDDINGS, lattice_mosaic
+from momos.checkpoints.search import CompressionReport as CompressionReport
+from momos.checkpoints.search import (
+    Search,
+    check_evaluation,
+    check_target,
+    check_writable,
+    reaching,
+    target_size,
+    written_size,
+)
+from momos.checkpoints.search import Trial as Trial
+from momos.checkpoints.source import Source, SourceTensor
+from momos.checkpoints.weights import Weights, check_calibration, measured_scales
+from momos.config import LatticeConfig
+from momos.files.api import save_contents
+from momos.files.contents import Contents
+from momos.files.manifest import Record
+from momos.mosaic import Mosaic
+
+Sensitivities = Mapping[str, Tensor]
+
+
+def compress(
+    source: str | os.PathLike[str] | nn.Module,
+    path: str | os.PathLike[str],
+    config: Config | None = None,
+    *,
+    target_bytes: int | None = None,
+    target_factor: float | None = None,
+    evaluate: Callable[[Any], Any] | None = None,
+    max_drop: float | None = None,
+    calibration: Iterable[Any] | None = None,
+    loss: Callable[[Any], Tensor] | None = None,
+    lossless: bool = False,
+    key: str = "",
+    on_trial: Callable[[Trial], object] | None = None,
+    progress: Progress = quiet,
+) -> CompressionReport:
+    """Makes the checkpoint or module `source` a mosaic and writes it to `path`.
+
+    A checkpoint is a safetensors file, what torch.save wrote, or a folder with either, as
+    Hugging Face writes it; of several state dicts in a torch file `key` chooses one, as "ema" or
+    "model.state_dict". Of a module it is the state dict that is compressed; the module itself is
+    never changed. All floating tensors that `config` chooses become blocks, running
+    statistics and single numbers excepted. The report says what became of every tensor, and what
+    else the checkpoint held; quantized and sparse tensors can only be excluded, which leaves them
+    out. A warning says if it seems to be quantized already, so that its scales are all that
+    becomes blocks.
+
+    Without a `config` weights are rounded to whole steps (`LatticeConfig`), so finely that most
+    networks stay what they are. A `target_bytes`, or a `target_factor` (bytes of the tensors over
+    bytes of the file), chooses the step: the file is the largest found within it, by some
+    trials of the whole work, mostly fewer than a dozen.
+
+    `evaluate` chooses the step by a metric instead: the file is the smallest found with which the
+    metric is at most `max_drop` lower than with the dense weights. `evaluate` is given the state
+    dict that a file would return, or, for a module, a copy of it with those weights, and returns
+    one number, higher is better. It is called at most 12 times, first with the dense weights.
+    `on_trial` is given each `Trial`; the report has them all. Two or three such sets of weights
+    are in memory at once.
+
+    With `calibration`, batches for which `loss(batch)` runs the module, as `sensitivities` takes
+    them, rounding favours the weights to which the loss is sensitive.
+
+    With `lossless` every tensor is stored as it is, bit for bit.
+
+    Of a `MosaicConfig`:
+
+    - `scales` divides each tensor, or output channel, by the root of its mean square before
+      blocks are compared, so that small tensors are not lost among large ones.
+    - `rate_weight` moves motifs to the means of their blocks and drops those that none wants.
+    - `bits` of 2 to 8 makes motifs whole numbers; their step, the one of some tried that loses
+      least by usage, becomes part of the scales.
+    - `dense_dtype` rounds floating tensors of wider dtypes that stay dense, running statistics
+      included; they keep their dtype. "float32" leaves all as they are.
+
+    Raises:
+        FormatError: if `source` is damaged or not a checkpoint.
+        TypeError: if an argument, or what `evaluate` returns, is of another type.
+        ValueError: if no tensor is chosen, a weight is not finite, or values do not fit what
+            they are stored in; names the tensor. Also if `path` is one of the files that are
+            read, or one of these changes meanwhile, no step reaches the target or keeps the
+            metric, the metric is not finite, or arguments exclude each other.
+        OSError: if a file cannot be read or written.
+    """
+    targets = {"target_bytes": target_bytes, "target_factor": target_factor}
+    own = {"config": config, "evaluate": evaluate, "calibration": calibration}
+    check_lossless(lossless, own | targets)
+    config = LatticeConfig() if config is None else config
+    check_target(config, target_bytes, target_factor)
+    targeted = any(target is not None for target in targets.values())
+    check_evaluation(config, evaluate, max_drop, targeted=targeted)
+    check_calibration(source, config, calibration, loss)
+    sensitivities = _sensitivities(source, calibration, loss)
+    held = copied(source) if evaluate and isinstance(source, nn.Module) else source
+    with torch.device("cpu"):  # whatever the default device is
+        opened = _opened(held, key, None if lossless else config)
+        refuse_same(opened.files, path)
+        if not lossless and (warning := warning_of(opened, config)):
+            warnings.warn(warning, stacklevel=2)
+        check_unchanged = watch(opened.files)
+
+    def contents_of(tried: Config) -> Contents:
+        with torch.device("cpu"):
+            return _contents(opened, tried, check_unchanged, progress, sensitivities)
+
+    trials: tuple[Trial, ...] = ()
+    if lossless:
+        contents = lossless_contents(opened, check_unchanged)
+    elif evaluate is not None:
+        assert isinstance(config, LatticeConfig)
+        assert max_drop is not None
+        check_writable(path)
+        measure = partial(_measured, evaluate, held, opened)
+        limits = config, max_drop, opened.num_bytes
+        tell = on_trial or _ignore
+        contents, trials = Search(*limits, contents_of, measure, tell, progress).run()
+    else:
+        target = target_size(opened, target_bytes, target_factor)
+        contents = _within(target, config, contents_of)
+    with torch.device("cpu"):
+        report = save_contents(contents, path, progress)
+    before = sum(file.stat().st_size for file in opened.files) if opened.files else None
+    about = {"left_out": opened.left_out, "source_bytes": before, "trials": trials}
+    return CompressionReport(**vars(report) | about)
+
+
+def _within(
+    target: int | None, config: Config, contents_of: Callable[[Config], Contents]
+) -> Contents:
+    """The contents by `config`, its step chosen for a file of at most `target` bytes."""
+    if isinstance(config, LatticeConfig):
+        config = reaching(config, target, lambda tried: written_size(contents_of(tried)))
+    return contents_of(config)
+
+
+def _opened(
+    source: str | os.PathLike[str] | nn.Module, key: str, config: Config | None
+) -> Source:
+    """The tensors of `source`, without the odd ones that `config` excludes."""
+    opened = _read(source, key)
+    return opened if config is None else without_odd(opened, config)
+
+
+def _read(source: str | os.PathLike[str] | nn.Module, key: str) -> Source:
+    if not isinstance(source, nn.Module):
+        if not isinstance(source, str | os.PathLike):
+            raise TypeError(
+                f"source must be a path or a Module, got {type(source).__name__} (torch.save "
+                "makes a path of a state dict)"
+            )
+        return open_source(source, key=key)
+    if key:
+        raise ValueError(
+            f"key must be given for what torch.save writes only, got {key!r} for a Module"
+        )
+    return module_source(source)
+
+
+def _sensitivities(
+    source: object, calibration: Iterable[Any] | None, loss: Callable[[Any], Tensor] | None
+) -> Sensitivities | None:
+    if calibration is None:
+        return None
+    assert isinstance(source, nn.Module)
+    assert loss is not None
+    return weight_sensitivities(source, calibration, loss)
+
+
+def _measured(
+    evaluate: Callable[[Any], Any],
+    held: object,
+    source: Source,
+    contents: Contents | None,
+) -> object:
+    """What `evaluate` returns for `contents`, or the dense weights; on the user's own device."""
+    with torch.device("cpu"):
+        values = dense_values(source) if contents is None else stored_values(contents)
+    return evaluate(with_values(held, values) if isinstance(held, nn.Module) else values)
+
+
+def _ignore(trial: Trial) -> None:
+    """Tells nobody."""
+
+
+def _contents(
+    source: Source,
+    config: Config,
+    check_unchanged: Callable[[], None],
+    progress: Progress,
+    sensitivities: Sensitivities | None,
+) -> Contents:
+    """What the file will hold."""
+    mosaic, distortions, energies = _mosaic(source, config, progress, sensitivities)
+    return Contents(
+        records=_records(source, mosaic, distortions, energies, config),
+        mosaic=mosaic,
+        read=lambda name, start, stop: read_dense(
+            source.tensors[name], config, start, stop
+        ),
+        metadata=source.metadata,
+        check_unchanged=check_unchanged,
+    )
+
+
+def _mosaic(
+    source: Source, config: Config, progress: Progress, sensitivities: Sensitivities | None
+) -> tuple[Mosaic, dict[str, float], dict[str, float]]:
+    """The mosaic of the chosen tensors; the distortion and the sum of squares of each."""
+    if isinstance(config, LatticeConfig):
+        weights = _weights(source, config, progress)
+        return lattice_mosaic(weights, config, progress, sensitivities)
+    weights = _weights(source, config, progress)
+    rate_weight = rate_weight_of(weights, config, progress)
+    banks = list(choose_banks(weights, config, rate_weight, progress))
+    motifs, step = stored_motifs(banks, config, weights.layout.dtype)
+    if step is not None:
+        weights, rate_weight = in_steps(weights, step), rate_weight / step / step
+    indices, distortions, energies = assign(weights, banks, motifs, rate_weight, progress)
+    mosaic = Mosaic(motifs, indices, weights.layout, weights.scales, config)
+    return mosaic, distortions, energies
+
+
+def _weights(source: Source, config: Config, progress: Progress) -> Weights:
+    chosen = chosen_of(source, config)
+    check_dense(source, config, progress)
+    tensors = ((t.name, t.shape, t.dtype) for t in chosen)
+    layout = Layout.cut(config.block_size, tensors, _axes(chosen, config))
+    dtype = layout.dtype
+    if isinstance(config, LatticeConfig):
+        return Weights(source.tensors, layout, torch.promote_types(dtype, torch.float32))
+    if config.scales != "none" or config.rate_weight or config.bits <= 8:
+        dtype = torch.promote_types(dtype, torch.float32)
+    weights = Weights(source.tensors, layout, dtype)
+    if config.scales == "none":
+        return weights
+    return weights.scaled(measured_scales(weights, config.scales, progress))
+
+
+def _axes(chosen: Sequence[SourceTensor], config: Config) -> dict[str, int]:
+    """Which dimension holds the output channels; of an embedding the first is its rows."""
+    if not isinstance(config, LatticeConfig) or config.channel_axis == "first":
+        return {}
+    return {
+        tensor.name: max(0, len(tensor.shape) - 1)
+        for tensor in chosen
+        if not matches(tensor.name, EMBEDDINGS)
+    }
+
+
+def _records(
+    source: Source,
+    mosaic: Mosaic,
+    distortions: dict[str, float],
+    energies: dict[str, float],
+    config: Config,
+) -> tuple[Record, ...]:
+    axes = mosaic.layout.axes
+    return tuple(
+        Record(
+            name,
+            "blocks" if name in distortions else "dense",
+            tensor.shape,
+            tensor.dtype,
+            axis=axes.get(name, 0),
+            distortion=distortions.get(name),
+            energy=energies.get(name),
+            why=why_dense(tensor, config),
+        )
+        for name, tensor in source.tensors.items()
+    ) + tuple(Record(name, "same", same_as=first) for name, first in source.aliases.items())

@@ -1,0 +1,300 @@
+"""Saving networks to files and loading them: `save`, `load`, `load_`, `inspect`, `Checkpoint`."""
+
+import dataclasses
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from momos._util.atomic import replacing
+from momos._util.work import Progress, in_parallel, quiet
+from momos.blocks import memory
+from momos.config import LatticeConfig, MosaicConfig, known_config
+from momos.files.contents import TEMPORARY, Contents, check_state, named_tensors, sha256_of
+from momos.files.manifest import Record
+from momos.files.reader import MosaicFile
+from momos.files.report import SaveReport, report_on
+from momos.files.writer import write
+from momos.mosaic import Mosaic, index_dtype
+from momos.parameters import check_whole_tensors
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """All tensors of a network: those that are blocks as a mosaic, the others dense, by name.
+
+    `mosaic` is None if no tensor is blocks. `metadata` is that of the checkpoint which was
+    compressed, if it had any.
+    """
+
+    mosaic: Mosaic | None
+    dense: dict[str, Tensor]
+    records: tuple[Record, ...] = field(repr=False)
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor by every name it has; names of one tensor share it."""
+        values = self.dense | (self.mosaic.dense() if self.mosaic else {})
+        return {
+            record.name: values[record.same_as or record.name] for record in self.records
+        }
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The state dict of the saved model, without the buffers that its own left out."""
+        values = self.tensors()
+        return {
+            record.name: values[record.name] for record in self.records if record.persistent
+        }
+
+    def contents(self) -> Contents:
+        """Contents with which this is saved again.
+
+        Raises:
+            ValueError: if `dense` has other names, shapes or dtypes than `records`.
+        """
+        wanted = {r.name: (r.dtype, r.shape) for r in self.records if r.stored == "dense"}
+        found = {name: (t.dtype, tuple(t.shape)) for name, t in self.dense.items()}
+        for name in wanted | found:
+            if found.get(name) != wanted.get(name):
+                raise ValueError(
+                    f"tensor {name!r} of a checkpoint must be {_described(wanted.get(name))}, "
+                    f"as its record says, got {_described(found.get(name))}"
+                )
+        flat = {name: t.detach().contiguous().view(-1) for name, t in self.dense.items()}
+
+        def read(name: str, start: int, stop: int) -> Tensor:
+            return flat[name][start:stop].cpu()
+
+        return Contents(self.records, self.mosaic, read, self.metadata)
+
+
+def _described(about: tuple[torch.dtype, tuple[int, ...]] | None) -> str:
+    return f"{about[0]} of shape {about[1]}" if about else "absent"
+
+
+def save(
+    network: nn.Module | Mosaic | Checkpoint,
+    path: str | os.PathLike[str],
+    *,
+    config: MosaicConfig | None = None,
+) -> SaveReport:
+    """Writes a network to `path`, and reports its size.
+
+    A module must be a mosaic (`project_` makes it one); all its parameters and buffers are saved,
+    those that are not blocks losslessly. An old file at `path` stays whole until the new one is.
+    Every value is read once, so weights that another thread changes meanwhile are saved as they
+    were when they were read. A module that only holds the weights of a mosaic, as after
+    `load_state_dict`, needs the `config` that made them (see `Mosaic.of`).
+
+    Raises:
+        TypeError: if `network` is none of these.
+        ValueError: if the module is not a mosaic, or holds what is not an ordinary tensor, or
+            `config` is given for what is no module.
+        OSError: if `path` cannot be written, or another process is writing it.
+    """
+    if config is not None and not isinstance(network, nn.Module):
+        raise ValueError(
+            f"config must be given for a Module only, got one for a {type(network).__name__}"
+        )
+    with torch.device("cpu"):  # whatever the default device is
+        return save_contents(_contents_of(network, config), path)
+
+
+def _contents_of(
+    network: nn.Module | Mosaic | Checkpoint, config: MosaicConfig | None
+) -> Contents:
+    if isinstance(network, nn.Module):
+        return Contents.of_model(network, config)
+    if isinstance(network, Mosaic):
+        return Contents.of_mosaic(network)
+    if isinstance(network, Checkpoint):
+        return network.contents()
+    raise TypeError(
+        f"a Module, a Mosaic or a Checkpoint can be saved, got {type(network).__name__}"
+    )
+
+
+def save_contents(
+    contents: Contents, path: str | os.PathLike[str], progress: Progress = quiet
+) -> SaveReport:
+    """Writes `contents` to `path`, and reports its size.
+
+    The new file is opened and reported on before it replaces an old one, so nothing can fail
+    after the old one is gone.
+    """
+    with replacing(path) as file:
+        write(file, contents, progress=progress)
+        contents.check_unchanged()
+        file.flush()
+        with MosaicFile(file.name) as written:
+            report = report_on(written, contents.mosaic)
+    return dataclasses.replace(report, path=Path(path))
+
+
+def load(path: str | os.PathLike[str]) -> Checkpoint:
+    """Everything in the file at `path`, on the CPU; every checksum is compared.
+
+    Raises:
+        FormatError: if the file is damaged or not a .momos file; says where and how.
+        OSError: if it cannot be read.
+    """
+    with MosaicFile(path) as file:
+        return checkpoint_of(file)
+
+
+def inspect(path: str | os.PathLike[str], *, progress: Progress = quiet) -> SaveReport:
+    """Contents of the file at `path`, and the size of each part.
+
+    The checksums of all sections are compared; that of all values is for `load` and
+    `momos verify`, which decode them.
+
+    Raises:
+        FormatError: if the file is damaged or not a .momos file.
+        OSError: if it cannot be read.
+    """
+    with MosaicFile(path) as file:
+        file.check_sections(*file.file.sections)
+        return report_on(file, mosaic_of(file, progress))
+
+
+def checkpoint_of(file: MosaicFile, progress: Progress = quiet) -> Checkpoint:
+    """Everything in `file`, every checksum compared."""
+    file.check_sections(*file.file.sections)
+    manifest, mosaic = file.manifest, mosaic_of(file, progress)
+    dense = {record.name: file.tensor(record.name) for record in manifest.of_kind("dense")}
+    checkpoint = Checkpoint(mosaic, dense, manifest.records, manifest.metadata)
+    found = sha256_of(manifest.records, checkpoint.contents().pieces, progress)
+    file.check_weights(found)
+    return checkpoint
+
+
+def mosaic_of(file: MosaicFile, progress: Progress = quiet) -> Mosaic | None:
+    """The mosaic in `file`, if there is one."""
+    manifest = file.manifest
+    layout = manifest.layout()
+    if layout is None:
+        return None
+    indices = torch.empty(
+        layout.num_blocks, dtype=index_dtype(file.bank.num_motifs), device="cpu"
+    )
+    parts = (part for record in manifest.of_kind("blocks") for part in file.streams(record))
+    done = 0
+    for part in in_parallel(file.decode, parts):
+        indices[done : done + len(part)] = part
+        done += len(part)
+        progress("decoding", done, len(indices))
+    file.arrange_(indices, layout)
+    file.forget_usage()
+    with file.file.problems("manifest"):
+        return Mosaic(file.motifs, indices, layout, file.scales, config_of(file))
+
+
+@torch.no_grad()
+def load_(model: nn.Module, path: str | os.PathLike[str]) -> Checkpoint:
+    """Gives every parameter and buffer of `model` the values that the file at `path` holds.
+
+    The model may be on any device. Buffers that `state_dict` leaves out are set where the model
+    has them too. A tensor that the model ties to one in the file need not be in the file itself:
+    checkpoints of tied models often leave `lm_head.weight` out. Afterwards the model is a mosaic
+    that `Mosaic.of` knows.
+
+    Raises:
+        FormatError: if the file is damaged or not a .momos file.
+        ValueError: if the model has other names, shapes or dtypes; lists them all. The model is
+            then unchanged.
+    """
+    with MosaicFile(path) as file:
+        check_whole_tensors(model)
+        tensors = {name: tensor for name, tensor, _ in named_tensors(model)}
+        _check_model(model, file)
+        check_state(model)
+        checkpoint = checkpoint_of(file)
+    values = checkpoint.contents()
+    for record in checkpoint.records:
+        stored = values.record(record.same_as or record.name)
+        if record.name not in tensors or not _fits(tensors[record.name], stored):
+            continue
+        flat = torch.cat(
+            [torch.empty(0, dtype=stored.dtype, device="cpu"), *values.pieces(stored)]
+        )
+        tensors[record.name].copy_(flat.view(stored.shape))
+    mosaic, parameters = (
+        checkpoint.mosaic,
+        dict(model.named_parameters(remove_duplicate=False)),
+    )
+    if mosaic and all(place.name in parameters for place in mosaic.layout.placements):
+        mosaic.remember_(model)
+    return checkpoint
+
+
+def _check_model(model: nn.Module, file: MosaicFile) -> None:
+    """Refuses a model that the file does not fit, naming everything that is wrong."""
+    records = {record.name: record for record in file.manifest.records}
+    tensors = {name: (tensor, kind) for name, tensor, kind in named_tensors(model)}
+    filled = {memory(tensor) for name, (tensor, _) in tensors.items() if name in records}
+    missing = [
+        name
+        for name, (tensor, kind) in tensors.items()
+        if name not in records and memory(tensor) not in filled and kind != TEMPORARY
+    ]
+    unexpected = [n for n, r in records.items() if n not in tensors and r.persistent]
+    other, holders = [], {}
+    for name, (tensor, kind) in tensors.items():
+        if name not in records:
+            continue
+        stored = records[records[name].same_as or name]
+        if not _fits(tensor, stored) and not _why_fixed(tensor) and kind != TEMPORARY:
+            other.append(
+                f"{name} (file: {stored.dtype} {stored.shape}, "
+                f"model: {tensor.dtype} {tuple(tensor.shape)})"
+            )
+        if (why := _why_fixed(tensor)) and kind != TEMPORARY:
+            other.append(f"{name} ({why})")
+        first, held = holders.setdefault(memory(tensor), (name, stored.name))
+        if held != stored.name:
+            other.append(f"{name} (the model ties it to {first}, the file does not)")
+    problems = [
+        f"{title}: {', '.join(names)}"
+        for title, names in (
+            ("only the model has", missing),
+            ("only the file has", unexpected),
+            ("of another shape or kind", other),
+        )
+        if names
+    ]
+    if problems:
+        raise ValueError(
+            f"the model must have the tensors of {file.path}; " + "; ".join(problems)
+        )
+
+
+def _why_fixed(tensor: Tensor) -> str:
+    """Why no values can be written into `tensor`, if they cannot."""
+    if is_lazy(tensor):
+        return "uninitialised: run one forward pass first"
+    if tensor.is_meta:
+        return "on the meta device, which holds no values"
+    if tensor.is_inference():
+        return "made in inference mode, so it cannot be changed"
+    if tensor.layout != torch.strided:
+        return f"not strided but {tensor.layout}"
+    strides = zip(tensor.shape, tensor.stride(), strict=True)
+    if any(size > 1 and stride == 0 for size, stride in strides):
+        return "expanded: its values share memory"
+    return ""
+
+
+def _fits(tensor: Tensor, stored: Record) -> bool:
+    return not _why_fixed(tensor) and (tuple(tensor.shape), tensor.dtype) == (
+        stored.shape,
+        stored.dtype,
+    )
+
+
+def config_of(file: MosaicFile) -> MosaicConfig | LatticeConfig | None:
+    """Settings by which the mosaic in `file` was made, if saved and known to this version."""
+    config = file.manifest.config
+    return None if config is None else known_config(config)
