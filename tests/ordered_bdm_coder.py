@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from momos.complexity.ordered import block_lengths
+from momos.complexity.bdm import block_lengths
 
 EDGES = {1: 12, 2: 4}
 PRECISION = 1 << 48  # of probabilities that are no fractions

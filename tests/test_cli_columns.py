@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 
 import momos
 from momos.cli import tables
-from momos.cli.columns import Column, print_rows, shortened, shortened_names
 from momos.cli.measure import show_measurements
+from momos.cli.tables import Column, print_rows, shortened, shortened_names
 
 COLUMNS = (
     *(Column("tensor"), Column("shape"), Column("motifs", number=True, rank=1)),

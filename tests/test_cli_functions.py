@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 import momos
 from momos.cli import app
-from momos.cli.functions import function_named
+from momos.cli.compress import function_named
 
 METRIC = """
 from helper import percent

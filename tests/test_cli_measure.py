@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 import momos
 from momos.cli import app
-from momos.complexity import tables
+from momos.complexity import ctm as tables
 
 DEFAULT = (
     *("signs", "signs, order 4", "signs, ordered BDM", "signs, lzma", "2-bit codes"),

@@ -3,7 +3,7 @@
 import pytest
 import typer
 
-from momos.cli.settings import compress_config, num_bytes
+from momos.cli.compress import compress_config, num_bytes
 from momos.config import LatticeConfig, MosaicConfig
 
 NONE = {"num_motifs": None, "capacity": None, "bits": None}

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from momos.cli import app
-from momos.cli.study_run import duration
+from momos.cli.study import duration
 from momos.study.store import read_all
 
 TINY = ["--task", "digits", "--seeds", "1", "--set", "epochs=1", "--processes", "1"]

@@ -14,15 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from momos.codec import STREAM_SYMBOLS, CorruptError
-from momos.codec.lattice import (
-    STATES,
-    Geometry,
-    decode,
-    encode,
-    encode_all,
-    fits,
-    quantize,
-)
+from momos.codec.lattice import STATES, Geometry, decode, encode, encode_all, fits, quantize
 
 LARGEST = 2**31 - 1
 ROWS = st.tuples(st.integers(1, 12), st.integers(1, 5))  # inputs and kernel positions

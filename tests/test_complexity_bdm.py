@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from momos.complexity import bdm, block_counts, ordered_bdm, ordered_length, score
 from momos.complexity.counts import count, tiles
-from momos.complexity.tables import sequence_table, square_table
+from momos.complexity.ctm import sequence_table, square_table
 
 REFERENCE = json.loads(
     (Path(__file__).parent / "reference/pybdm_reference.json").read_text()

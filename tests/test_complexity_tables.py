@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from momos.complexity import bdm, ordered_bdm, tables
-from momos.complexity.tables import sequence_table, square_table
+from momos.complexity import bdm, ordered_bdm
+from momos.complexity import ctm as tables
+from momos.complexity.ctm import sequence_table, square_table
 
 REFERENCE = json.loads(
     (Path(__file__).parent / "reference/pybdm_reference.json").read_text()
@@ -116,8 +117,8 @@ def test_without_pybdm_the_error_names_the_extra(measure, forgotten, monkeypatch
     monkeypatch.setattr(metadata, "distribution", missing)
     if measure is ordered_bdm:
         monkeypatch.setattr(
-            "momos.complexity.ordered.block_lengths",
-            sys.modules["momos.complexity.ordered"].block_lengths.__wrapped__,
+            "momos.complexity.bdm.block_lengths",
+            sys.modules["momos.complexity.bdm"].block_lengths.__wrapped__,
         )
     with pytest.raises(ImportError) as error:
         measure(np.zeros(12, int))

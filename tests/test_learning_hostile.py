@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 import momos
 from momos import MosaicConfig, Reassign, freeze_, parametrize_
-from momos.learning import parametrize, slots
+from momos.learning import parametrize
+from momos.learning import tiles as slots
 from networks import bits
 
 CONFIG = MosaicConfig.learned(num_motifs=6)

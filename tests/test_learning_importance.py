@@ -9,9 +9,7 @@ from torch import Tensor, nn
 from elsewhere import DEVICE, Apart
 from momos import Layout, MosaicConfig
 from momos.learning import Bank
-from momos.learning.fitting import Fitting
-from momos.learning.importance import LEAST, Importance
-from momos.learning.scaling import scaled_blocks, scales_of
+from momos.learning.fitting import LEAST, Fitting, Importance, scaled_blocks, scales_of
 from momos.mosaic import usage_of
 
 SCALES = ["none", "tensor", "channel"]

@@ -11,9 +11,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 import momos
-from momos.complexity import ordered, tables
+from momos.complexity import bdm as ordered
+from momos.complexity import ctm as tables
 from momos.errors import FormatError
-from momos.measures.weights import Weights
+from momos.measures.inputs import Weights
 
 ALL = ("default", "paper", "qubd")
 EXTRA = 'momos.bdm needs the CTM tables of pybdm: pip install "mosaic-of-motifs[bdm]"'

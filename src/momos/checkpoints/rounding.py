@@ -25,7 +25,7 @@ from momos.checkpoints.weights import (
     mean_squares,
 )
 from momos.codec import STREAM_SYMBOLS, lattice
-from momos.codec.whole import MOST_VALUE
+from momos.codec.lattice import MOST_VALUE
 from momos.config import LatticeConfig
 from momos.files.coding import by_channel, by_position
 from momos.mosaic import Mosaic, index_dtype, scaled, usage_of

@@ -1,7 +1,7 @@
 """The command `momos`.
 
-It exits with 0 if all went well, 1 if a file or a value is not what it must be, 2 if the command
-line is wrong, 3 if a file cannot be read or written, and 130 if it was interrupted.
+Exit codes: 0 on success, 1 if a file or a value is invalid, 2 if the command line is wrong, 3 if a
+file cannot be read or written, 130 if interrupted.
 """
 
 import sys
@@ -12,18 +12,18 @@ from typer.core import TyperGroup
 
 import momos
 from momos._util.escaping import visible
-from momos.cli.demo import demo
-from momos.cli.files import compress, expand, inspect, verify
+from momos.cli.compress import compress
+from momos.cli.expand import expand
+from momos.cli.inspect import inspect, verify
 from momos.cli.measure import measure
-from momos.cli.outcome import code_of
-from momos.cli.study import study
-from momos.cli.terminal import say, standard_streams
+from momos.cli.study import demo, study
+from momos.cli.terminal import code_of, say, standard_streams
 
 USAGE_ERROR: Any = typer.BadParameter.__base__  # click's, wherever typer keeps it
 
 
 class Commands(TyperGroup):
-    """Commands whose complaints about arguments are printable, as a file name may not be."""
+    """Commands whose usage errors are printable, even if a file name in them is not."""
 
     def make_context(self, *arguments: Any, **more: Any) -> Any:
         try:

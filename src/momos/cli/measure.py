@@ -1,4 +1,4 @@
-"""`momos measure`: how complex the weights of networks are, side by side."""
+"""`momos measure`: complexity of the weights of networks, side by side."""
 
 import csv
 import io
@@ -13,10 +13,8 @@ from rich.console import Console
 
 import momos
 from momos._util.escaping import csv_cell, visible
-from momos.cli.columns import Column, print_rows
-from momos.cli.outcome import told
-from momos.cli.progress import bars
-from momos.cli.terminal import console, write
+from momos.cli.tables import Column, print_rows
+from momos.cli.terminal import bars, console, reported, write
 
 UNAVAILABLE = "–"
 MOST_PATH = 30  # of a path above a column, on a terminal
@@ -74,7 +72,7 @@ def measure(
     ratio, arrangement and value_distribution.
     """
     found = {}
-    with told(), bars() as progress:
+    with reported(), bars() as progress:
         if as_json and as_csv:
             raise ValueError("one of --json and --csv can be given, got both")
         for path in paths:
@@ -90,7 +88,7 @@ def measure(
                 init_key=init_key,
                 progress=progress,
             )
-    with told():
+    with reported():
         if as_json:
             values = {path: measurement.to_dict() for path, measurement in found.items()}
             write(json.dumps(values, indent=2) + "\n")

@@ -1,16 +1,36 @@
-"""`momos study`: recipes and sweeps, run, reported and compared."""
+"""`momos study` and `momos demo`: runs recipes and sweeps, reports and compares them."""
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 
-from momos.cli.outcome import told
-from momos.cli.study_imports import imported
-from momos.cli.study_run import Options, run_cells
-from momos.cli.terminal import console, say
+from momos._util.escaping import visible
+from momos.cli.terminal import WRONG, console, reported, say
 
+STUDY = (
+    "lightning",
+    "matplotlib",
+    "sklearn",
+    "scipy",
+    "constriction",
+    "safetensors",
+    "jinja2",
+    "filelock",
+)
 study = typer.Typer(
     help="Repeat and extend the paper's study: recipes, sweeps, report.",
     no_args_is_help=True,
@@ -39,12 +59,169 @@ Ray = Annotated[
 RUNS = Path("runs/study")
 
 
+@contextmanager
+def study_packages(command: str = "study") -> Iterator[None]:
+    """Names the extra to install if a package of the study is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing == "ray":
+            say(f"momos: {error}", error=True)
+            raise typer.Exit(WRONG) from None
+        if missing not in STUDY:
+            raise
+        say(
+            f'momos {command} needs {missing}: pip install "mosaic-of-motifs[study]"',
+            error=True,
+        )
+        raise typer.Exit(WRONG) from None
+
+
+if TYPE_CHECKING:
+    from momos.study.cells import Cell
+    from momos.study.runner import Event, Report
+
+
+@dataclass(frozen=True)
+class Options:
+    recipe: str
+    runs: Path
+    processes: int | None
+    retry: bool
+    logger: str = "csv"
+    ray: str | None = None
+
+
+def run_cells(
+    cells: Sequence["Cell"],
+    options: Options,
+    finish: Callable[[Path], list[Path]] = lambda root: [],
+) -> None:
+    """Runs cells that are not finished; exits with 1 if one failed."""
+    from momos.study.cells import ordered
+    from momos.study.loggers import check_logger
+    from momos.study.store import finished
+
+    check_logger(options.logger)
+    out, everything = console(), ordered(cells)
+    left = [cell for cell in everything if not finished(options.runs / cell.folder)]
+    out.print(f"{len(everything)} runs, {len(everything) - len(left)} finished before")
+    try:
+        done = _run(out, cells, left, options)
+    except (KeyboardInterrupt, SystemExit):  # Ctrl-C, SIGTERM
+        out.print(
+            f"Stopped. Finished runs are whole in {options.runs}; the same command goes on.",
+            markup=False,
+        )
+        raise
+    for written in [] if done.failed else finish(options.runs):
+        out.print(str(written), soft_wrap=True)
+    for folder, reason in done.failed.items():
+        say(f"momos: {folder} failed: {reason}", error=True)
+    out.print(
+        f"{len(done.ran)} runs finished now, {len(done.failed)} failed; in {options.runs}"
+    )
+    if done.failed:
+        raise typer.Exit(WRONG)
+
+
+def _run(
+    console: Console, cells: Sequence["Cell"], left: list["Cell"], options: Options
+) -> "Report":
+    """Runs `cells`, of which some are `left`, here or on a cluster."""
+    from momos.study.cluster import connected
+    from momos.study.processes import cores
+    from momos.study.runner import run_all
+
+    processes, cluster = options.processes or cores(), None
+    with ExitStack() as using:
+        if left and options.ray:
+            connection = connected(options.ray, processes=options.processes)
+            with console.status("Connecting to Ray"):
+                cluster = using.enter_context(connection)
+            processes = cluster.tasks
+        if left:
+            _tell_estimate(console, left, processes, options)
+        with _RunProgress(console, len(left)) as tell:
+            return run_all(
+                cells,
+                options.runs,
+                recipe=options.recipe,
+                logger=options.logger,
+                processes=processes,
+                cluster=cluster,
+                retry=options.retry,
+                tell=tell,
+            )
+
+
+def _tell_estimate(
+    console: Console, cells: Sequence["Cell"], processes: int, options: Options
+) -> None:
+    """Prints the expected time and memory, and warns if this machine seems too small."""
+    from momos.study.estimate import estimate
+
+    with console.status("Trying a few steps"):
+        expected = estimate(cells, processes=processes)
+    console.print(
+        f"about {duration(expected.seconds)} in {processes} processes, "
+        f"{expected.memory / 2**30:.1f} GiB of memory, {expected.disk / 2**20:.0f} MiB of disk",
+        highlight=False,
+    )
+    if options.ray in (None, "local"):  # other machines may have more
+        for warning in expected.warnings(options.runs):
+            console.print(f"Warning: {warning}", style="yellow")
+
+
+def duration(seconds: float) -> str:
+    """A duration in words, as coarse as an estimate."""
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds / 3600:.1f} hours"
+
+
+class _RunProgress:
+    """Progress bar over runs, with the last line of each."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        self.progress = Progress(*columns, console=console, transient=True)
+        self.total = total
+
+    def __enter__(self) -> Callable[["Event"], None]:
+        self.progress.start()
+        self.bar = self.progress.add_task("runs", total=self.total)
+        return self.tell
+
+    def tell(self, event: "Event") -> None:
+        name = f"{event.cell.task} {event.cell.label}, seed {event.cell.seed}"
+        if event.line is not None:
+            about = f"{name}: epoch {event.line['epoch']}, {event.line['metric']:.4g}"
+            self.progress.update(self.bar, description=escape(visible(about[:70])))
+        else:
+            self.progress.advance(self.bar)
+            if event.failure:
+                failed = visible(f"{name} failed: {event.failure}")
+                self.progress.console.print(failed, style="red")
+
+    def __exit__(self, *error: object) -> None:
+        self.progress.stop()
+
+
 @study.command("list")
 def listed(
     recipe: Annotated[str, typer.Argument(help="Show this one's settings.")] = "",
 ) -> None:
     """List recipes, or the settings of one."""
-    with told(), imported():
+    with reported(), study_packages():
         from momos.study.recipes import RECIPES, recipe_named
 
         if recipe:
@@ -74,7 +251,7 @@ def run(
     logger: LoggerName = "csv",
 ) -> None:
     """Run a recipe: every run that is not finished yet."""
-    with told(), imported():
+    with reported(), study_packages():
         from momos.study.recipes import recipe_named
 
         given = _pairs(settings or [])
@@ -102,7 +279,7 @@ def sweep(
     logger: LoggerName = "csv",
 ) -> None:
     """Run every cell of a grid that is not finished yet."""
-    with told(), imported():
+    with reported(), study_packages():
         from momos.study.sweeps import Sweep
 
         found = Sweep.read(grid)
@@ -122,7 +299,7 @@ def report(
     ] = Path("runs/report"),
 ) -> None:
     """Write a report of runs: one HTML file, and every figure as PNG, SVG and CSV."""
-    with told(), imported():
+    with reported(), study_packages():
         from momos.study.report.page import report as write
 
         say(str(write(runs or [RUNS], output)))
@@ -137,7 +314,7 @@ def compare(
     runs: Root = RUNS,
 ) -> None:
     """Compare two groups of runs, paired by seed, with 95 % intervals."""
-    with told(), imported():
+    with reported(), study_packages():
         from momos.study.compare import compare as compared
         from momos.study.compare import table
         from momos.study.selection import selected
@@ -166,3 +343,29 @@ def _pairs(settings: list[str]) -> dict[str, str]:
         if not equals or not name:
             raise ValueError(f"--set must be KEY=VALUE, got {name + equals + value!r}")
     return {name: value for name, _, value in pairs}
+
+
+def demo(
+    output: Annotated[
+        Path,
+        typer.Option(
+            file_okay=False,
+            help="Folder for runs and pictures; those of an earlier demo are replaced.",
+        ),
+    ] = Path("runs/demo"),
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each network.")] = 3,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of each run.")] = 25,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Runs at a time, if not one for each core.")
+    ] = None,
+) -> None:
+    """Train one MLP on handwritten digits: dense, as two mosaics, with learned motifs."""
+    out = console()
+    with reported(), study_packages("demo"):
+        with out.status("Loading Lightning"):
+            from momos.study.demo import demo as run
+            from momos.study.processes import cores
+            from momos.study.recipes.demo import Demo
+
+        recipe = Demo(seeds=seeds, epochs=epochs)
+        run(output, recipe, console=out, processes=processes or cores())

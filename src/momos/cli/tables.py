@@ -1,18 +1,169 @@
-"""A file as tables: each tensor, what each part takes, how long it is; and what follows, in words."""
+"""Tables as text, for people on a terminal and for programs in a pipe; and a file as tables.
+
+On a terminal tables fit its width: long names are shortened in the middle, the least important
+columns are left out, and columns that still do not fit continue in another table. A pipe gets every
+column and every name in full: one line per row, two spaces between cells, no empty cell, and no
+thousands separators, so that `awk -F '  +'` finds the fields.
+"""
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
+from rich.text import Text
 
 from momos import CompressionReport, SaveReport, TensorReport, Trial
 from momos._util.escaping import visible
-from momos.cli.columns import Column, print_rows, shortened_names
+from momos.cli.terminal import writable
 from momos.lengths import DescriptionLength
 
-LARGE_ERROR = 0.05  # relative errors above it are pointed out
-MOST_NAMES = 3  # that a line in words lists
+GAP = "  "
+PART = re.compile(r"[^./]*[./]|[^./]+")  # a part of a tensor's name
+NOTHING = "-"  # a cell without a value, in a pipe
+LEAST_NAME = 24  # columns of a terminal that a name keeps while others can be left out
+LARGE_ERROR = 0.05  # relative errors above this are pointed out
+MOST_NAMES = 3  # listed in one sentence
 LONG_NAME = 40  # of a tensor, in words on a terminal
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column. Numbers are right-aligned; on a terminal the highest `rank` is left out first.
+
+    Columns of rank 0 are never left out. Cells are shortened to `most` on a terminal. Columns that
+    do not fit side by side continue in another table, preferably from one that `opens` it.
+    """
+
+    title: str
+    number: bool = False
+    rank: int = 0
+    most: int = 1000
+    opens: bool = False
+
+
+def print_rows(
+    console: Console, columns: Sequence[Column], rows: Sequence[Sequence[str]]
+) -> None:
+    """Prints `rows` under the titles of `columns`; the first column names the row."""
+    cells = [[column.title for column in columns], *rows]
+    cells = [[writable(visible(cell), console.encoding) for cell in row] for row in cells]
+    if console.is_terminal:
+        _for_eyes(console, columns, cells)
+    else:
+        _for_programs(console, columns, cells)
+
+
+def shortened_names(names: Sequence[str], width: int, mark: str = "…") -> list[str]:
+    """`names` in at most `width` cells each, still distinct where possible.
+
+    Names are cut in the middle. If that makes some equal, the parts that these have in common are
+    removed first, from the left, except for the last part.
+    """
+    alike: dict[str, set[str]] = {}
+    for name in names:
+        alike.setdefault(shortened(name, width, mark), set()).add(name)
+    cut = {}
+    for short, same in alike.items():
+        parts = {name: PART.findall(name) for name in same}
+        common = set.intersection(*map(set, parts.values()))
+        for name, own in parts.items():
+            cut[name] = short if len(same) == 1 else _without(own, common, width, mark)
+    return [cut[name] for name in names]
+
+
+def _without(parts: list[str], common: set[str], width: int, mark: str) -> str:
+    """A name without its first `common` parts, as few as make it fit, or all of them."""
+    text, gone = "".join(parts), set()
+    for at, part in enumerate(parts[:-1]):
+        if cell_len(text) <= width:
+            break
+        if part in common:
+            gone.add(at)
+            runs = (mark if n in gone else one for n, one in enumerate(parts))
+            text = "".join(runs)
+            while mark * 2 in text:
+                text = text.replace(mark * 2, mark)
+    return shortened(text, width, mark)
+
+
+def shortened(text: str, width: int, mark: str = "…") -> str:
+    """`text` in at most `width` cells of a terminal, its middle replaced by `mark`."""
+    if cell_len(text) <= width:
+        return text
+    kept = max(0, width - len(mark))
+    head = set_cell_size(text, kept - kept // 2)
+    tail = set_cell_size(text[::-1], kept // 2)[::-1]
+    return f"{head}{mark}{tail}"[: max(width, 0)]
+
+
+def _for_programs(
+    console: Console, columns: Sequence[Column], cells: list[list[str]]
+) -> None:
+    whole = [cells[0]]
+    for row in cells[1:]:
+        plain = (
+            c.replace(",", "") if column.number else c
+            for column, c in zip(columns, row, strict=True)
+        )
+        whole.append([cell or NOTHING for cell in plain])
+    _print(console, columns, whole, range(len(columns)))
+
+
+def _for_eyes(console: Console, columns: Sequence[Column], cells: list[list[str]]) -> None:
+    mark = "…" if console.encoding.startswith("utf") else "~"
+    cells = [
+        [shortened(cell, c.most, mark) for c, cell in zip(columns, row, strict=True)]
+        for row in cells
+    ]
+    widths = [max(cell_len(row[at]) for row in cells) for at in range(len(columns))]
+    least = min(widths[0], LEAST_NAME, max(8, console.width // 3))
+    for number, part in enumerate(_tables(columns, widths, console.width - least)):
+        if number:
+            console.print()
+        room = console.width - sum(len(GAP) + widths[at] for at in part)
+        names = shortened_names([row[0] for row in cells], max(room, least), mark)
+        own = [[name, *row[1:]] for name, row in zip(names, cells, strict=True)]
+        _print(console, columns, own, (0, *part))
+
+
+def _tables(columns: Sequence[Column], widths: list[int], room: int) -> list[list[int]]:
+    """The columns of each table besides the first column, so that each fits into `room`."""
+    kept = list(range(1, len(columns)))
+    while sum(len(GAP) + widths[at] for at in kept) > room:
+        least = max(kept, key=lambda at: columns[at].rank)
+        if not columns[least].rank:
+            break
+        kept.remove(least)
+    together = sum(len(GAP) + widths[at] for at in kept) <= room
+    parts, left = [[]], room
+    for at in kept:
+        left -= len(GAP) + widths[at]
+        if parts[-1] and (left < 0 or (columns[at].opens and not together)):
+            parts.append([])
+            left = room - len(GAP) - widths[at]
+        parts[-1].append(at)
+    return parts
+
+
+def _print(
+    console: Console,
+    columns: Sequence[Column],
+    cells: list[list[str]],
+    shown: Sequence[int],
+) -> None:
+    widths = {at: max(cell_len(row[at]) for row in cells) for at in shown}
+    for number, row in enumerate(cells):
+        aligned = []
+        for at in shown:
+            space = " " * (widths[at] - cell_len(row[at]))
+            aligned.append(space + row[at] if columns[at].number else row[at] + space)
+        line = Text(GAP.join(aligned).rstrip(), style="" if number else "bold")
+        console.print(line, soft_wrap=True)
+
+
 TENSORS = (
     *(Column("tensor"), Column("shape"), Column("stored")),
     *(Column("blocks", number=True, rank=1), Column("motifs", number=True, rank=2)),
@@ -55,7 +206,7 @@ def _amounts(title: str, *numbers: str) -> tuple[Column, ...]:
 
 
 def _show_tensors(report: SaveReport, console: Console) -> None:
-    """The tensors, without columns that are empty throughout."""
+    """Prints the tensors, without empty columns."""
     rows = [_row(tensor) for tensor in report.tensors]
     filled = [any(row[at] for row in rows) or at < 3 for at in range(len(TENSORS))]
     columns = [column for column, some in zip(TENSORS, filled, strict=True) if some]
@@ -86,12 +237,12 @@ def _trial(trial: Trial) -> list[str]:
 
 
 def _percent(share: float) -> str:
-    """Three digits at least, and no exponent."""
+    """A percentage with at least three digits and no exponent."""
     return f"{share:.2%}" if share >= 0.0001 or not share else f"{100 * share:.2g}%"
 
 
 def _words(report: SaveReport, console: Console) -> Iterator[str]:
-    """What the rows come to: why tensors are dense, and how far blocks are from the weights."""
+    """The rows in sentences: why tensors are dense, and how far blocks are from the weights."""
 
     def listed(names: list[str], notes: list[str] | None = None) -> str:
         more, shown = len(names) - MOST_NAMES, names[:MOST_NAMES]

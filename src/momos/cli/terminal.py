@@ -1,28 +1,32 @@
-"""The one place where text goes out to standard output and standard error.
+"""All output of the commands: text, warnings, errors with exit codes, progress bars.
 
-Names in files and runs are written by others: what a terminal would obey or hide is escaped. What
-its encoding lacks is replaced.
+Names in files and runs are untrusted: characters that a terminal would obey or hide are escaped.
+Characters that its encoding lacks are replaced.
 """
 
 import codecs
 import io
 import os
 import sys
+import time
 import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import typer
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.progress import Progress, TaskID
 from rich.segment import Segment
 from rich.text import Text
 
 from momos._util.escaping import visible
+from momos._util.work import Progress as Report
 
 OUTPUT, ERROR = "standard output", "standard error"
-REPLACING = "momos"  # the handler of what an encoding lacks
-# What an ASCII terminal gets in place of what this package writes; all else becomes \uXXXX.
+REPLACING = "momos"  # name of the error handler for characters that an encoding lacks
+# ASCII replacements for characters in our own output; all others become \uXXXX.
 PLAIN = str.maketrans(
     {"×": "x", "–": "-", "—": "-", "−": "-", "…": "...", "·": ".", "•": "*", "±": "+-"}
     | {
@@ -37,6 +41,8 @@ PLAIN = str.maketrans(
     }
     | {"“": '"', "”": '"', "‘": "'", "’": "'", "\u00a0": " ", "\u2009": " ", "\u202f": " "}
 )
+WRONG, UNREADABLE, INTERRUPTED = 1, 3, 130
+PATIENCE = 1.0  # seconds before a bar appears
 
 
 def say(text: str, *, error: bool = False) -> None:
@@ -45,18 +51,18 @@ def say(text: str, *, error: bool = False) -> None:
 
 
 def write(text: str, *, error: bool = False) -> None:
-    """Prints what is printable already; `typer.echo` would send UTF-8 to an ASCII terminal."""
+    """Prints text that is already printable; `typer.echo` would send UTF-8 to an ASCII terminal."""
     print(text, end="", file=sys.stderr if error else sys.stdout, flush=True)
 
 
 def writable(text: str, encoding: str) -> str:
-    """`text` as a stream of this encoding shows it, so that its width is known."""
+    """`text` as a stream with this encoding shows it, so that its width is known."""
     codecs.register_error(REPLACING, _replaced)
     return text.encode(encoding, REPLACING).decode(encoding)
 
 
 def console(*, error: bool = False) -> Console:
-    """A console for tables and progress, to which names are nothing but text."""
+    """A console for tables and progress that interprets no markup in names."""
     return _Console(stderr=error, markup=False, emoji=False, highlight=False)
 
 
@@ -80,9 +86,9 @@ def _lines(text: str) -> str:
 
 @contextmanager
 def standard_streams() -> Iterator[None]:
-    """Makes every character writable, and a failing write an error that says which stream.
+    """Makes every character writable, and names the stream in errors of failing writes.
 
-    A reader that went away, as `head` does, is no error to tell; the exit code says it.
+    A reader that went away, such as `head`, is not reported; the exit code says it.
     """
     codecs.register_error(REPLACING, _replaced)
     sys.stdout = _writable(sys.stdout, OUTPUT)
@@ -97,12 +103,12 @@ def standard_streams() -> Iterator[None]:
 
 
 def is_closed_pipe(error: OSError) -> bool:
-    """Whether nobody reads standard output or standard error any more."""
+    """Whether the reader of standard output or standard error is gone."""
     return isinstance(error, BrokenPipeError) and error.filename in (OUTPUT, ERROR)
 
 
 class _Named(io.FileIO):
-    """A standard stream that is named in the errors of its writes."""
+    """A standard stream that is named in errors of its writes."""
 
     def __init__(self, descriptor: int, about: str) -> None:
         super().__init__(descriptor, "w", closefd=False)
@@ -112,14 +118,14 @@ class _Named(io.FileIO):
         try:
             return super().write(data)
         except OSError as error:
-            # What is still buffered goes nowhere, so that one failure is told once.
+            # Discard what is still buffered, so that one failure is reported once.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
             error.filename = self.about
             raise
 
 
 def _writable(stream: Any, about: str) -> Any:
-    """`stream` with what its encoding lacks replaced; itself if it is no file."""
+    """`stream`, replacing what its encoding lacks; unchanged if it is not a file."""
     try:
         descriptor = stream.fileno()
         stream.flush()
@@ -150,6 +156,63 @@ def _ascii(character: str) -> str:
 
 
 def show_warning(message: Warning | str, *where: object, **more: object) -> None:
-    """A warning as one line, without the place in the code."""
+    """Prints a warning as one line, without its place in the code."""
     with suppress(OSError):
         say(f"momos: warning: {message}", error=True)
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Reports errors and warnings on standard error without tracebacks, and exits with their code."""
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = show_warning
+            yield
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    except OSError as error:
+        raise typer.Exit(code_of(error)) from None
+    except (ValueError, TypeError, MemoryError) as error:
+        _say_problem(str(error) or "more memory is needed than there is")
+        raise typer.Exit(WRONG) from None
+
+
+def code_of(error: OSError) -> int:
+    """The exit code for `error`, which is reported unless the reader is gone."""
+    if not is_closed_pipe(error):
+        _say_problem(_describe(error))
+    return UNREADABLE
+
+
+def _describe(error: OSError) -> str:
+    if error.errno is None or error.strerror is None:
+        return str(error)
+    where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+    return f"{where}{error.strerror}"
+
+
+def _say_problem(problem: str) -> None:
+    with suppress(OSError):  # if standard error takes nothing, the exit code must do
+        say(f"momos: {problem}", error=True)
+
+
+@contextmanager
+def bars() -> Iterator[Report]:
+    """A function that shows progress on standard error, if that is a terminal."""
+    started = time.monotonic()
+    shown: dict[str, TaskID] = {}
+    progress = Progress(console=console(error=True), transient=True)
+
+    def report(doing: str, done: int, total: int) -> None:
+        if time.monotonic() - started < PATIENCE or not progress.console.is_terminal:
+            return
+        if doing not in shown:
+            progress.start()
+            shown[doing] = progress.add_task(doing, total=total)
+        progress.update(shown[doing], completed=done, total=total)
+
+    try:
+        yield report
+    finally:
+        if shown:
+            progress.stop()

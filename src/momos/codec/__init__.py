@@ -5,6 +5,10 @@ so that a file means the same wherever and whenever it is read.
 """
 
 from momos.codec.lattice import Geometry as Geometry
+from momos.codec.lattice import Numbering as Numbering
+from momos.codec.lattice import distances as distances
+from momos.codec.lattice import in_order as in_order
+from momos.codec.lattice import whole_numbers as whole_numbers
 from momos.codec.planes import DEFLATE as DEFLATE
 from momos.codec.planes import PACK_VALUES as PACK_VALUES
 from momos.codec.planes import Pack as Pack
@@ -21,7 +25,3 @@ from momos.codec.usage import SIGNIFICANT as SIGNIFICANT
 from momos.codec.usage import UsageTable as UsageTable
 from momos.codec.usage import choose_usage_table as choose_usage_table
 from momos.codec.usage import read_usage_table as read_usage_table
-from momos.codec.whole import Numbering as Numbering
-from momos.codec.whole import distances as distances
-from momos.codec.whole import in_order as in_order
-from momos.codec.whole import whole_numbers as whole_numbers

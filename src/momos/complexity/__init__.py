@@ -1,6 +1,8 @@
 """How complex weights are: codes in bits, scores that are none, and controls for both."""
 
 from momos.complexity.bdm import bdm as bdm
+from momos.complexity.bdm import ordered_bdm as ordered_bdm
+from momos.complexity.bdm import ordered_length as ordered_length
 from momos.complexity.bdm import score as score
 from momos.complexity.codes import count_symbols as count_symbols
 from momos.complexity.codes import elias_delta_bits as elias_delta_bits
@@ -19,8 +21,6 @@ from momos.complexity.controls import factors as factors
 from momos.complexity.controls import shuffled as shuffled
 from momos.complexity.controls import symmetry_slack as symmetry_slack
 from momos.complexity.counts import block_counts as block_counts
-from momos.complexity.ordered import ordered_bdm as ordered_bdm
-from momos.complexity.ordered import ordered_length as ordered_length
 from momos.complexity.qubd import Qubd as Qubd
 from momos.complexity.qubd import qubd as qubd
 from momos.complexity.two_part import TwoPart as TwoPart

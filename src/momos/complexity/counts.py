@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Int64, Integer, UInt8
 from torch import Tensor
 
-from momos.complexity.tables import LONGEST, WIDEST
+from momos.complexity.ctm import LONGEST, WIDEST
 
 Cells = np.ndarray | Tensor
 Counts = Int64[np.ndarray, " blocks"]

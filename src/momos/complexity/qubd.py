@@ -17,7 +17,7 @@ from torch import Tensor
 
 from momos.complexity.bdm import score
 from momos.complexity.counts import Cells, tiles
-from momos.complexity.tables import WIDEST
+from momos.complexity.ctm import WIDEST
 
 MOST_BITS = 24  # of an integer that float32 holds
 NARROW = 1e-8  # a range below this is quantized to zeros

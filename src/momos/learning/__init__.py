@@ -1,6 +1,6 @@
 """Learned motifs: training a network through its mosaic.
 
-`parametrize_` puts the mosaic in place of the weights, `Reassign` lets it follow them, `freeze_`
+`parametrize_` replaces the weights by the mosaic, `Reassign` updates it as they change, `freeze_`
 makes it the network's weights.
 """
 

@@ -1,4 +1,4 @@
-"""The one bank of a network whose motifs are learned: motifs, indices, scales.
+"""The bank of a network whose motifs are learned: motifs, indices, scales.
 
 It is registered once, at the root of the network; the tiles of all parameters read from it.
 """
@@ -16,10 +16,9 @@ from torch import Tensor, nn
 
 from momos.blocks import Placement
 from momos.learning import states
-from momos.learning.averaging import refresh_, trace_of
-from momos.learning.fitting import Fitting
-from momos.learning.scaling import check_finite, scaled_blocks
+from momos.learning.fitting import Fitting, check_finite, scaled_blocks
 from momos.learning.states import NAME as NAME
+from momos.learning.states import refresh_, trace_of
 from momos.mosaic import Mosaic, usage_of
 from momos.stored import grid_step, spread, stored_dtype, whole_steps
 from momos.vq.gather import gather, gather_, straight_through
@@ -33,8 +32,8 @@ class Bank(nn.Module):
     `motifs` is a parameter where motifs are learned by gradient, else a buffer. While `started`
     is 0 the network is still dense.
 
-    `counts`, `rate_weight` and `trace` say what the last re-assignment went by. They are buffers
-    so that whatever copies, averages or swaps the tensors of a network takes them along.
+    `counts`, `rate_weight` and `trace` describe the last re-assignment. They are buffers, so that
+    anything that copies, averages or swaps the tensors of a network includes them.
     """
 
     motifs: Float[Tensor, "k s"]
@@ -43,7 +42,7 @@ class Bank(nn.Module):
     step: Float32[Tensor, ""]
     zeros: Bool[Tensor, "k 1"]
     started: Tensor
-    settings: Tensor  # those that say what the other tensors mean
+    settings: Tensor  # needed to interpret the other tensors
     counts: Float32[Tensor, " k"]  # usage; all 0 while the network is dense
     rate_weight: Float32[Tensor, ""]
     trace: Float64[Tensor, "2"]  # of latent weights that were averaged, else NaN
@@ -60,7 +59,7 @@ class Bank(nn.Module):
         super().__init__()
         layout, config = fitting.layout, fitting.config
         self.fitting, self.layout, self.config, self.learn = fitting, layout, config, learn
-        self.tiles: list[Any] = []  # those that read from here; not submodules
+        self.tiles: list[Any] = []  # tiles that read from the bank; not submodules
         if learn == "motifs":
             self.motifs = nn.Parameter(motifs)
         else:
@@ -84,10 +83,12 @@ class Bank(nn.Module):
         self.register_buffer("trace", unknown, persistent=False)
         # `started` as a plain value, which compiled code can be guarded by
         self.learning = True
-        self.followed = False  # whether motifs or indices ever followed the latent weights
+        self.followed = (
+            False  # whether motifs or indices were ever updated from the latent weights
+        )
         self.began: list[float] | None = None  # trace of the latent weights at the start
         self.copied = False  # whether this is a deep copy that no `Reassign` follows
-        self.origin: dict[str, Tensor] | None = None  # of such a copy, what learning leaves
+        self.origin: dict[str, Tensor] | None = None  # of such a copy, the constant buffers
         self.plain = (
             False  # whether a state of dense weights may be loaded, and the rest later
         )
@@ -115,26 +116,26 @@ class Bank(nn.Module):
         return other
 
     def _note(self) -> None:
-        """Remembers the indices as written by the bank itself."""
+        """Records that the indices were written by the bank itself."""
         self._written = 0 if self.indices.is_inference() else self.indices._version
 
     def constants(self) -> dict[str, Tensor]:
-        """The buffers that nothing changes while motifs are learned by gradient."""
+        """The buffers that stay constant while motifs are learned by gradient."""
         return {"indices": self.indices, "scales": self.scales, "step": self.step}
 
     @property
     def overwritten(self) -> bool:
-        """Whether anything but the bank has written its buffers."""
+        """Whether the buffers were written by anything but the bank."""
         return not self.indices.is_inference() and self.indices._version != self._written
 
     @torch.no_grad()
     def begin(self) -> None:
-        """Remembers the latent weights as those that learning began with."""
+        """Records the latent weights at the start of learning."""
         self.began = trace_of(self).tolist()
 
     @torch.no_grad()
     def moved(self) -> bool:
-        """Whether the latent weights are others than those that learning began with."""
+        """Whether the latent weights have changed since the start of learning."""
         if self.began is None:
             return False
         now = trace_of(self).tolist()
@@ -188,7 +189,7 @@ class Bank(nn.Module):
             }
 
     def _why_not(self, state_dict: Mapping[str, Tensor], prefix: str) -> str:
-        """What is wrong with a state that is not of such a bank."""
+        """Why a state cannot be loaded into this bank; empty if it can."""
         for name, own in (*self._parameters.items(), *self._buffers.items()):
             given = state_dict.get(prefix + name)
             if own is None or given is None or name in self._non_persistent_buffers_set:
@@ -234,7 +235,7 @@ class Bank(nn.Module):
 
     @torch.no_grad()
     def start_(self, *, learning: bool) -> None:
-        """Lets the network see the mosaic, or its dense weights."""
+        """Makes the forward pass see the mosaic, or the dense weights."""
         self.started.fill_(learning)
         self.learning = learning
         self.counts.copy_(self.usage() * learning)
@@ -243,9 +244,9 @@ class Bank(nn.Module):
 
     @torch.no_grad()
     def update_(self, usage: Int[Tensor, " k"] | None = None) -> None:
-        """After motifs or indices have changed: the step of the grid, and every tile.
+        """Updates the step of the grid and every tile after motifs or indices have changed.
 
-        `usage` is that of the indices, where it is known.
+        `usage` is that of the indices, if it is known.
         """
         usage = self.usage() if usage is None else usage
         self.counts.copy_(usage)
@@ -255,7 +256,7 @@ class Bank(nn.Module):
 
     @torch.no_grad()
     def update_tiles_(self) -> None:
-        """Lets every tile show what motifs and indices say."""
+        """Recomputes the values of every tile from motifs and indices."""
         stored = self.stored()
         for tile in self.tiles:
             tile.update_(stored)
@@ -267,7 +268,7 @@ class Bank(nn.Module):
 
     @torch.no_grad()
     def fit_step_(self, usage: Int[Tensor, " k"] | None = None) -> None:
-        """Chooses the step of the grid for the motifs as they are now."""
+        """Chooses the step of the grid for the present motifs."""
         if self.on_grid:
             if usage is None:
                 usage = self.usage()
@@ -283,7 +284,7 @@ class Bank(nn.Module):
         """
         weights = [tile.latent for tile in self.tiles]
         blocks = scaled_blocks(self.layout, weights, scales, self.motifs.dtype)
-        # A sum is quicker than a look at each; that of finite values may overflow, though.
+        # A sum is faster than checking each value, but the sum of finite values may overflow.
         if not bool(torch.isfinite(blocks.sum()) or torch.isfinite(blocks).all()):
             check_finite(self.layout, weights)
             raise ValueError("weights must be finite relative to their scales")
@@ -295,8 +296,8 @@ class Bank(nn.Module):
     ) -> tuple[int, int]:
         """Re-assigns blocks, unless `move_only`, and moves motifs to the mean of theirs.
 
-        How many blocks changed their motif, and how many motifs are used. Code lengths are by
-        `usage`.
+        Returns how many blocks changed their motif, and how many motifs are used. Code lengths
+        are those of `usage`.
         """
         blocks, indices = self.blocks(self.plain_scales()), self.indices
         if not move_only:
@@ -318,7 +319,7 @@ class Bank(nn.Module):
         return usage_of(self.indices, len(self.motifs))
 
     def scale(self, place: Placement) -> Float32[Tensor, " c"] | None:
-        """What stored motifs are multiplied by in one parameter, if by anything."""
+        """Factors of the stored motifs in one parameter, if any."""
         if not self._spans:
             return self.step.float().reshape(1) if self.on_grid else None
         start, stop = self._spans[place.name]

@@ -1,27 +1,159 @@
-"""Motifs and indices for the blocks of a network: the steps that learning alternates.
+"""Fits motifs and indices to the blocks of a network: the steps that learning alternates.
 
-`start` is k-means; `assign` gives each block its best motif, code length included; `move` puts
-each motif to the mean of its blocks. Nothing here holds state: blocks, motifs and indices come in
-and go out. Parameters of one group use only the rows of the bank that are theirs.
+`start` is k-means, `assign` finds the best motif of each block, code length included, and `move`
+puts each motif at the mean of its blocks. Nothing here holds state. Parameters of one group use
+only the rows of the bank that belong to it. `Importance` weights the errors, by tensor or by weight.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Float, Int, Int32
-from torch import Tensor
+from jaxtyping import Bool, Float, Float32, Int, Int32
+from torch import Tensor, nn
 
 from momos.blocks import Layout, Placement, grouped
-from momos.config import MosaicConfig
-from momos.learning.importance import Importance
+from momos.config import MosaicConfig, Scales
 from momos.mosaic import usage_of
+from momos.stored import num_scales, rounded_roots, spread
 from momos.vq.gather import sum_by_motif
 from momos.vq.motifs import farthest, kmeans_motifs
 from momos.vq.nearest import searcher
 from momos.vq.rate import code_lengths, penalized_searcher
 from momos.vq.weighted import weighted_means, weighted_nearest
+
+LEAST = 1e-6  # the least importance of a tensor, so that none is neglected entirely
+
+
+@dataclass(frozen=True, eq=False)
+class Importance:
+    """Factors of the squared errors of scaled blocks.
+
+    `by_tensor` suffices if all weights of each tensor are equally important; otherwise `by_weight`
+    has a number for each. The geometric mean over the network is 1, tensor by tensor, so that a
+    rate weight means the same with importance and without.
+    """
+
+    by_tensor: dict[str, float]
+    by_weight: Float32[Tensor, "m s"] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        layout: Layout,
+        given: Mapping[str, Tensor | float],
+        scales: tuple[Float32[Tensor, " c"], ...] | None,
+        *,
+        device: torch.device | str = "cpu",
+    ) -> "Importance":
+        """The importance `given` by name, of the unscaled weights: a number, or one for each.
+
+        It is on the `device` of the scales, whatever the device of the numbers.
+
+        Raises:
+            ValueError: if a parameter of the layout has none, or it does not fit its shape, is
+                negative or not finite.
+        """
+        flat = {
+            place.name: _flat(
+                place, given, None if scales is None else scales[number], device
+            )
+            for number, place in enumerate(layout.placements)
+        }
+        means = {
+            place.name: max(float(flat[place.name].double().mean()), 0.0)
+            for place in layout.placements
+        }
+        largest = max(means.values())
+        if largest <= 0:
+            raise ValueError("importance must be above 0 somewhere, got 0 everywhere")
+        means = {name: max(mean, LEAST * largest) for name, mean in means.items()}
+        total = sum(p.num_weights * math.log(means[p.name]) for p in layout.placements)
+        middle = math.exp(total / layout.num_weights)
+        by_tensor = {name: mean / middle for name, mean in means.items()}
+        if all(len(values) == 1 for values in flat.values()):
+            return cls(by_tensor)
+        rows = [_rows(layout, p, flat[p.name] / middle) for p in layout.placements]
+        return cls(by_tensor, torch.cat(rows))
+
+
+def _flat(
+    place: Placement,
+    given: Mapping[str, Tensor | float],
+    scale: Tensor | None,
+    device: torch.device | str,
+) -> Float32[Tensor, " n"]:
+    if place.name not in given:
+        raise ValueError(f"importance must have parameter {place.name!r}, got none")
+    values = torch.as_tensor(given[place.name]).detach().to(device, torch.float32)
+    if not bool((torch.isfinite(values) & (values >= 0)).all()):
+        raise ValueError(
+            f"importance of parameter {place.name!r} must be finite and at least 0"
+        )
+    if values.numel() == 1 and (scale is None or len(scale) == 1):
+        return values.reshape(1) if scale is None else values.reshape(1) * scale.square()
+    try:
+        values = values.broadcast_to(place.shape).reshape(-1)
+    except RuntimeError:
+        raise ValueError(
+            f"importance of parameter {place.name!r} must broadcast to {place.shape}, got "
+            f"shape {tuple(values.shape)}"
+        ) from None
+    if scale is None:
+        return values
+    return values * spread(scale, place, 0, place.num_weights).square()
+
+
+def _rows(layout: Layout, place: Placement, values: Tensor) -> Tensor:
+    values = values.expand(place.num_weights) if len(values) == 1 else values
+    padding = place.num_blocks * layout.block_size - place.num_weights
+    return nn.functional.pad(values, (0, padding)).view(-1, layout.block_size)
+
+
+def scales_of(
+    weights: list[Tensor], kind: Scales
+) -> tuple[Float32[Tensor, " c"], ...] | None:
+    """The root mean square of each tensor, or of each of its output channels; None if "none"."""
+    if kind == "none":
+        return None
+    squares = (weight.detach().double().square() for weight in weights)
+    return tuple(
+        rounded_roots(square.reshape(num_scales(kind, tuple(square.shape)), -1).mean(1))
+        for square in squares
+    )
+
+
+def scaled_blocks(
+    layout: Layout,
+    weights: list[Tensor],
+    scales: tuple[Float32[Tensor, " c"], ...] | None,
+    dtype: torch.dtype,
+) -> Float[Tensor, "m s"]:
+    """The blocks of `weights`, divided by their scales."""
+    size = layout.block_size
+    blocks = weights[0].new_empty(layout.num_blocks, size, dtype=dtype)
+    for number, (place, weight) in enumerate(zip(layout.placements, weights, strict=True)):
+        own, count = blocks[place.start : place.stop].view(-1), place.num_weights
+        flat = weight.detach().reshape(-1)
+        if scales is None:
+            own[:count] = flat
+        else:
+            scale = spread(scales[number], place, 0, count).to(dtype)
+            torch.div(flat.to(dtype), scale, out=own[:count])
+        own[count:] = 0
+    return blocks
+
+
+def check_finite(layout: Layout, weights: list[Tensor]) -> None:
+    """Refuses weights that are NaN or infinite; names the first parameter that has any."""
+    for place, weight in zip(layout.placements, weights, strict=True):
+        if count := int((~torch.isfinite(weight)).sum()):
+            raise ValueError(
+                f"weights must be finite, got {count} of {weight.numel()} NaN or infinite in "
+                f"parameter {place.name!r}"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +174,7 @@ class Share:
 class Fitting:
     """How the blocks of `layout` find their motifs, by `config`.
 
-    `importance` weighs squared errors; None weighs all alike.
+    `importance` weights squared errors; None weights all equally.
     """
 
     layout: Layout
@@ -73,7 +205,7 @@ class Fitting:
 
     @property
     def zero_motifs(self) -> Bool[Tensor, " k"]:
-        """Which motifs are zero for good: the first of each group, where config says so."""
+        """Which motifs are zero motifs: the first of each group, if the config has them."""
         zeros = torch.zeros(self.num_motifs, dtype=torch.bool, device="cpu")
         if self.config.zero_motif:
             zeros[[share.first for share in self.shares]] = True
@@ -82,9 +214,9 @@ class Fitting:
     def start(
         self, blocks: Float[Tensor, "m s"], *, generator: torch.Generator
     ) -> tuple[Float[Tensor, "k s"], Int32[Tensor, " m"]]:
-        """Motifs by k-means, and the indices without regard to code length.
+        """Motifs by k-means, and indices that ignore code length.
 
-        A group with fewer different blocks than motifs leaves its last motifs zero, unused.
+        In a group with fewer distinct blocks than motifs, the last motifs are zero and unused.
         """
         motifs = blocks.new_zeros(self.num_motifs, self.layout.block_size)
         for share in self.shares:
@@ -105,7 +237,7 @@ class Fitting:
         usage: Int[Tensor, " k"] | None = None,
         rate_weight: float = 0.0,
     ) -> Int32[Tensor, " m"]:
-        """Each block's best motif; code lengths are by the `usage`, without one not counted."""
+        """Each block's best motif; code lengths are those of `usage`, and ignored without it."""
         indices = torch.empty(len(blocks), dtype=torch.int32, device=blocks.device)
         rated = usage is not None and rate_weight > 0
         per_bit = rate_weight * self._mean_square(blocks) if rated else 0.0
@@ -127,9 +259,9 @@ class Fitting:
         *,
         revive: bool,
     ) -> Float[Tensor, "k s"]:
-        """Motifs at the mean of their blocks, by importance; the zero motif and unused ones stay.
+        """Motifs at the weighted mean of their blocks; the zero motif and unused motifs do not move.
 
-        With `revive`, unused ones move to the blocks farthest from their own motifs instead.
+        With `revive`, unused motifs move to the blocks farthest from their own motifs instead.
         """
         if self.importance is not None and self.importance.by_weight is not None:
             weights = self.importance.by_weight.to(blocks.device)
@@ -143,13 +275,13 @@ class Fitting:
         return moved.masked_fill(self.zero_motifs.to(moved.device)[:, None], 0)
 
     def _mean_square(self, blocks: Tensor) -> float:
-        """Of the weights, the unit of the rate weight; scaled ones have 1 by definition."""
+        """Mean square of the weights, the unit of the rate weight; 1 by definition if scaled."""
         if self.config.scales != "none":
             return 1.0
         return float(blocks.double().square().sum()) / self.layout.num_weights
 
     def _means(self, blocks: Tensor, indices: Tensor, motifs: Tensor) -> Tensor:
-        """Means of the blocks of each motif, every tensor's by its importance."""
+        """Mean of the blocks of each motif, weighted by the importance of their tensors."""
         parts = [(slice(None), 1.0)]
         if self.importance is not None:
             weights = self.importance.by_tensor
@@ -167,7 +299,7 @@ class Fitting:
     def _parts(
         self, share: Share
     ) -> Iterator[tuple[Int[Tensor, " r"] | slice, float | Tensor]]:
-        """Blocks of one importance each, or all of a share with a weight for each value."""
+        """Blocks that share one importance, or all of a share with one for each weight."""
         if self.importance is None:
             yield share.rows, 1.0
         elif self.importance.by_weight is not None:

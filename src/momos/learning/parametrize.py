@@ -1,29 +1,129 @@
 """Training through the mosaic: `parametrize_` begins it, `freeze_` ends it.
 
-Between the two every chosen weight is a torch parametrization: whatever reads `module.weight` sees
-a mosaic. The bank of motifs is registered once, at the root, as the submodule `momos`.
+In between, every chosen weight is a torch parametrization: anything that reads `module.weight` sees
+a mosaic. The bank of motifs is registered once, at the root, as the submodule `momos`. A network
+that already is a mosaic by the same config (loaded from a file, or frozen before) continues from it.
 """
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Float, Float32, Int32
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from momos.blocks import Layout
 from momos.config import MosaicConfig
-from momos.learning.averaging import refresh_
 from momos.learning.bank import NAME, Bank, Learn
-from momos.learning.continuing import continued, mosaic_to_continue
-from momos.learning.fitting import Fitting
-from momos.learning.importance import Importance
-from momos.learning.scaling import check_finite, scaled_blocks, scales_of
-from momos.learning.slots import Slot, install, restore, slots_of, tiled
-from momos.learning.tiles import Tile, WeightTile
-from momos.mosaic import Mosaic, bits
+from momos.learning.fitting import (
+    Fitting,
+    Importance,
+    check_finite,
+    scaled_blocks,
+    scales_of,
+)
+from momos.learning.states import refresh_
+from momos.learning.tiles import Slot, Tile, WeightTile, install, restore, slots_of, tiled
+from momos.mosaic import Mosaic, bits, remembered
 from momos.parameters import check_used
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Initial motifs, indices and scales of a bank, and the step of its grid if known."""
+
+    motifs: Float[Tensor, "k s"]
+    indices: Int32[Tensor, " m"]
+    scales: tuple[Float32[Tensor, " c"], ...] | None
+    step: Float32[Tensor, ""] | None = None
+
+
+def mosaic_to_continue(
+    model: nn.Module, layout: Layout, config: MosaicConfig
+) -> Mosaic | None:
+    """The mosaic that `model` already is, if it was made by `config`."""
+    if not remembered(model):
+        return None
+    try:
+        mosaic = Mosaic.of(model)
+    except ValueError:  # it has changed since
+        return None
+    return mosaic if (mosaic.config, mosaic.layout) == (config, layout) else None
+
+
+def continued(mosaic: Mosaic, fitting: Fitting, weights: list[Tensor]) -> Start | None:
+    """The start of a bank that equals `mosaic`, bit for bit; None if there is no such bank."""
+    config, device = fitting.config, weights[0].device
+    placed = _placed(mosaic, fitting, device)
+    if placed is None:
+        return None
+    motifs, indices = placed
+    wide = torch.float64 if fitting.layout.dtype == torch.float64 else torch.float32
+    scales, step = mosaic.scales, None
+    if scales is not None:
+        scales = tuple(scale.to(device) for scale in scales)
+    if config.bits <= 8:
+        if scales is None or mosaic.motifs.dtype != torch.int8:
+            return None
+        step, scales = _parted(scales, scales_of(weights, config.scales))
+        if step is None:
+            return None
+        motifs = motifs * step
+    elif (scales is None) != (config.scales == "none"):
+        return None
+    return Start(motifs.to(wide), indices, scales, step)
+
+
+def _placed(
+    mosaic: Mosaic, fitting: Fitting, device: torch.device
+) -> tuple[Float[Tensor, "k s"], Int32[Tensor, " m"]] | None:
+    """Motifs and indices of a mosaic in the rows of a bank; a zero motif is first in its group."""
+    wide = torch.float64 if mosaic.motifs.dtype == torch.float64 else torch.float32
+    given, numbers = mosaic.motifs.to(device, wide), mosaic.indices.to(device).long()
+    motifs = given.new_zeros(fitting.num_motifs, given.shape[1])
+    indices = torch.empty_like(numbers)
+    for share in fitting.shares:
+        own = numbers[share.rows]
+        used = own.unique()
+        if fitting.config.zero_motif:
+            zeros = used[~given[used].any(1)][:1]
+            used = torch.cat([used.new_full((1,), -1), used[~torch.isin(used, zeros)]])
+            own = torch.where(torch.isin(own, zeros), -1, own)
+        if len(used) > share.num_motifs:
+            return None
+        real = used >= 0  # the zero motif is there already, used or not
+        rows = share.first + torch.arange(len(used), device=device)
+        motifs[rows[real]] = given[used[real]]
+        indices[share.rows] = share.first + torch.searchsorted(used, own)
+    return motifs, indices.int()
+
+
+def _parted(
+    products: tuple[Float32[Tensor, " c"], ...],
+    scales: tuple[Float32[Tensor, " c"], ...] | None,
+) -> tuple[Float32[Tensor, ""] | None, tuple[Float32[Tensor, " c"], ...] | None]:
+    """Splits `products` of step and scales, with scales near those of the weights.
+
+    Both are bfloat16 numbers, so almost always few pairs have exactly these products.
+    """
+    flat = torch.cat(products)
+    if scales is None:
+        return (flat[0], None) if bool((flat == flat[0]).all()) else (None, None)
+    wanted = (flat / torch.cat(scales)).median()
+    near = torch.arange(-128, 129, dtype=torch.int16, device=flat.device)
+    steps = (wanted.bfloat16().view(torch.int16) + near).view(torch.bfloat16).float()
+    steps = steps[torch.isfinite(steps) & (steps > 0)]
+    exact = [step for step in steps if bool((_scales(flat, step) * step == flat).all())]
+    if not exact:
+        return None, None
+    step = min(exact, key=lambda step: float((step / wanted).log().abs()))
+    return step, tuple(_scales(product, step) for product in products)
+
+
+def _scales(products: Tensor, step: Tensor) -> Float32[Tensor, " c"]:
+    return (products / step).bfloat16().float()
 
 
 @torch.inference_mode(False)
@@ -46,7 +146,7 @@ def parametrize_(
     `freeze_` ends either.
 
     Weights of fewer than two dimensions stay dense unless `config.min_ndim` says otherwise.
-    `importance` weighs squared errors, by name of the weight: a number for each tensor
+    `importance` weights squared errors, by name of the weight: a number for each tensor
     (`sensitivities` measures them) or one for each weight.
 
     The bank is the child `momos` of `model`, and its forward the identity: a root that is an
@@ -90,7 +190,7 @@ def _bank(
     importance: Mapping[str, Tensor | float] | None,
     generator: torch.Generator,
 ) -> Bank:
-    """The mosaic that the model is already, or one by k-means."""
+    """A bank of the mosaic that the model already is, or else by k-means."""
     layout, config = fitting.layout, fitting.config
     scales = scales_of(weights, config.scales)
     if importance is not None:
@@ -112,7 +212,7 @@ def _bank(
 def freeze_(model: nn.Module) -> Mosaic:
     """Ends learning: the weights of `model` are ordinary parameters again, an exact mosaic.
 
-    They are, bit for bit, what the last forward pass saw. Floating tensors that are no blocks
+    They are, bit for bit, what the last forward pass saw. Floating tensors that are not blocks
     (biases, norms, running statistics) are rounded to `config.dense_dtype`. The model can then
     be pickled, saved by `momos.save`, and read by `Mosaic.of`.
 
@@ -145,7 +245,7 @@ def freeze_(model: nn.Module) -> Mosaic:
     _check_seen(weights)
     _warn_unless_followed(bank)
     parameters = {tile: _parameter(tile, weight) for tile, weight in weights.items()}
-    # Whatever interrupts the rest, freezing again ends it: the bank goes last.
+    # If this is interrupted, freezing again completes it: the bank goes last.
     for tensor, value in rounded:
         tensor.copy_(value)
     for module, name, tile in slots:
@@ -157,12 +257,12 @@ def freeze_(model: nn.Module) -> Mosaic:
 
 
 def _parameter(tile: Tile, weight: Tensor) -> nn.Parameter:
-    """The latent weight where there is one: optimizers know it."""
+    """The latent weight if there is one, since optimizers refer to it."""
     return tile.latent if isinstance(tile, WeightTile) else nn.Parameter(weight.clone())
 
 
 def _check_seen(weights: dict[Tile, Tensor]) -> None:
-    """Refuses weights that are not those that the forward pass saw."""
+    """Refuses weights that differ from those that the forward pass saw."""
     for tile, weight in weights.items():
         if not isinstance(tile, WeightTile):
             continue
@@ -222,7 +322,7 @@ def _check_types(model: object, config: object, importance: object) -> None:
 
 
 def _check(model: nn.Module, slots: dict[str, list[Slot]]) -> None:
-    """Refuses what cannot be parametrized, before anything is changed."""
+    """Refuses models that cannot be parametrized, before anything is changed."""
     if any(isinstance(module, Bank) for module in model.modules()):
         raise ValueError(
             "the motifs of the model must not be learned already (momos.freeze_ ends that)"
@@ -249,7 +349,7 @@ def _why_not(module: nn.Module) -> str:
 
 
 def _rounded(model: nn.Module, bank: Bank) -> list[tuple[Tensor, Tensor]]:
-    """The floating tensors that are no blocks, and what rounding makes of them."""
+    """The floating tensors that are not blocks, with their rounded values."""
     dtype = getattr(torch, bank.config.dense_dtype)
     if dtype == torch.float32:
         return []

@@ -1,4 +1,4 @@
-"""When motifs and indices follow the weights: `Reassign`, a scheduler."""
+"""Schedule of updating motifs and indices from the weights: `Reassign`."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -8,15 +8,15 @@ import torch
 from torch import nn
 
 from momos.config import check_whole
-from momos.learning.averaging import refresh_
+from momos.learning.fitting import scales_of
 from momos.learning.parametrize import bank_of
-from momos.learning.scaling import scales_of
+from momos.learning.states import refresh_
 
 
 @dataclass(frozen=True)
 class Reassignment:
-    """What one re-assignment did: how many blocks changed their motif, how many motifs are used,
-    and the rate weight λ that code lengths were charged with."""
+    """Result of one re-assignment: how many blocks changed their motif, how many motifs are used,
+    and the rate weight λ of code lengths."""
 
     changed: int
     motifs_used: int
@@ -24,7 +24,7 @@ class Reassignment:
 
 
 class Reassign:
-    """Lets motifs and indices follow the weights of a model parametrized with `learn="weights"`.
+    """Updates motifs and indices from the weights of a model parametrized with `learn="weights"`.
 
     Call `step` after the optimizer's, every step. The forward pass changes only here, so an
     optimizer that evaluates the loss several times a step (SAM, L-BFGS with a line search) sees
@@ -33,15 +33,15 @@ class Reassign:
     - during the first `dense` part the network is trained dense; k-means then starts the motifs;
     - at every `every`-th step blocks are re-assigned and motifs move to the mean of their blocks.
       The rate weight grows linearly to that of the config, which it reaches at `ramp`. While it
-      is 0, motifs that no block uses move to the blocks farthest from their own; under a rate
-      a motif less is a gain;
-    - during the last `fixed` part indices stay, and only motifs follow.
+      is 0, unused motifs move to the blocks farthest from their own; with a rate weight, a motif
+      less is a gain;
+    - during the last `fixed` part indices stay, and only motifs move.
 
-    `state_dict` belongs into the checkpoint, beside the model's and the optimizer's: a resumed
-    run is then, on the CPU, the same bit for bit.
+    `state_dict` belongs in the checkpoint, with the model's and the optimizer's: a resumed run is
+    then, on the CPU, the same bit for bit.
 
     Raises:
-        ValueError: if a part is out of order, or the motifs of `model` are not learned so.
+        ValueError: if a part is out of order, or `model` was not parametrized with `learn="weights"`.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Reassign:
 
     @property
     def rate_weight(self) -> float:
-        """λ at the present step."""
+        """λ at the current step."""
         part = self.steps / self.total_steps
         if self.ramp <= self.dense:
             grown = 1.0
@@ -83,7 +83,7 @@ class Reassign:
 
     @torch.no_grad()
     def step(self) -> Reassignment | None:
-        """Counts one step; what was re-assigned, if this step is one to do it at.
+        """Counts one step, and re-assigns if it is due.
 
         Raises:
             ValueError: if a weight is not finite (names the parameter). Motifs, indices and the
@@ -144,7 +144,7 @@ class Reassign:
     def _follow(self, *, move_only: bool) -> Reassignment:
         bank, rate_weight = self.bank, self.rate_weight
         with ExitStack() as undo:
-            undo.callback(bank.update_tiles_)  # what is seen stays what the bank says
+            undo.callback(bank.update_tiles_)  # tiles stay consistent with the bank
             changed, used = bank.follow_(
                 bank.usage(),
                 rate_weight=rate_weight,
@@ -156,7 +156,7 @@ class Reassign:
 
 
 def check_parts(*, every: int, dense: float, ramp: float, fixed: float) -> None:
-    """Refuses parts of a schedule that are out of order.
+    """Refuses a schedule whose parts are out of order.
 
     Raises:
         ValueError: as `Reassign` does.

@@ -1,14 +1,22 @@
-"""State dicts of a network whose motifs are learned.
+"""Keeps a network whose motifs are learned consistent with state dicts and averaged copies.
 
-Such a state has what learning needs (latent weights, motifs, indices, scales), and in addition,
-under their ordinary names, the weights that the forward pass sees. So whatever loads it by name into
-an ordinary network gets the mosaic, not random weights. Latent weights that several modules share
-have one name, since files of safetensors hold no tensor twice.
+Its state has what learning needs (latent weights, motifs, indices, scales) and, under their
+ordinary names, the weights that the forward pass sees. So loading it by name into an ordinary
+network gives the mosaic, not random weights. Latent weights that several modules share have one
+name, since safetensors files cannot hold a tensor twice.
+
+`torch.optim.swa_utils.AveragedModel` and similar classes deep-copy a network, then overwrite the
+parameters of the copy, and perhaps its buffers, by averages. An average of latent weights is
+meaningful, one of indices is not. So a copy that was written from outside is made a mosaic again
+before anything reads it: blocks of the averaged weights take their best motif, and motifs move to
+the mean of their blocks.
 """
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
+from jaxtyping import Float64
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -18,13 +26,13 @@ NAME = "momos"  # under which the bank is registered in a network
 
 
 def latent_name(name: str) -> str:
-    """Under which torch keeps what is behind the parametrized weight `name`."""
+    """The name under which torch keeps the original of the parametrized weight `name`."""
     module, _, weight = name.rpartition(".")
     return f"{module}.parametrizations.{weight}.original".lstrip(".")
 
 
 def learning_names(bank: "Bank", root: str) -> Iterator[str]:
-    """All names of a state that only learning needs."""
+    """All names in a state that only learning needs."""
     for tile in bank.tiles:
         yield from (root + latent_name(name) for name in tile.names)
     held = (*bank._parameters, *bank._buffers)
@@ -36,7 +44,7 @@ def learning_names(bank: "Bank", root: str) -> Iterator[str]:
 
 
 def complete(bank: "Bank", state: dict[str, Any], root: str) -> None:
-    """Adds the weights that the network sees, and leaves each latent weight one name."""
+    """Adds the weights that the forward pass sees, and keeps one name of each latent weight."""
     for tile in bank.tiles:
         names = [name for name in tile.names if root + latent_name(name) in state]
         for name in names[1:]:
@@ -56,14 +64,14 @@ def _value(bank: "Bank", tile: Any) -> Tensor:
 def is_plain(
     bank: "Bank", state: Mapping[str, Any], root: str, unexpected: list[str]
 ) -> bool:
-    """Whether the state being loaded is that of the network without learning."""
+    """Whether the state being loaded is that of a network without learned motifs."""
     return f"{root}{NAME}.motifs" not in state and bool(_plain(bank, root, unexpected))
 
 
 def accept_plain(
     bank: "Bank", root: str, missing: list[str], unexpected: list[str], errors: list[str]
 ) -> None:
-    """Refuses such a state, unless the bank is to get what is missing afterwards."""
+    """Refuses a plain state, unless the rest will be loaded afterwards."""
     names = _plain(bank, root, unexpected)
     if not bank.plain:
         errors.append(
@@ -77,7 +85,7 @@ def accept_plain(
 
 
 def accept(bank: "Bank", root: str, missing: list[str], unexpected: list[str]) -> None:
-    """Of a state with what learning needs, the rest need not be there, and may be."""
+    """Makes the weights that the forward pass sees optional in a state with what learning needs."""
     _drop(missing, {f"{root}{NAME}.rate_weight"})  # older states have none
     for tile in bank.tiles:
         latent = {root + latent_name(name) for name in tile.names}
@@ -93,3 +101,67 @@ def _plain(bank: "Bank", root: str, unexpected: list[str]) -> set[str]:
 
 def _drop(keys: list[str], names: set[str]) -> None:
     keys[:] = [key for key in keys if key not in names]
+
+
+if TYPE_CHECKING:
+    from momos.learning.bank import Bank
+
+
+def trace_of(bank: "Bank") -> Float64[Tensor, "2"]:
+    """Sum and norm of the latent weights, by which changes are detected."""
+    weights = (
+        [tile.latent.detach() for tile in bank.tiles] if bank.learn == "weights" else []
+    )
+    if not weights:
+        return torch.zeros_like(bank.trace)
+    sums = [weight.sum(dtype=torch.float64) for weight in weights]
+    norms = [torch.linalg.vector_norm(weight, dtype=torch.float64) for weight in weights]
+    return torch.stack((torch.stack(sums).sum(), torch.stack(norms).square().sum()))
+
+
+def refresh_(bank: "Bank") -> None:
+    """Makes a copy a mosaic again if it was written from outside since it was last read."""
+    if not bank.copied:
+        return
+    if torch.compiler.is_compiling():
+        torch.compiler.disable(refresh_)(bank)  # so that every graph does this
+    elif bank.overwritten:
+        settle_(bank)
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def settle_(bank: "Bank") -> None:
+    """Makes the network a mosaic of its latent weights, whatever was written into its tensors.
+
+    Code lengths go by the rate weight and the usage in its buffers, which may be averages too.
+    Latent weights that were settled before are skipped.
+
+    Raises:
+        ValueError: if a weight is not finite (names the parameter).
+    """
+    config = bank.config
+    settings = [config.bits, config.zero_motif]
+    bank.settings.copy_(torch.tensor(settings, dtype=torch.uint8, device="cpu"))
+    bank.zeros.copy_(bank.fitting.zero_motifs[:, None])
+    if bank.learn == "motifs":
+        for name, tensor in (bank.origin or {}).items():
+            bank.get_buffer(name).copy_(tensor)
+        bank.start_(learning=True)
+        return
+    if not bool(bank.counts.any()):
+        bank.start_(learning=False)
+        return
+    bank.started.fill_(1)
+    bank.learning = True
+    trace = trace_of(bank)
+    if torch.equal(trace, bank.trace):
+        bank.update_()
+        return
+    bank.follow_(
+        bank.counts.round().long(),
+        rate_weight=float(bank.rate_weight),
+        move_only=False,
+        revive=False,
+    )
+    bank.trace.copy_(trace)

@@ -1,15 +1,22 @@
-"""Parametrizations: what a module sees in place of a weight whose motifs are learned."""
+"""Parametrizations of weights whose motifs are learned, installed into modules and removed again."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
+from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import ParametrizationList
+from torch.nn.utils.parametrize import ParametrizationList, register_parametrization
 
-from momos.blocks import Placement
-from momos.learning.averaging import refresh_
-from momos.learning.bank import Bank
+from momos.blocks import Layout, Placement, memory
+from momos.learning.bank import NAME, Bank
+from momos.learning.states import refresh_
 from momos.vq.gather import straight_through
+
+MODULES = "parametrizations"  # the child in which torch keeps them
+ORDER = "_momos_order"  # the attribute of a module that keeps the order of its parameters
+Slot = tuple[nn.Module, str]  # a module and the name of a parameter in it
 
 
 class Tile(nn.Module):
@@ -30,11 +37,11 @@ class Tile(nn.Module):
         self.__dict__["holder"] = None
 
     def installed(self, holder: ParametrizationList) -> None:
-        """Told which list of parametrizations the tile is in (one of them, if tied)."""
+        """Records the list of parametrizations that the tile is in (one of them, if tied)."""
         self.__dict__["holder"] = holder
 
     def update_(self, stored: Tensor) -> None:
-        """Takes over the motifs that the bank has `stored`, where the tile keeps a copy."""
+        """Updates the copy of the weight from the `stored` motifs, if the tile keeps one."""
 
     def extra_repr(self) -> str:
         return repr(self.place.name)
@@ -49,7 +56,7 @@ class MotifTile(Tile):
         return self.bank.weight(self.place)
 
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, ...]:
-        """Nothing of the weight is kept beside the bank."""
+        """Keeps nothing of the weight: the bank has everything."""
         return ()
 
 
@@ -73,7 +80,7 @@ class WeightTile(Tile):
     @torch.no_grad()
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "WeightTile":
         super()._apply(fn, recurse)
-        # A part of the network that was rounded and came back is what the bank says again.
+        # Undoes the rounding of a part that was converted to another dtype and back.
         place, motifs = self.place, self.bank.motifs
         if (self.value.dtype, self.value.device) == (place.dtype, motifs.device):
             self.update_(self.bank.stored())
@@ -81,7 +88,7 @@ class WeightTile(Tile):
 
     @torch.no_grad()
     def update_(self, stored: Tensor) -> None:
-        """Takes over the motifs that the bank has `stored`."""
+        """Recomputes the weight from the `stored` motifs."""
         self.bank.write_(self.value, self.place, stored)
 
     def forward(self, latent: Tensor) -> Tensor:
@@ -92,3 +99,122 @@ class WeightTile(Tile):
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         return weight
+
+
+def slots_of(model: nn.Module, layout: Layout) -> dict[str, list[Slot]]:
+    """Every place where each parameter of the layout is registered."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    names = {memory(parameters[place.name]): place.name for place in layout.placements}
+    slots: dict[str, list[Slot]] = {place.name: [] for place in layout.placements}
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None and memory(parameter) in names:
+                slots[names[memory(parameter)]].append((module, name))
+    return slots
+
+
+def _names_of(model: nn.Module, layout: Layout) -> dict[str, tuple[str, ...]]:
+    """Every name of each parameter of the layout."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    names: dict[object, list[str]] = {}
+    for name, parameter in parameters.items():
+        names.setdefault(memory(parameter), []).append(name)
+    return {
+        place.name: tuple(names[memory(parameters[place.name])])
+        for place in layout.placements
+    }
+
+
+def install(model: nn.Module, bank: Bank, slots: dict[str, list[Slot]]) -> None:
+    """Puts tiles of `bank` into all slots, or into none if interrupted."""
+    kind = MotifTile if bank.learn == "motifs" else WeightTile
+    held = [
+        (module, name, module._parameters[name])
+        for places in slots.values()
+        for module, name in places
+    ]
+    names = _names_of(model, bank.layout)
+    orders = [(module, tuple(module._parameters)) for module, _, _ in held]
+
+    def take_back() -> None:
+        model._modules.pop(NAME, None)
+        for module, order in orders:
+            module.__dict__[ORDER] = order
+        for module, name, parameter in held:
+            restore(module, name, parameter)
+
+    with ExitStack() as undo:
+        undo.callback(take_back)
+        for place in bank.layout.placements:
+            tile = kind(bank, place)
+            tile.names = names[place.name]
+            bank.tiles.append(tile)
+            for module, name in slots[place.name]:
+                module.__dict__.setdefault(ORDER, tuple(module._parameters))
+                register_parametrization(module, name, tile)
+                if isinstance(module, nn.RNNBase):
+                    type(module).__deepcopy__ = _copied  # type: ignore[attr-defined]
+                tile.installed(module.parametrizations[name])  # type: ignore[index]
+        model.add_module(NAME, bank)
+        undo.pop_all()
+
+
+def _copied(module: nn.RNNBase, memo: dict[int, Any]) -> nn.RNNBase:
+    """A deep copy of a recurrent module, without its list of weights.
+
+    While it is parametrized, these are results of the last forward pass, which torch does not copy.
+    The next forward pass rebuilds the list.
+    """
+    other = module.__new__(type(module))
+    memo[id(module)] = other
+    nothing = [None] * len(module._flat_weights)
+    other.__dict__ = deepcopy(module.__dict__ | {"_flat_weights": nothing}, memo)
+    return other
+
+
+def tiled(model: nn.Module, bank: Bank) -> list[tuple[nn.Module, str, Tile]]:
+    """The places in `model` that have tiles of `bank`."""
+    found = []
+    for module in model.modules():
+        held = module._modules.get(MODULES)
+        if not isinstance(held, nn.ModuleDict):
+            continue
+        for name, tiles in held.items():
+            if not isinstance(tiles, ParametrizationList) or not len(tiles):
+                continue
+            tile = tiles[0]
+            if isinstance(tile, Tile) and tile.bank is bank:
+                found.append((module, name, tile))
+    return found
+
+
+def restore(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+    """Replaces a parametrized weight by the ordinary `parameter`.
+
+    Copies of a module share its class. So the class is replaced, not changed as
+    `remove_parametrizations` does: freezing a copy does not affect the original.
+    """
+    held = module._modules.get(MODULES)
+    if isinstance(held, nn.ModuleDict):
+        if name in held:
+            del held[name]
+        kind = type(module)
+        if held:
+            kept = {key: value for key, value in vars(kind).items() if key != name}
+            module.__class__ = type(kind.__name__, kind.__bases__, kept)  # type: ignore[assignment]
+        else:
+            del module._modules[MODULES]
+            module.__class__ = kind.__bases__[0]
+    module.__dict__.pop(name, None)
+    module._parameters[name] = parameter
+    _reorder(module)
+
+
+def _reorder(module: nn.Module) -> None:
+    """Restores the order of parameters, by which optimizers identify them."""
+    if MODULES in module._modules:
+        return  # another parametrization is left
+    held = module._parameters
+    for name in module.__dict__.pop(ORDER, ()):
+        if name in held:
+            held[name] = held.pop(name)

@@ -1,4 +1,4 @@
-"""The complexity of the weights, epoch by epoch."""
+"""Measures and logs the complexity of the weights during training."""
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -8,7 +8,7 @@ from momos.parameters import check_whole_tensors
 
 
 class ComplexityCallback(Callback):
-    """Measures the trainable weights before training and at the end of every so many epochs.
+    """Measures the trainable weights before training and after every `every` epochs.
 
     Values are logged as `complexity/…`, codes in bits per weight too, with whichever logger the
     trainer has; `history` keeps the epochs (0 is before training) and their measurements.

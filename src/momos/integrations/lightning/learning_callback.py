@@ -1,23 +1,35 @@
-"""Learning motifs: parametrized when fitting begins, frozen when it ends."""
+"""Learns motifs while Lightning trains: parametrizes when fitting begins, freezes when it ends.
 
+With `ddp_notebook`, `ddp_fork` and `ddp_spawn` Lightning trains copies of module and callbacks in
+other processes, and returns only weights and metrics. `Returning` brings the mosaic back.
+"""
+
+import os
+import tempfile
+import warnings
+import weakref
 from collections.abc import Mapping
 from dataclasses import asdict
 from inspect import signature
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
 from momos.config import MosaicConfig
-from momos.integrations.lightning.averages import Held, come_after_averaging
-from momos.integrations.lightning.networks import remember_within
-from momos.integrations.lightning.plain import (
+from momos.files.api import load, save
+from momos.integrations.lightning.plain_states import (
+    Held,
     bank_within,
+    come_after_averaging,
     load_learning_state,
     save_as_before,
     save_plain_states,
 )
-from momos.integrations.lightning.returning import Returning
+from momos.integrations.lightning.projection_callback import remember_within
 from momos.learning import Reassign, freeze_, parametrize_
 from momos.learning.bank import Learn
 from momos.learning.schedule import check_parts
@@ -32,7 +44,7 @@ PARTS: dict[str, Any] = {
 
 
 class LearnedMosaicCallback(Callback):
-    """Learns the motifs of the module: `parametrize_`, `Reassign` and `freeze_` at their times.
+    """Learns the motifs of the module: calls `parametrize_`, `Reassign` and `freeze_`.
 
     The module is parametrized when fitting begins, before its optimizers are made, and frozen when
     fitting ends; the networks inside it are then mosaics of their own, ready to be saved, and
@@ -42,8 +54,8 @@ class LearnedMosaicCallback(Callback):
     optimizer steps; its length is that of the training. How many blocks changed, motifs used
     and the rate weight are logged as `mosaic/…`.
 
-    A run resumed from a checkpoint (`ckpt_path`) is the same run. A fit that an exception ended
-    leaves the module parametrized, and fitting again goes on from there: the same trainer with
+    A run resumed from a checkpoint (`ckpt_path`) is the same run. A fit that ended with an
+    exception leaves the module parametrized, and fitting again continues from there: the same trainer with
     its schedule, another one with a new schedule.
 
     The `state_dict` of a checkpoint is that of the module without the callback, with the weights
@@ -59,8 +71,8 @@ class LearnedMosaicCallback(Callback):
     With Lightning's `WeightAveraging` (`EMAWeightAveraging`) and `StochasticWeightAveraging`, in
     either order, what is validated, kept and frozen is the mosaic of the averaged latent weights.
 
-    Where the strategy runs processes of its own (`ddp_notebook`, `ddp_spawn`), Lightning brings
-    only the weights back: `callback.mosaic.write_(module)`, or `.within("net").write_(module.net)`
+    If the strategy starts processes (`ddp_notebook`, `ddp_spawn`), Lightning returns only the
+    weights: `callback.mosaic.write_(module)`, or `.within("net").write_(module.net)`
     for a network inside it, then makes the module of the main process the mosaic that it is.
 
     Raises:
@@ -211,7 +223,7 @@ class LearnedMosaicCallback(Callback):
         self._returning.send(trainer, mosaic)
 
     def _settle(self, *, keep: bool = False) -> None:
-        """If averages were written into the module since the epoch ended."""
+        """Makes the module a mosaic again if averages were written into it since the epoch ended."""
         if self._held is not None:
             self._held.settle_()
         if not keep:
@@ -222,3 +234,39 @@ class LearnedMosaicCallback(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._state = state_dict["schedule"]
+
+
+class Returning:
+    """Passes a mosaic between processes, by a file that is named before they fork."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.gettempdir()) / f"{uuid4()}.momos"
+        weakref.finalize(self, _remove, self.path, os.getpid())
+
+    def send(self, trainer: Trainer, mosaic: Mosaic) -> None:
+        """Sends from a process that ends with the training; warns that the module is not updated."""
+        strategy = trainer.strategy
+        if not isinstance(strategy.launcher, _MultiProcessingLauncher):
+            return
+        if trainer.is_global_zero:
+            save(mosaic, self.path)
+            warnings.warn(
+                "training in processes of their own returns only weights to the module: "
+                "callback.mosaic.write_(module), or .within('net').write_(module.net) for a "
+                "network inside it, makes it the mosaic that momos.save takes",
+                UserWarning,
+                stacklevel=2,
+            )
+
+    def received(self) -> Mosaic | None:
+        """The mosaic that was sent since the last call, if any."""
+        if not self.path.exists():
+            return None
+        mosaic = load(self.path).mosaic
+        self.path.unlink()
+        return mosaic
+
+
+def _remove(path: Path, process: int) -> None:
+    if os.getpid() == process:  # not in a forked one, which has a copy of it
+        path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Projecting onto a mosaic as training goes on.
+"""Projects a module onto a mosaic during training.
 
 Lightning validates after the last batch of an epoch and before `on_train_epoch_end`, so the
 projection is done at the last batch: validation, checkpoints and the end of training all see
@@ -12,13 +12,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from momos._util.generators import KeepsGenerator
 from momos.config import MosaicConfig
-from momos.integrations.lightning.networks import remember_within
 from momos.lengths import description_length
+from momos.mosaic import Mosaic
 from momos.projection import Projection, check_projectable, project_
 
 
 class MosaicCallback(KeepsGenerator, Callback):
-    """Projects the module every epoch, every optimizer step, or every so many steps.
+    """Projects the module every epoch, every optimizer step, or every `every` steps.
 
     Weights trained since the last projection are projected too whenever validation starts or an
     epoch ends, so nothing but a mosaic is validated or kept. When training ends, the networks
@@ -29,7 +29,7 @@ class MosaicCallback(KeepsGenerator, Callback):
     them: `momos.save(network, path, config=config)`.
 
     Raises:
-        ValueError: if `every` is no such thing, or `config` has settings for learned motifs.
+        ValueError: if `every` is none of these, or `config` has settings for learned motifs.
     """
 
     def __init__(
@@ -106,3 +106,10 @@ class MosaicCallback(KeepsGenerator, Callback):
             on_epoch=on_epoch,
             batch_size=1,
         )
+
+
+def remember_within(pl_module: LightningModule, mosaic: Mosaic) -> None:
+    """Remembers the mosaic of each network inside a module."""
+    for name, child in pl_module.named_children():
+        if any(place.name.startswith(f"{name}.") for place in mosaic.layout.placements):
+            mosaic.within(name).remember_(child)

@@ -1,18 +1,22 @@
-"""Checkpoints of a network that learns its motifs, as networks that do not learn load them.
+"""Makes checkpoints of a network that learns its motifs loadable by ordinary networks.
 
 The `state_dict` of a checkpoint has the names of the module without its parametrizations. What is
-needed to go on learning is kept beside it, under `KEY`.
+needed to continue learning is kept separately, under `KEY`.
+
+Other callbacks average weights: Lightning's `WeightAveraging` swaps averages into the module for
+validation and copies them there when training ends; `StochasticWeightAveraging` does only the
+latter. Latent weights then no longer belong to the bank, which `Held` detects.
 """
 
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer, callbacks
 
-from momos.integrations.lightning.averages import SWAPPING
 from momos.learning.bank import NAME, Bank
-from momos.learning.states import learning_names
+from momos.learning.states import learning_names, settle_, trace_of
 
 KEY = "momos"  # in a checkpoint, a mapping of
 STATE, AVERAGE = (
@@ -26,6 +30,11 @@ AVERAGES = (
     "averaging_state"  # merged with the state of the average, names of which begin with
 )
 MODULE = "module."
+# Lightning before 2.6 has no WeightAveraging.
+SWAPPING: tuple[type[Callback], ...] = tuple(
+    kind for kind in (getattr(callbacks, "WeightAveraging", None),) if kind is not None
+)
+AVERAGING = (*SWAPPING, callbacks.StochasticWeightAveraging)
 
 
 def bank_within(module: LightningModule) -> Bank | None:
@@ -35,10 +44,10 @@ def bank_within(module: LightningModule) -> Bank | None:
 
 
 def save_plain_states(module: LightningModule, bank: Bank) -> None:
-    """Lets the checkpoints of `module` be plain.
+    """Makes the checkpoints of `module` plain.
 
-    By the hook of the module: it is the last of all, and the only one called where a checkpoint is
-    to have weights only.
+    It wraps the hook of the module, which is called last, and is the only one called for
+    checkpoints with weights only.
     """
     bank.plain = True
     hook = module.__dict__.get(HOOK)
@@ -59,7 +68,7 @@ def save_as_before(module: LightningModule) -> None:
 def load_learning_state(
     trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]
 ) -> None:
-    """Loads what the plain state of a checkpoint does not have.
+    """Loads the part of the state that is not in the plain state of a checkpoint.
 
     Raises:
         ValueError: if the checkpoint does not have it either.
@@ -124,6 +133,66 @@ def _stochastic(checkpoint: dict[str, Any]) -> list[dict[str, Any]]:
 def _parted(
     state: dict[str, Any], names: set[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What of a state is not among `names`, and what is."""
+    """The entries of a state that are not among `names`, and those that are."""
     plain = {name: value for name, value in state.items() if name not in names}
     return plain, {name: value for name, value in state.items() if name in names}
+
+
+class Held:
+    """A snapshot of a bank, to detect and undo changes that others make to its network."""
+
+    @torch.no_grad()
+    def __init__(self, bank: Bank) -> None:
+        self.bank, self.learning = bank, bank.learning
+        self.trace = trace_of(bank)
+        self.buffers = {name: buffer.clone() for name, buffer in bank.named_buffers()}
+        self.settled = False
+
+    @torch.no_grad()
+    def settle_(self) -> None:
+        """Makes the network a mosaic again if others wrote into it."""
+        bank = self.bank
+        if not self.learning or not self._differs():
+            return
+        if bank.learn == "motifs":
+            bank.origin = {name: self.buffers[name] for name in bank.constants()}
+        settle_(bank)
+        bank.origin = None
+        self.settled = True
+
+    @torch.no_grad()
+    def restore_(self) -> None:
+        """Undoes `settle_`, after others have restored the weights."""
+        if not self.settled:
+            return
+        for name, buffer in self.bank.named_buffers():
+            buffer.copy_(self.buffers[name])
+        self.bank.learning = self.learning
+        self.bank.update_tiles_()
+
+    def _differs(self) -> bool:
+        if self.bank.learn == "weights":
+            return not torch.equal(trace_of(self.bank), self.trace)
+        constants = self.bank.constants().items()
+        return any(not torch.equal(value, self.buffers[name]) for name, value in constants)
+
+
+def come_after_averaging(
+    callback: Callback, trainer: Trainer, module: LightningModule
+) -> None:
+    """Moves `callback`, which has changed the module, after the callbacks that average weights.
+
+    Those that were set up before it have copied the old module, so they are set up again.
+    """
+    order: list[Any] = list(trainer.callbacks)  # pyright: ignore[reportAttributeAccessIssue]
+    place = order.index(callback)
+    last = max(
+        (i for i, other in enumerate(order) if isinstance(other, AVERAGING)), default=-1
+    )
+    for other in order[:place]:
+        if isinstance(other, AVERAGING):
+            other.setup(trainer, module, "fit")
+    if last > place:
+        order.insert(last, order.pop(place))
+        # A new list: Lightning is going through the old one.
+        trainer.callbacks = order  # pyright: ignore[reportAttributeAccessIssue]
