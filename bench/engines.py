@@ -11,7 +11,7 @@ import torch
 from measure import milliseconds, seconds, table
 
 from momos.vq import cpu
-from momos.vq.rate import code_lengths, longer_motifs
+from momos.vq.nearest import code_lengths, longer_motifs
 
 NUM_BLOCKS = 200_000
 

@@ -8,10 +8,22 @@ from dataclasses import dataclass
 
 import constriction
 import numpy as np
+import torch
+from torch import Tensor
+
+from momos.complexity.views import FORMATS
 
 Categorical = constriction.stream.model.Categorical
 Uniform = constriction.stream.model.Uniform
 WIDEST = 16  # bits written at once
+
+
+def float_fields(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Sign, biased exponent and mantissa of each float, as numbers from 0."""
+    form = FORMATS[weight.dtype]
+    bits = weight.contiguous().view(form.bits)
+    exponent = (bits >> form.mantissa) & ((1 << form.exponent) - 1)
+    return (bits < 0).to(torch.uint8), exponent, bits & ((1 << form.mantissa) - 1)
 
 
 class Estimator:

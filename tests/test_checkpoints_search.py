@@ -90,7 +90,8 @@ def search(
 ) -> tuple[Trial, ...]:
     """The trials where a step alone decides about the metric (0 of dense weights) and bytes."""
     monkeypatch.setattr(
-        trials, "written_size", lambda step: 1000 + int(10**4 * (6 - math.log2(step)))
+        "momos.checkpoints.search.written_size",
+        lambda step: 1000 + int(10**4 * (6 - math.log2(step))),
     )
     found: list[Trial] = []
     best, all_trials = Search(

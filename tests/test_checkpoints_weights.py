@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 import momos
-from momos.checkpoints.modules import module_source
+from momos.checkpoints.source import module_source
 from momos.checkpoints.weights import LEAST, Weights, importance_of
 from momos.config import LatticeConfig
 from networks import bits

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 import momos
 from momos.cli import app
-from momos.complexity import ctm as tables
+from momos.complexity import ctm
 
 DEFAULT = (
     *("signs", "signs, order 4", "signs, ordered BDM", "signs, lzma", "2-bit codes"),
@@ -129,7 +129,7 @@ def test_without_pybdm_the_extra_is_named_as_it_must_be_typed(net, monkeypatch):
     def missing(name):
         raise metadata.PackageNotFoundError(name)
 
-    tables.sequence_table.cache_clear()
+    ctm.sequence_table.cache_clear()
     monkeypatch.setattr(metadata, "distribution", missing)
     done = invoke(net, "--measures", "signs, BDM", "--shuffles", "0")
     assert done.exit_code == 0, done.output

@@ -17,8 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from momos.complexity import bdm, block_counts, ordered_bdm, ordered_length, score
-from momos.complexity.counts import count, tiles
-from momos.complexity.ctm import sequence_table, square_table
+from momos.complexity.ctm import count, sequence_table, square_table, tiles
 
 REFERENCE = json.loads(
     (Path(__file__).parent / "reference/pybdm_reference.json").read_text()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from kt_coder import Reader, Writer, bits_of
+from kt_coder import Reader, Writer, bits_of, float_fields
 from torch import Tensor
 
 from momos.complexity import (
@@ -16,7 +16,7 @@ from momos.complexity import (
     sign_exponents,
     two_part_code,
 )
-from momos.complexity.views import FORMATS, float_fields
+from momos.complexity.views import FORMATS
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 INTEGERS = [torch.uint8, torch.int16, torch.uint16, torch.int32, torch.int64]
@@ -34,7 +34,7 @@ def encode(motifs: Tensor, indices: Tensor):
     else:
         form = FORMATS[motifs.dtype]
         writer.symbols(sign_exponents(dictionary).flatten().tolist(), 2 << form.exponent)
-        for mantissa in float_fields(dictionary).mantissa.flatten().tolist():
+        for mantissa in float_fields(dictionary)[2].flatten().tolist():
             writer.raw(mantissa, form.mantissa)
     writer.symbols(among.tolist(), max(len(used), 1))
     return writer.words()

@@ -8,15 +8,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from kt_coder import Reader, Writer, bits_of
+from kt_coder import Reader, Writer, bits_of, float_fields
 from torch import Tensor
 
 from momos.complexity import (
-    bit_planes,
     byte_planes,
     count_symbols,
     float_code,
-    float_fields,
     packed,
     raw_bytes,
     sign_exponents,
@@ -90,9 +88,6 @@ def test_codes_of_the_toy():
     weight = torch.tensor([-1.0, -1 / 3, 1 / 3, 1.0])
     codes = uniform_codes(weight, bits=2)
     assert codes.tolist() == [0, 1, 2, 3]
-    low, high = bit_planes(codes, 2)
-    assert high.tolist() == [False, False, True, True]
-    assert low.tolist() == [False, True, False, True]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -135,26 +130,6 @@ def test_codes_of_pieces_have_one_range():
     assert (codes[0], codes[PIECE // 2], codes[-1]) == (0, 127, 255)
 
 
-@given(st.integers(1, 31), st.data())
-def test_planes_add_up_to_the_codes(bits, data):
-    values = data.draw(st.lists(st.integers(0, 2**bits - 1), max_size=30))
-    codes = torch.tensor(values, dtype=torch.int32).view(-1, 1)
-    planes = bit_planes(codes, bits)
-    assert planes.shape == (bits, len(values), 1)
-    assert planes.dtype == torch.bool
-    assert torch.equal(sum(plane.int() << i for i, plane in enumerate(planes)), codes)
-
-
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.uint16, torch.int64])
-@pytest.mark.parametrize("bits", [7, 8, 9, 31])
-def test_planes_above_the_codes_are_empty(dtype, bits):
-    codes = torch.arange(100).to(dtype)
-    planes = bit_planes(codes, bits)
-    assert planes.shape == (bits, 100)
-    assert not planes[7:].any()
-    assert torch.equal(sum(plane.int() << i for i, plane in enumerate(planes)), codes.int())
-
-
 # Floats
 
 
@@ -186,7 +161,7 @@ def test_fields_mean_what_ieee_754_says(dtype):
 def write_floats(writer: Writer, weight: Tensor) -> None:
     form = FORMATS[weight.dtype]
     writer.symbols(sign_exponents(weight).flatten().tolist(), 2 << form.exponent)
-    for mantissa in float_fields(weight).mantissa.flatten().tolist():
+    for mantissa in float_fields(weight)[2].flatten().tolist():
         writer.raw(mantissa, form.mantissa)
 
 
@@ -271,7 +246,6 @@ VIEWS = {
     "ternary": ternary,
     "uniform_codes": lambda weight: uniform_codes(weight, bits=8, percentile=99.9),
     "sign_exponents": sign_exponents,
-    "mantissa": lambda weight: float_fields(weight).mantissa,
 }
 
 
@@ -336,22 +310,6 @@ def test_a_range_beyond_float64_is_refused():
     weight = torch.tensor([-1e308, 1e308], dtype=torch.float64)
     with pytest.raises(ValueError, match=r"must be finite, got -1e\+308 to 1e\+308"):
         uniform_codes(weight, bits=8)
-
-
-@pytest.mark.parametrize(
-    ("codes", "bits", "error", "message"),
-    [
-        (torch.tensor([0, 4]), 2, ValueError, "codes must be 0 to 3, got 0 to 4"),
-        (torch.tensor([-1, 3]), 2, ValueError, "codes must be 0 to 3, got -1 to 3"),
-        (torch.tensor([1]), 0, ValueError, "bits must be 1 to 31, got 0"),
-        (torch.tensor([1]), 32, ValueError, "bits must be 1 to 31, got 32"),
-        (torch.tensor([1.0]), 2, TypeError, "codes must be integers, got torch.float32"),
-        (torch.tensor([True]), 2, TypeError, "codes must be integers, got torch.bool"),
-    ],
-)
-def test_planes_of_what_has_no_such_planes_are_refused(codes, bits, error, message):
-    with pytest.raises(error, match=message):
-        bit_planes(codes, bits)
 
 
 def test_only_booleans_are_packed():

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 import momos
 from momos import MosaicConfig, Reassign, freeze_, parametrize_
-from momos.learning import parametrize
-from momos.learning import tiles as slots
+from momos.learning import parametrize, tiles
 from networks import bits
 
 CONFIG = MosaicConfig.learned(num_motifs=6)
@@ -387,10 +386,10 @@ def test_an_interrupted_parametrization_has_not_happened(
     model, inputs = mlp(), torch.randn(3, 6)
     before = state(model), [(n, id(p)) for n, p in model.named_parameters()]
     kinds = [type(module) for module in model.modules()]
-    register = slots.register_parametrization
+    register = tiles.register_parametrization
     with monkeypatch.context() as patch:
         interruption = Interruption(register, number, after)
-        patch.setattr(slots, "register_parametrization", interruption)
+        patch.setattr(tiles, "register_parametrization", interruption)
         with pytest.raises(KeyboardInterrupt):
             parametrize_(model, CONFIG, learn=learn)
     assert (state(model), [(n, id(p)) for n, p in model.named_parameters()]) == before

@@ -26,7 +26,7 @@ PIECE = 1 << 16  # blocks taken at once where memory must stay bounded
 
 @dataclass(frozen=True)
 class Placement:
-    """Where one parameter stands among the blocks.
+    """Position of one parameter among the blocks.
 
     Its output channels are the slices along dimension `axis`.
     """
@@ -46,7 +46,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class Layout:
-    """Which parameters are cut into blocks, and which rows are theirs."""
+    """The parameters that are cut into blocks, and their rows."""
 
     block_size: int
     placements: tuple[Placement, ...]
@@ -92,7 +92,7 @@ class Layout:
         tensors: Iterable[tuple[str, Sequence[int], torch.dtype]],
         axes: Mapping[str, int] = MappingProxyType({}),
     ) -> "Layout":
-        """The layout of tensors of these names, shapes and dtypes, one behind another.
+        """The layout of tensors of these names, shapes and dtypes, one after another.
 
         `axes` says which dimension holds the output channels where it is not the first.
         """
@@ -114,7 +114,7 @@ class Layout:
 
     @property
     def axes(self) -> dict[str, int]:
-        """The dimension of the output channels, where it is not the first, by name."""
+        """The dimension of the output channels by name, where it is not the first."""
         return {place.name: place.axis for place in self.placements if place.axis}
 
     @property
@@ -223,7 +223,7 @@ class Layout:
 
 
 def _parts(flat: Tensor, block_size: int) -> Iterator[Tensor]:
-    """Rows of one parameter, views but for a padded last one."""
+    """Rows of one parameter: views, except for a padded last row."""
     whole = len(flat) // block_size
     for start in range(0, whole, PIECE):
         stop = min(start + PIECE, whole)

@@ -1,4 +1,4 @@
-"""What a mosaic shall be: block size, number of motifs, which weights, how motifs are chosen."""
+"""Configuration of a mosaic."""
 
 import sys
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ DenseDtype = Literal["float32", "float16", "bfloat16"]
 Unit = Literal["auto", "network", "channel"]
 ChannelAxis = Literal["first", "last"]
 TRELLISES = (1, 8, 16, 32, 64, 256)
-BITS = (*range(2, 9), 16, 32)  # that a motif value may be stored in
+BITS = (*range(2, 9), 16, 32)  # in which a motif value may be stored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +175,7 @@ class LatticeConfig:
 
 
 def known_config(settings: Mapping[str, Any]) -> MosaicConfig | LatticeConfig | None:
-    """Settings that this or another version wrote; None if it knew other ways."""
+    """Settings written by this or another version; None if this version does not know them."""
     kind = LatticeConfig if "step" in settings else MosaicConfig
     names = kind.__dataclass_fields__.keys() & settings.keys()
     try:
@@ -196,10 +196,10 @@ LEARNED: dict[str, Any] = {
 
 
 def check_whole(name: str, value: int, *, least: int) -> None:
-    """Refuses what is no whole number of at least `least`.
+    """Refuses anything but whole numbers of at least `least`.
 
     Raises:
-        TypeError: if it is no int.
+        TypeError: if it is not an int.
         ValueError: if it is too small.
     """
     if isinstance(value, bool) or not isinstance(value, int):

@@ -1,8 +1,8 @@
-"""Finding the motifs, and scales, of weights that already are a mosaic, which loses nothing.
+"""Recovers the motifs and scales of weights that already are a mosaic, without loss.
 
-Blocks are compared bit by bit, so that 0.0 and -0.0 differ. A last block of a parameter, which
-may be cut short, is any motif that begins so, and a block of a narrower dtype than the motifs'
-is any motif that rounds to it; wide and whole blocks are looked at first.
+Blocks are compared bit by bit, so that 0.0 and -0.0 differ. The last block of a parameter, which
+may be shorter, matches any motif that begins with it, and a block of a narrower dtype than that of
+the motifs matches any motif that rounds to it. Whole blocks of the widest dtype come first.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ WIDTHS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 @dataclass(frozen=True)
 class _Part:
-    """Successive blocks of one length in one tensor: the first one's number, and where they are."""
+    """Successive blocks of one length in one tensor: number of the first, and their position."""
 
     block: int
     tensor: Tensor
@@ -31,7 +31,7 @@ class _Part:
 
 
 class NoMosaic(ValueError):
-    """Weights are not a mosaic as it was asked for."""
+    """Raised if weights are not such a mosaic."""
 
 
 def distinct_blocks(
@@ -42,7 +42,7 @@ def distinct_blocks(
     most: int,
     zero_motif: bool,
 ) -> tuple[Real[Tensor, "k s"], Int32[Tensor, " m"]]:
-    """The distinct blocks of the `values` of a layout, in `dtype`, and which of them each is.
+    """The distinct blocks of the `values` of a layout, in `dtype`, and the index of each block.
 
     With `zero_motif`, the first is all zeros, whether or not a block is.
 
@@ -114,7 +114,7 @@ def _distinct(
 def _pieces(
     parts: list[_Part], length: int, most: int
 ) -> Iterator[tuple[list[tuple[int, int]], Tensor]]:
-    """At most `most` blocks at once: where they come from, and their values on the CPU."""
+    """Pieces of at most `most` blocks: their positions, and their values on the CPU."""
     places, held, room = [], [], most
     for part in parts:
         rows = part.tensor.reshape(-1)[part.start : part.stop].view(-1, length)
@@ -134,7 +134,7 @@ def _pieces(
 def _with(
     motifs: Real[Tensor, "k s"], rows: Real[Tensor, "r l"]
 ) -> tuple[Real[Tensor, "j s"], Int[Tensor, " r"]]:
-    """`motifs`, with those of the distinct `rows` that none of them begins with; the number of each."""
+    """`motifs` and the distinct `rows` that are the start of none of them; the index of each row."""
     held = motifs[:, : rows.shape[1]].to(rows.dtype)
     group, count = _groups(torch.cat([held, rows]))
     number = torch.full((count,), len(motifs), dtype=torch.int64, device="cpu")
@@ -149,7 +149,7 @@ def _with(
 
 
 def _groups(rows: Tensor) -> tuple[Tensor, int]:
-    """A number for each row, the same where all bits are, and how many numbers there are."""
+    """A number for each row, the same for rows of equal bits; and the count of numbers."""
     if not len(rows):
         return torch.empty(0, dtype=torch.int64, device="cpu"), 0
     width = rows.itemsize * rows.shape[1]
@@ -209,7 +209,7 @@ def in_steps(
 
 
 def _step(weights: Float64[np.ndarray, " n"], most: int, name: str) -> float:
-    """The greatest number of which all weights are multiples, of `most` at the utmost."""
+    """The greatest number of which all weights are multiples by at most `most`."""
     sizes = np.unique(np.abs(weights[weights != 0]))
     if not len(sizes):
         return 1.0
@@ -230,7 +230,7 @@ def _whole(tensor: Tensor, steps: list[float]) -> Tensor:
 
 
 def _factor(blocks: Tensor, last: Tensor, known: set[bytes], most: int) -> int:
-    """By what number the fewest of `blocks`, and of a `last` one cut short, are new."""
+    """The number by which the fewest of `blocks`, and of a shorter `last` one, are new."""
     largest = max(int(part.abs().amax()) for part in (blocks, last) if part.numel())
 
     def new(factor: int) -> int:

@@ -1,10 +1,10 @@
-"""What is raised when a file is not what it must be."""
+"""The error for damaged files."""
 
 import os
 
 
 class FormatError(ValueError):
-    """A file that is damaged, or not of its format: which one, where in it, and what is wrong."""
+    """A file is damaged or of another format; says which file, where in it, and what is wrong."""
 
     def __init__(self, path: str | os.PathLike[str], section: str, problem: str) -> None:
         super().__init__(f"{os.fspath(path)}: {section}: {problem}")

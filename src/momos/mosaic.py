@@ -1,4 +1,4 @@
-"""A mosaic: motifs, and for each block which motif it is.
+"""A mosaic: motifs, and the index of each block's motif.
 
 A `Mosaic` is a value. Written into a model, it is also remembered there, so that `Mosaic.of`
 can give it back after checking that every weight still is what the mosaic says. Weights that
@@ -113,7 +113,7 @@ class Mosaic:
         return found
 
     def _change_in(self, model: nn.Module) -> str:
-        """Where the weights of `model` are not this mosaic, if they are not.
+        """Where the weights of `model` differ from this mosaic, if they do.
 
         Raises:
             ValueError: if the parameters of `model` are not those of the layout.
@@ -139,7 +139,7 @@ class Mosaic:
         return len(self.motifs)
 
     def usage(self) -> Int[Tensor, " k"]:
-        """How many blocks each motif is."""
+        """How many blocks use each motif."""
         return usage_of(self.indices, self.num_motifs)
 
     def rebuilt(self, placement: Placement) -> Iterator[tuple[int, Tensor]]:
@@ -156,7 +156,7 @@ class Mosaic:
             yield start, scaled(flat, own, placement.dtype)
 
     def scale(self, placement: Placement) -> Float32[Tensor, " c"] | None:
-        """What the motifs of one parameter are multiplied by, if by anything."""
+        """Factors of the motifs in one parameter, if there are scales."""
         if self.scales is None:
             return None
         places = self.layout.placements
@@ -172,7 +172,7 @@ class Mosaic:
         }
 
     def within(self, prefix: str) -> "Mosaic":
-        """The part of this mosaic that a submodule is, under its own names; with all motifs.
+        """The mosaic of a submodule, under its own names; with all motifs.
 
         Raises:
             ValueError: if no parameter of the mosaic has a name below `prefix`.
@@ -216,7 +216,7 @@ class Mosaic:
         self.remember_(model)
 
     def remember_(self, model: nn.Module) -> None:
-        """Lets `Mosaic.of` know that `model` is this mosaic, and the module that it wraps."""
+        """Records for `Mosaic.of` that `model`, and the module that it wraps, are this mosaic."""
         model.__dict__[_MEMORY] = _Memory(self)
         inner = _wrapped(model)
         if inner and all(p.name.startswith(f"{inner}.") for p in self.layout.placements):
@@ -224,7 +224,7 @@ class Mosaic:
 
 
 class _Memory:
-    """What a module keeps of its mosaic. It is pickled as plain data, which needs no momos."""
+    """A module's record of its mosaic, pickled as plain data that needs no momos."""
 
     def __init__(self, mosaic: Mosaic) -> None:
         self.mosaic = mosaic
@@ -264,7 +264,7 @@ def _recalled(model: nn.Module) -> Mosaic | None:
 
 
 def _wrapped(model: nn.Module) -> str:
-    """The one child of a module that only wraps it: torch.compile, DataParallel and the like."""
+    """The one child of a module that only wraps it, as torch.compile and DataParallel do."""
     names = list(model._modules)
     return names[0] if names in (["_orig_mod"], ["module"]) else ""
 
@@ -286,7 +286,7 @@ def _never_projected(model: nn.Module) -> str:
 
 
 def _found(model: nn.Module, config: MosaicConfig | None, known: Mosaic | None) -> Mosaic:
-    """The mosaic that the weights of `model` are by `config`, or else by that of `known`.
+    """The mosaic of the weights of `model` by `config`, or else by that of `known`.
 
     Raises:
         ValueError: if they are none.
@@ -350,7 +350,7 @@ def _discovered(
 def scaled(
     values: Tensor, scales: Float32[Tensor, " n"] | None, dtype: torch.dtype
 ) -> Tensor:
-    """What values of motifs leave in a parameter of `dtype`.
+    """Values of motifs as a parameter of `dtype` holds them.
 
     With scales (one, or one for each value) they are multiplied once, in float32 or float64.
     """
@@ -361,18 +361,18 @@ def scaled(
 
 
 def remembered(model: nn.Module) -> bool:
-    """Whether `model` was made a mosaic, whatever has become of it since."""
+    """Whether `model` was made a mosaic, even if it has changed since."""
     return _MEMORY in model.__dict__
 
 
 def bits(values: Tensor) -> Tensor:
-    """Values as integers that differ if one bit does: 0.0 and -0.0 are equal, these not."""
+    """Values as integers that differ if any bit differs (0.0 and -0.0 are equal, these are not)."""
     width = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[values.itemsize]
     return values.contiguous().view(width)
 
 
 def usage_of(indices: Integer[Tensor, " m"], num_motifs: int) -> Int[Tensor, " k"]:
-    """How many of `indices` name each motif."""
+    """How many of `indices` refer to each motif."""
     usage = torch.zeros(num_motifs, dtype=torch.int64, device=indices.device)
     for part in indices.split(32 * PIECE):  # as they become wider
         if part.device.type == "cpu" and len(part) < num_motifs:  # no more arrays of k

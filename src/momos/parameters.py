@@ -1,6 +1,6 @@
-"""Choosing the parameters of a model by name, and refusing those that are not whole weights.
+"""Chooses the parameters of a model by name, and refuses those that are not whole weights.
 
-A weight is whole if this process holds all of it, and it is what the network computes with.
+A weight is whole if this process holds all of it, and the network computes with it directly.
 """
 
 import sys
@@ -107,7 +107,7 @@ def matches(name: str, patterns: tuple[str, ...]) -> bool:
 
 
 def memory(tensor: Tensor) -> object:
-    """What two names share when they are one tensor: the object, or its memory."""
+    """A key that two names share if they are one tensor: the object, or its memory."""
     if is_lazy(tensor) or tensor.is_meta or not tensor.numel():
         return id(tensor)
     return (
@@ -122,7 +122,7 @@ def memory(tensor: Tensor) -> object:
 
 
 def check_whole_tensors(model: nn.Module) -> None:
-    """Refuses a model of which this process holds shards.
+    """Refuses a model of which this process holds only shards.
 
     Raises:
         ValueError: if a parameter or buffer is a shard; names it.
@@ -158,7 +158,7 @@ def check_whole_tensor(name: str, tensor: Tensor) -> None:
 
 
 def _check_handle(prefix: str, handle: Any) -> None:
-    """Refuses what FullyShardedDataParallel shards, except inside `summon_full_params`.
+    """Refuses parameters sharded by FullyShardedDataParallel, except inside `summon_full_params`.
 
     Between a forward and a backward pass weights may be whole too, but changes would be lost.
     """
@@ -168,7 +168,7 @@ def _check_handle(prefix: str, handle: Any) -> None:
 
 
 def _check_flattened(tensors: list[tuple[str, Tensor]]) -> None:
-    """Refuses parameters inside a FullyShardedDataParallel of which `model` is only a part.
+    """Refuses parameters inside a FullyShardedDataParallel that contains `model`.
 
     Shards have one dimension, so one parameter of more dimensions shows that they are whole.
     """
@@ -186,7 +186,7 @@ def _joined(prefix: str, name: str) -> str:
 
 
 def check_used(model: nn.Module, names: Iterable[str]) -> None:
-    """Refuses parameters that the network only computes its weights from.
+    """Refuses parameters from which the network computes its weights.
 
     These are the originals of a parametrization (weight normalization and the like), of its
     older form with hooks, and of pruning.
@@ -208,7 +208,7 @@ def check_used(model: nn.Module, names: Iterable[str]) -> None:
 def _computed_from(
     name: str, modules: dict[str, nn.Module]
 ) -> tuple[str, tuple[str, ...], str] | None:
-    """What is computed from a parameter, the patterns that exclude it, and what ends that."""
+    """What is computed from a parameter, the patterns that exclude it, and how to end that."""
     parts = name.split(".")
     if "parametrizations" in parts[:-2]:
         at = parts.index("parametrizations")

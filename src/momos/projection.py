@@ -1,4 +1,4 @@
-"""Projecting a model onto a mosaic, once (`project_`) or throughout training (`Projector`).
+"""Projects a model onto a mosaic, once (`project_`) or throughout training (`Projector`).
 
 A projection replaces each block by its nearest motif, in place. Gradients, optimizer state and
 weights that the config leaves out are not touched.
@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from momos._util.generators import KeepsGenerator
 from momos.blocks import PIECE, Layout
 from momos.config import MosaicConfig, check_whole
 from momos.mosaic import Mosaic
@@ -25,7 +24,7 @@ Search = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Projection:
-    """What a projection did: the mosaic, ‖w − ŵ‖² in float64, and how many weights changed."""
+    """Result of a projection: the mosaic, ‖w − ŵ‖² in float64, and how many weights changed."""
 
     mosaic: Mosaic
     distortion: float
@@ -78,6 +77,25 @@ def project_(
     return Projection(mosaic, distortion, moved)
 
 
+class KeepsGenerator:
+    """Base class of objects with a CPU `generator`, which survives pickling and copying.
+
+    A `torch.Generator` itself cannot be sent to a spawned process.
+    """
+
+    generator: torch.Generator
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"generator": bytes(self.generator.get_state().tolist())}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.generator = torch.Generator()
+        self.generator.set_state(
+            torch.tensor(list(state["generator"]), dtype=torch.uint8, device="cpu")
+        )
+
+
 class Projector(KeepsGenerator):
     """Projects a model at every `every`-th call of `step`, like a learning-rate scheduler.
 
@@ -98,7 +116,7 @@ class Projector(KeepsGenerator):
         self.generator = torch.Generator().manual_seed(config.seed)
 
     def step(self) -> Projection | None:
-        """Counts one step; the projection, if this step is one to project at."""
+        """Counts one step, and projects if it is due."""
         self.steps += 1
         return self.project() if self.steps % self.every == 0 else None
 
@@ -115,7 +133,7 @@ class Projector(KeepsGenerator):
 
 
 def check_projectable(config: MosaicConfig) -> None:
-    """Refuses settings that a projection, which only replaces weights, cannot keep.
+    """Refuses settings that a projection, which only replaces weights, cannot honour.
 
     Raises:
         ValueError: if there are any; names them.
@@ -173,14 +191,14 @@ def _keep(model: nn.Module, layout: Layout, motifs: Tensor, indices: Tensor) -> 
 
 
 class Holding:
-    """What parameters can hold of `motifs`, prepared once for each dtype and length."""
+    """Motifs as parameters can hold them, prepared once for each dtype and length."""
 
     def __init__(self, motifs: Float[Tensor, "k s"]) -> None:
         self.motifs = motifs
         self._searches: dict[tuple[torch.dtype, int], tuple[Tensor, Search]] = {}
 
     def keep(self, flat: Float[Tensor, " n"], indices: Int[Tensor, " b"]) -> None:
-        """Lets blocks that are a motif, as far as they can hold one, keep it.
+        """Lets blocks keep a motif that they equal, up to rounding and padding.
 
         `flat` are the weights of whole blocks, but for the last. That may drop a motif's last
         values, and weights of a narrower dtype than the motifs' round them. What is left may be
@@ -210,7 +228,7 @@ class Holding:
 
 
 def _check_range(layout: Layout, motifs: Tensor, indices: Tensor) -> None:
-    """Refuses motifs that would be infinite in a parameter they are used for."""
+    """Refuses motifs that would be infinite in a parameter that uses them."""
     lost = {
         dtype: ~torch.isfinite(motifs.to(dtype)).all(1)
         for dtype in {placement.dtype for placement in layout.placements}
@@ -242,7 +260,7 @@ def _difference(model: nn.Module, mosaic: Mosaic) -> tuple[float, int]:
 
 
 def _check_finite(model: nn.Module, layout: Layout, blocks: Tensor) -> None:
-    """Names the first parameter with a weight that is not finite, if `blocks` hold one."""
+    """Refuses blocks that are not finite; names the first such parameter."""
     if bool(torch.isfinite(blocks).all()):
         return
     for placement, tensor in layout.tensors(model):

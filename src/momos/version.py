@@ -1,3 +1,3 @@
-"""The version, for those below the package that write it into files."""
+"""The version, in a module of its own so that the file writer can import it."""
 
 __version__ = "0.1.0"

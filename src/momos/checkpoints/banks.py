@@ -18,12 +18,12 @@ from momos.stored import grid_step, stored_dtype, whole_steps
 from momos.vq.motifs import (
     distinct_motifs,
     kmeans_motifs,
+    rated_motifs,
     sample_motifs,
     sample_positions,
     with_zero,
 )
-from momos.vq.nearest import searcher
-from momos.vq.rate import rated_motifs, rated_searcher
+from momos.vq.nearest import rated_searcher, searcher
 
 POOL = 1 << 20  # blocks of a group from which motifs are chosen; at least 32 for each motif
 CHOICES = {"sample": sample_motifs, "distinct": distinct_motifs, "kmeans": kmeans_motifs}

@@ -1,4 +1,4 @@
-"""From a checkpoint on disk, or a module, to a small file without training.
+"""Compresses a checkpoint on disk, or a module, to a small file, without training.
 
 Tensors are read piece by piece, so that memory holds the indices and little else.
 """
@@ -35,13 +35,6 @@ from momos.checkpoints.dense import (
     why_dense,
     without_odd,
 )
-from momos.checkpoints.modules import (
-    copied,
-    dense_values,
-    module_source,
-    stored_values,
-    with_values,
-)
 from momos.checkpoints.opening import open_source
 from momos.checkpoints.rounding import EMBEDDINGS, lattice_mosaic
 from momos.checkpoints.search import CompressionReport as CompressionReport
@@ -55,7 +48,15 @@ from momos.checkpoints.search import (
     written_size,
 )
 from momos.checkpoints.search import Trial as Trial
-from momos.checkpoints.source import Source, SourceTensor
+from momos.checkpoints.source import (
+    Source,
+    SourceTensor,
+    copied,
+    dense_values,
+    module_source,
+    stored_values,
+    with_values,
+)
 from momos.checkpoints.weights import Weights, check_calibration, measured_scales
 from momos.config import LatticeConfig
 from momos.files.api import save_contents
@@ -88,8 +89,8 @@ def compress(
     Hugging Face writes it; of several state dicts in a torch file `key` chooses one, as "ema" or
     "model.state_dict". Of a module it is the state dict that is compressed; the module itself is
     never changed. All floating tensors that `config` chooses become blocks, running
-    statistics and single numbers excepted. The report says what became of every tensor, and what
-    else the checkpoint held; quantized and sparse tensors can only be excluded, which leaves them
+    statistics and single numbers excepted. The report lists how every tensor is stored, and what else the checkpoint
+    held; quantized and sparse tensors can only be excluded, which leaves them
     out. A warning says if it seems to be quantized already, so that its scales are all that
     becomes blocks.
 
@@ -226,7 +227,7 @@ def _measured(
 
 
 def _ignore(trial: Trial) -> None:
-    """Tells nobody."""
+    """Reports nothing."""
 
 
 def _contents(
@@ -236,7 +237,7 @@ def _contents(
     progress: Progress,
     sensitivities: Sensitivities | None,
 ) -> Contents:
-    """What the file will hold."""
+    """The contents of the file."""
     mosaic, distortions, energies = _mosaic(source, config, progress, sensitivities)
     return Contents(
         records=_records(source, mosaic, distortions, energies, config),

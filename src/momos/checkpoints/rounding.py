@@ -30,8 +30,7 @@ from momos.config import LatticeConfig
 from momos.files.coding import by_channel, by_position
 from momos.mosaic import Mosaic, index_dtype, scaled, usage_of
 from momos.projection import Holding
-from momos.vq.nearest import searcher
-from momos.vq.rate import rated_searcher
+from momos.vq.nearest import rated_searcher, searcher
 
 RECURRENT = ("*weight_hh*", "*recurrent_kernel*")  # names in recurrent networks
 EMBEDDINGS = ("*embed*", "*wte.*", "*wpe.*")

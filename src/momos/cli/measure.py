@@ -63,7 +63,7 @@ def measure(
         bool, typer.Option("--csv", help="Print comma-separated rows.")
     ] = False,
 ) -> None:
-    """Measure how complex weights are: codes in bits, scores that are none, controls beside.
+    """Measure how complex weights are: code lengths in bits, scores, and controls.
 
     --json has for each NETWORK its rows and left_out, --csv the rows: tensor
     (empty for the whole network), name, kind, view, unit, about, num_weights,

@@ -1,9 +1,12 @@
-"""Streams of whole numbers, and the quantizer that makes numbers which such streams code well.
+"""Codes whole numbers by the size of their neighbours, and quantizes weights to such numbers.
 
-The values of a mosaic whose motifs are multiples of a step are coded by how large their
-neighbours in the tensor are. A trellis of 2^v states may say which numbers can come next: then
-values count half steps, and a path through the trellis is as good as steps a sixth smaller. The
-compiled coder is native/lattice.hpp, the quantizer native/viterbi.hpp.
+They are the values of a mosaic whose motifs are multiples of a step. A trellis of 2^v states may
+restrict which numbers can follow: then values count half steps, and a path through the trellis is as
+good as steps a sixth smaller. The compiled coder is native/lattice.hpp, the quantizer
+native/viterbi.hpp.
+
+In the order 0, −1, 1, −2, 2, … a whole number has a place (2v, or −2v − 1 below 0). Whole-numbered
+motifs in that order are stored as the distances of their places, which are mostly 0.
 """
 
 from collections.abc import Sequence
@@ -25,7 +28,7 @@ MOST_LISTED = 1 << 20  # of values that are looked up in a table
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where the first of some values lies in its tensor.
+    """Position of values in their tensor.
 
     Attributes:
         row: Values of one output channel.
@@ -52,11 +55,11 @@ class Geometry:
 
     @classmethod
     def of(cls, shape: Sequence[int]) -> "Geometry":
-        """That of a whole tensor of at least one value: outputs, inputs, kernel positions."""
+        """Geometry of a whole tensor of at least one value: outputs, inputs, kernel positions."""
         return cls(row=max(1, prod(shape[1:])), kernel=max(1, prod(shape[2:])))
 
     def at(self, position: int) -> "Geometry":
-        """That of values from `position` on."""
+        """The same geometry, for values from `position` on."""
         return replace(self, position=position)
 
 
@@ -64,8 +67,8 @@ def encode(values: Int32[Tensor, " n"], geometry: Geometry, *, states: int) -> b
     """The stream of 1 to `STREAM_SYMBOLS` values (contiguous, on the CPU).
 
     Raises:
-        ValueError: if there are more or fewer values than that, one is -2**31, or they are no
-            path of the trellis.
+        ValueError: if there are more or fewer values than that, one is -2**31, or they are not
+            a path of the trellis.
     """
     row, kernel, position = geometry.row, geometry.kernel, geometry.position
     return _lattice.encode(_values(values), states, row, kernel, position)
@@ -77,7 +80,7 @@ def decode(
     """Fills `values` (contiguous, on the CPU) from `stream`.
 
     Raises:
-        ValueError: if `states` is none of `STATES`, or there are too many or no values.
+        ValueError: if `states` is not one of `STATES`, or there are too many or no values.
         CorruptError: if the bytes are not a stream of that many values.
     """
     _check(len(values), states)
@@ -161,13 +164,13 @@ def _memory(values: Tensor, what: str, *dtypes: torch.dtype) -> np.ndarray:
 
 
 def whole_numbers(motifs: Tensor) -> Int32[Tensor, " k"] | None:
-    """Motifs of one value as integers, if they are different whole numbers."""
+    """Motifs of one value as integers, if they are distinct whole numbers."""
     if motifs.ndim != 2 or motifs.shape[1] != 1:
         return None
     values = motifs[:, 0].double()
     if not bool(((values == values.round()) & (values.abs() <= MOST_VALUE)).all()):
         return None
-    if bool(((values == 0) & values.signbit()).any()):  # −0 is no whole number
+    if bool(((values == 0) & values.signbit()).any()):  # −0 is not a whole number
         return None
     whole = values.to(torch.int32)
     return whole if len(whole.unique()) == len(whole) else None
@@ -193,7 +196,7 @@ def in_order(distances: Tensor) -> Int32[Tensor, " k"]:
 
 
 class Numbering:
-    """Which of different whole numbers a value is."""
+    """Maps values to their index among distinct whole numbers."""
 
     def __init__(self, values: Int32[Tensor, " k"]) -> None:
         self._sorted, self._index = values.sort()

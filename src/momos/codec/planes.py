@@ -1,4 +1,4 @@
-"""Values of any dtype to bytes and back, bit for bit.
+"""Codes values of any dtype as bytes, bit for bit.
 
 Values are cut into packs and each pack into planes: the lowest bytes of all values, their second
 bytes, and so on. Planes that hold exponents are far from random and planes of mantissas are not,
@@ -85,7 +85,7 @@ def _fill(plane: Tensor, stream: Stream) -> None:
 
 
 def inflate(data: bytes, *, most: int, dictionary: bytes = b"") -> bytes:
-    """What a zlib stream holds: all of it, or `most + 1` bytes if it holds more than `most`.
+    """The content of a zlib stream: all of it, or `most + 1` bytes if there are more than `most`.
 
     Raises:
         CorruptError: if `data` is no whole zlib stream, or one made with another `dictionary`.

@@ -1,12 +1,13 @@
-"""How complex weights are: codes in bits, scores that are none, and controls for both."""
+"""Complexity of arrays: code lengths (upper bounds, in bits), scores (not bits), controls of both."""
 
+from momos.complexity.bdm import Qubd as Qubd
 from momos.complexity.bdm import bdm as bdm
 from momos.complexity.bdm import ordered_bdm as ordered_bdm
 from momos.complexity.bdm import ordered_length as ordered_length
+from momos.complexity.bdm import qubd as qubd
 from momos.complexity.bdm import score as score
 from momos.complexity.codes import count_symbols as count_symbols
 from momos.complexity.codes import elias_delta_bits as elias_delta_bits
-from momos.complexity.codes import entropy_bits as entropy_bits
 from momos.complexity.codes import kt_code as kt_code
 from momos.complexity.codes import kt_from_counts as kt_from_counts
 from momos.complexity.compressors import PublishedRates as PublishedRates
@@ -16,20 +17,14 @@ from momos.complexity.compressors import pcodec_bits as pcodec_bits
 from momos.complexity.compressors import published_rates as published_rates
 from momos.complexity.controls import Control as Control
 from momos.complexity.controls import Factors as Factors
-from momos.complexity.controls import against_shuffles as against_shuffles
 from momos.complexity.controls import factors as factors
 from momos.complexity.controls import shuffled as shuffled
 from momos.complexity.controls import symmetry_slack as symmetry_slack
-from momos.complexity.counts import block_counts as block_counts
-from momos.complexity.qubd import Qubd as Qubd
-from momos.complexity.qubd import qubd as qubd
+from momos.complexity.ctm import block_counts as block_counts
 from momos.complexity.two_part import TwoPart as TwoPart
 from momos.complexity.two_part import two_part_code as two_part_code
-from momos.complexity.views import FloatFields as FloatFields
-from momos.complexity.views import bit_planes as bit_planes
 from momos.complexity.views import byte_planes as byte_planes
 from momos.complexity.views import float_code as float_code
-from momos.complexity.views import float_fields as float_fields
 from momos.complexity.views import packed as packed
 from momos.complexity.views import raw_bytes as raw_bytes
 from momos.complexity.views import sign_exponents as sign_exponents

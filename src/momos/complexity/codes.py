@@ -1,4 +1,4 @@
-"""Code lengths in bits of sequences of symbols, from how often each symbol comes.
+"""Code lengths in bits of sequences of symbols, from the frequencies of the symbols.
 
 Only counts enter, so pieces can be counted one by one and their counts added.
 """
@@ -58,23 +58,6 @@ def kt_from_counts(counts: Tensor | np.ndarray) -> float:
     contexts = (half - 0.5) * (lengths / half).log1p()
     contexts += _remainder(lengths + half) - _remainder(half)
     return float(symbols.sum() + contexts.sum()) / math.log(2)
-
-
-def entropy_bits(counts: Tensor | np.ndarray) -> float:
-    """N · H: symbols times their entropy, summed over contexts, for counts as in KT.
-
-    No code: a decoder would have to know the counts. KT, which learns them on the way, is
-    longer by about half a log2(N) for each symbol of the alphabet but one.
-
-    Raises:
-        TypeError: if the counts are not integers.
-        ValueError: if there is no alphabet, or a count is negative.
-    """
-    table = _counts(counts)
-    rows, columns = table.nonzero(as_tuple=True)
-    used = table[rows, columns].double()
-    others = table.sum(1)[rows].double() - used
-    return float((used * (others / used).log1p()).sum()) / math.log(2)
 
 
 def count_symbols(

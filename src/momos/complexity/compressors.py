@@ -26,7 +26,7 @@ LONG_WINDOW = 27  # log2 of the bytes zstd looks back, as `zstd --long`
 
 @dataclass(frozen=True)
 class PublishedRates:
-    """Raw bytes over compressed bytes, as in 2602.14896: rates, and no lengths of a code."""
+    """Raw bytes over compressed bytes, as in 2602.14896: rates, not code lengths."""
 
     gzip: float
     bz2: float

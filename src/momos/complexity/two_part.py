@@ -1,6 +1,6 @@
-"""The two-part code of a mosaic: first the motifs, then which motif each block is.
+"""The two-part code of a mosaic: first the motifs, then the index of each block's motif.
 
-Beside k·s·q + m·ceil(log2 k) bits (Bakhtiarifard et al. 2026) it leaves out motifs that no block
+Compared with k·s·q + m·ceil(log2 k) bits (Bakhtiarifard et al. 2026) it leaves out motifs that no block
 uses, codes the exponents of the others, and codes frequent motifs shorter.
 """
 

@@ -1,6 +1,6 @@
-"""What is described of a weight: its signs, its b-bit codes, the fields of its floats.
+"""Views of a weight that codes describe: its signs, its b-bit codes, the fields of its floats.
 
-A weight is described in its own dtype: nothing is widened to float32 first.
+A weight is viewed in its own dtype: nothing is widened to float32 first.
 """
 
 from typing import NamedTuple
@@ -19,14 +19,6 @@ class FloatFormat(NamedTuple):
     exponent: int
     mantissa: int
     bits: torch.dtype
-
-
-class FloatFields(NamedTuple):
-    """The three fields of every float, as numbers from 0."""
-
-    sign: UInt8[Tensor, "..."]
-    exponent: Int[Tensor, "..."]
-    mantissa: Int[Tensor, "..."]
 
 
 FORMATS = {
@@ -90,37 +82,6 @@ def uniform_codes(
     return codes.view(weight.shape)
 
 
-def bit_planes(codes: Tensor, bits: int) -> Bool[Tensor, "bits ..."]:
-    """Plane l holds bit l of every code; plane 0 is the least significant.
-
-    Raises:
-        TypeError: if the codes are not integers.
-        ValueError: if a code does not fit that many bits, or `bits` is not 1 to 31.
-    """
-    if codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool:
-        raise TypeError(f"codes must be integers, got {codes.dtype}")
-    if not 1 <= bits <= 31:
-        raise ValueError(f"bits must be 1 to 31, got {bits}")
-    codes = codes if codes.dtype == torch.uint8 else codes.long()
-    if codes.numel():
-        low, high = (int(end) for end in codes.aminmax())
-        if low < 0 or high >> bits:
-            raise ValueError(f"codes must be 0 to {2**bits - 1}, got {low} to {high}")
-    return torch.stack([(codes & (1 << plane)) != 0 for plane in range(bits)])
-
-
-def float_fields(weight: Tensor) -> FloatFields:
-    """Sign, biased exponent and mantissa of each float, whatever it stands for.
-
-    Raises:
-        TypeError: if the weight is not floating point.
-    """
-    form, heads = float_format(weight), sign_exponents(weight)
-    mantissa = _bits(weight) & ((1 << form.mantissa) - 1)
-    exponent = heads & ((1 << form.exponent) - 1)
-    return FloatFields((heads >> form.exponent).to(torch.uint8), exponent, mantissa)
-
-
 def sign_exponents(weight: Tensor) -> Int[Tensor, "..."]:
     """Sign and biased exponent as one number: all bits of the float above its mantissa.
 
@@ -169,7 +130,7 @@ def byte_planes(weight: Tensor) -> UInt8[Tensor, "itemsize n"]:
 
 
 def raw_bytes(values: Tensor) -> bytes:
-    """The values row-major as they lie in memory; of booleans, one byte each."""
+    """The bytes of the values, row-major; one byte for each boolean."""
     flat = values.detach().cpu().contiguous().view(-1)
     return flat.view(torch.uint8).numpy().tobytes()
 

@@ -1,4 +1,4 @@
-"""One table for a network in any form: the measures of `complexity`, and a mosaic's own lengths."""
+"""Measures a network in any form: the measures of `complexity`, and the lengths of a mosaic."""
 
 from momos.measures.instruments import SETS as SETS
 from momos.measures.measuring import Measurement as Measurement

@@ -1,4 +1,7 @@
-"""What instruments keep while tensors pass by, and the numbers they end with."""
+"""Accumulators of measures, which are fed one tensor at a time, and the views they look at.
+
+A view is computed only when needed, and once.
+"""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -65,7 +68,7 @@ class View:
 
 
 class Shuffled(View):
-    """The same values in places that a seed gives. Each view is shuffled when it is asked for."""
+    """The same values, shuffled by a seed. Each view is shuffled when it is needed."""
 
     def __init__(self, of: View, seed: int) -> None:
         self.name = of.name
@@ -85,7 +88,7 @@ class Shuffled(View):
 
 
 class SignCounts:
-    """How many weights are negative, zero, positive."""
+    """Counts of negative, zero and positive weights."""
 
     def __init__(self) -> None:
         self.counts = np.zeros(3, dtype=np.int64)
@@ -98,7 +101,7 @@ class SignCounts:
 
 
 class SignContexts:
-    """What follows four signs, within each tensor."""
+    """Counts of the sign after each four signs, within each tensor."""
 
     def __init__(self) -> None:
         self.counts = torch.zeros(3**ORDER, 3, dtype=torch.int64, device="cpu")
@@ -214,7 +217,7 @@ class Codes8(Codes):
 
 
 class FloatHeads:
-    """Signs and exponents together, as the dtype has them, and how long the mantissas are."""
+    """Counts of signs and exponents together, in their dtype, and bits of the mantissas."""
 
     def __init__(self) -> None:
         self.counts: dict[torch.dtype, torch.Tensor] = {}
@@ -233,7 +236,7 @@ class FloatHeads:
 
 
 class Published:
-    """Bytes of all weights in a row, and what the compressors of the paper make of them."""
+    """Bytes of all weights in a row, and their rates with the compressors of the paper."""
 
     payload: Callable[[View], bytes]
 

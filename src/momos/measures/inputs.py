@@ -1,4 +1,4 @@
-"""What is measured: floating tensors by name, read one at a time."""
+"""The tensors to be measured: floating ones by name, read one at a time."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -28,7 +28,7 @@ Read = Callable[[], Tensor]
 
 @dataclass(frozen=True)
 class FileSize:
-    """Bits of a file, and how many values of how many bits it holds."""
+    """Bits of a file, and the number and bits of its values."""
 
     bits: int
     num_weights: int
@@ -37,7 +37,7 @@ class FileSize:
 
 @dataclass(frozen=True)
 class Weights:
-    """Tensors that are read when they are measured; the mosaic they are, if they are one."""
+    """Tensors that are read when they are measured, and their mosaic, if there is one."""
 
     tensors: dict[str, Read]
     shapes: dict[str, tuple[int, ...]]
@@ -47,13 +47,13 @@ class Weights:
 
     @classmethod
     def of(cls, x: Measurable, key: str = "") -> "Weights":
-        """The weights of a network in any form, in its order; tied ones once.
+        """The weights of a network in any form, in its order; shared ones once.
 
         Of a module these are its trainable parameters; of a checkpoint or mapping all floating
         tensors but running statistics.
 
         Raises:
-            TypeError: if `x` is no network.
+            TypeError: if `x` is not a network.
             ValueError: if no tensor in it can be measured, or there is no torch file that `key`
                 can choose from.
         """
@@ -90,7 +90,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class _Found:
-    """A tensor, before it is known whether it can be measured; or why it cannot."""
+    """A candidate tensor, or the reason why it cannot be measured."""
 
     name: str
     shape: tuple[int, ...] = ()
@@ -221,7 +221,7 @@ def _rebuild(mosaic: Mosaic, place: Placement) -> Tensor:
 
 
 def _decode(path: Path, record: Record) -> Tensor:
-    """A dense tensor of a file whose checksums were compared when it was first opened."""
+    """A dense tensor of a file, whose checksums were compared when it was first opened."""
     with MosaicFile(path) as file:
         return torch.cat(list(file.pieces(record))).view(record.shape)
 

@@ -1,6 +1,6 @@
-"""The measures by name: what each describes, in which unit, and how it adds up over tensors.
+"""The measures by name: what each describes, its unit, and how it adds up over tensors.
 
-Instruments that look at the same thing share one accumulator, which sees one tensor at a time.
+Instruments with the same view share one accumulator, which is fed one tensor at a time.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import momos.measures.accumulators as acc
 
 @dataclass(frozen=True)
 class Instrument:
-    """A measure: `read` takes its value from what `start` makes and the tensors are added to."""
+    """A measure: `start` makes its accumulator, and `read` takes the value from it."""
 
     name: str
     kind: Literal["code", "score"]
@@ -171,7 +171,7 @@ SETS = {"default": DEFAULT, "paper": PAPER, "qubd": QUBD, "compressors": COMPRES
 
 
 def choose(measures: str | tuple[str, ...] | list[str]) -> tuple[Instrument, ...]:
-    """The instruments that names or sets of names choose, in their order, each once.
+    """The instruments of these names or sets, in their order, each once.
 
     Raises:
         ValueError: if a name is unknown; lists the known ones.

@@ -1,4 +1,4 @@
-"""`measure`: one pass over the tensors, and over as many shuffles of each as are asked for."""
+"""Measures weights: one pass over the tensors and their shuffles, and a table of rows as the result."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -21,9 +21,8 @@ from momos.measures.instruments import Instrument, choose
 class Row:
     """One measure of some weights.
 
-    A `code` is a number of bits that somebody could decode the view from; a `score` is a number
-    that is none. `control` is the measure of the weights' own shuffles, None where their order
-    does not matter or none were asked for; `init_value` the measure of the initialization, and
+    A `code` is a code length (an upper bound, in bits); a `score` is a number that is not in bits. `control` is the measure of shuffles of the weights, None if their order does not matter or
+    none were requested; `init_value` the measure of the initialization, and
     `factors` how both explain the value. `unavailable` says why there is no value, or none of
     the initialization. `num_weights` and `raw_bits` are of the weights that the measure is of:
     QuBD has no score of vectors and small matrices.
@@ -54,7 +53,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Measurement:
-    """The rows of one network, and the tensors that were not measured, and why."""
+    """The rows of one network, and the tensors that were not measured, with reasons."""
 
     rows: tuple[Row, ...]
     left_out: dict[str, str] = field(default_factory=dict)
@@ -71,11 +70,11 @@ class Measurement:
         raise KeyError(f"rows are {', '.join(row.name for row in self.rows)}, got {name!r}")
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON can hold it."""
+        """The measurement as JSON-compatible values."""
         return {"rows": [_flat(row) for row in self.rows], "left_out": self.left_out}
 
     def to_pandas(self) -> Any:
-        """One line a row, as a pandas DataFrame.
+        """A pandas DataFrame with one line for each row.
 
         Raises:
             ImportError: if pandas is not installed.
@@ -99,7 +98,7 @@ def _flat(row: Row) -> dict[str, Any]:
 
 
 def _finite(number: float | None) -> float | None:
-    """JSON has no infinities; a z-score may be one."""
+    """None for infinities, which JSON cannot hold and z-scores may be."""
     return number if number is None or math.isfinite(number) else None
 
 
@@ -116,19 +115,19 @@ def measure(
     init_key: str = "",
     progress: Progress = quiet,
 ) -> Measurement:
-    """How complex the weights of `x` are: codes in bits, scores that are none, controls beside.
+    """Complexity of the weights of `x`: code lengths (bits), scores (not bits), and their controls.
 
     `x` is a module, state dict, tensor, mosaic, or the path of a checkpoint or .momos file;
     `measures` names sets ("default", "paper" for arXiv 2602.14896, "qubd" for 2605.15551) or
     single measures. Each measure that depends on order is repeated on `controls` shuffles
     within each tensor. With `init`, the same network before training, each value is split into
-    arrangement and value distribution. A mosaic's own lengths come first. `per_tensor` adds the
+    arrangement and value distribution. The lengths of a mosaic come first. `per_tensor` adds the
     rows of each tensor; `hidden_widths` the bits that any code of the weights spends on the
-    order of hidden units, which does not matter. Of several state dicts in a torch file `key`
-    chooses one, as "ema", and `init_key` in that of `init`. Without a `generator` shuffles are those of seed 0.
+    order of hidden units, which does not matter. `key` chooses one of several state dicts in a
+    torch file, such as "ema", and `init_key` one in that of `init`. Without a `generator` shuffles are those of seed 0.
 
     Raises:
-        TypeError: if `x` is no network, or `controls` no int.
+        TypeError: if `x` is not a network, or `controls` not an int.
         ValueError: if a weight is not finite (names the tensor), nothing can be measured, a
             measure is unknown, or `controls` is 1 or negative.
         FormatError: if a file is damaged.
@@ -209,7 +208,7 @@ def _rows(
 
 
 def _filled(row: Row, one: Instrument, taken: "_Taken", initial: "_Taken | None") -> Row:
-    """`row` with its value and what it is read against, or with why there is none."""
+    """`row` with its value and controls, or with the reason why there is none."""
     try:
         value = taken.own[one.start].read(one.read)
     except (ValueError, ImportError) as error:
@@ -235,7 +234,7 @@ def _filled(row: Row, one: Instrument, taken: "_Taken", initial: "_Taken | None"
 
 
 class _Slot:
-    """An accumulator, or why it could take no more."""
+    """An accumulator, or the reason why it stopped."""
 
     def __init__(self, start: Callable[[], Any]) -> None:
         self.accumulator = start()
@@ -261,7 +260,7 @@ Slots = dict[Callable[[], Any], _Slot]  # by what starts them
 
 @dataclass
 class _Taken:
-    """What the instruments keep of the weights, and of each shuffle of them."""
+    """Accumulators of the weights, and of each shuffle of them."""
 
     own: Slots
     shuffled: list[Slots]
@@ -303,7 +302,7 @@ def _take(
 
 
 def _of_symmetry(weights: Weights, hidden_widths: Sequence[int]) -> list[Row]:
-    """What the orders of the units of hidden layers are worth, if their widths are given."""
+    """Bits for the order of hidden units, if the widths of their layers are given."""
     if not hidden_widths:
         return []
     sizes = [prod(shape) for shape in weights.shapes.values()]
@@ -323,7 +322,7 @@ def _of_symmetry(weights: Weights, hidden_widths: Sequence[int]) -> list[Row]:
 
 
 def _of_mosaic(weights: Weights) -> list[Row]:
-    """The lengths of a mosaic, as its bound, its entropy, a code of both parts, and its file."""
+    """The lengths of a mosaic: bound, entropy, two-part code, file."""
     mosaic = weights.mosaic
     if mosaic is None:
         return []

@@ -1,4 +1,4 @@
-"""Chooses motifs from blocks: the paper's sample, a distinct sample, k-means.
+"""Chooses motifs from blocks: the paper's sample, a distinct sample, k-means, also by code length.
 
 All are deterministic given a generator. They return at most as many motifs as requested, and never
 more than there are blocks to draw (`sample`) or distinct blocks (`distinct`, `kmeans`), since more
@@ -11,11 +11,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from momos.vq.nearest import add_differences, searcher
+from momos.vq.nearest import add_differences, rated_searcher, searcher
 
 Start = Literal["spread", "sample"]
 PIECE = 1 << 16  # blocks taken at once, so that memory stays bounded
 GROWTH = 1.25  # factor by which a round of "spread" multiplies the number of motifs
+# Of `rated_motifs`. λ grows over the first rounds: at once it would empty most motifs before they have
+# settled.
+RAMP = 8  # rounds until λ is reached
+ROUNDS = 40  # at most, the ramp included
 
 
 def sample_motifs(
@@ -245,3 +249,41 @@ def farthest(
         best, rows = best[kept], rows[kept]
     rows = rows[best > 0]
     return rows[_first_of_equals(rows, zero_motif=False)[:count]] if len(rows) else rows
+
+
+def rated_motifs(
+    blocks: Float[Tensor, "m s"],
+    motifs: Float[Tensor, "k s"],
+    rate_weight: float,
+    *,
+    zero_motif: bool = True,
+) -> tuple[Float[Tensor, "k s"], Int[Tensor, " k"]]:
+    """Motifs improved from `motifs` where code length counts, and the usage of each by `blocks`.
+
+    Blocks take the motif of least squared distance + λ · code length, motifs move to the mean of
+    their blocks, and code lengths follow the usage (Chou, Lookabaugh and Gray 1989).
+
+    With `zero_motif`, motif 0 does not move. Motifs that end up unused are kept.
+    """
+    usage = torch.ones(len(motifs), dtype=torch.int64, device=blocks.device)
+    for number in range(ROUNDS + 1):  # round 0 finds the first usage
+        weight = rate_weight * min(1.0, number / RAMP)
+        moved, usage = _round(blocks, motifs, usage, weight)
+        moved[: int(zero_motif)] = motifs[: int(zero_motif)]
+        if number > RAMP and torch.equal(moved, motifs):
+            break
+        motifs = moved
+    return motifs, usage
+
+
+def _round(
+    blocks: Tensor, motifs: Tensor, usage: Tensor, rate_weight: float
+) -> tuple[Tensor, Tensor]:
+    """Each motif at the mean of its blocks, unused ones where they were; and the new usage."""
+    search = rated_searcher(motifs, usage, rate_weight)
+    counts = torch.zeros(len(motifs), dtype=torch.float64, device=blocks.device)
+    sums = torch.zeros(motifs.shape, dtype=torch.float64, device=blocks.device)
+    for piece in blocks.split(PIECE):
+        add_differences(piece, search(piece), motifs, sums=sums, counts=counts)
+    moved = motifs.double() + sums / counts.clamp(min=1)[:, None]
+    return moved.to(motifs.dtype), counts.long()

@@ -4,16 +4,23 @@ The definition is `nearest_reference`: squared Euclidean distance in float64, su
 position, ties to the lowest index. `nearest` returns the same indices, faster. Every engine is
 held to equality with the reference, not to closeness (tests/test_vq_nearest.py). The device decides
 the engine: `cpu` (compiled) or `triton`.
+
+A motif may also cost its code length: a block takes the motif of least squared distance + λ·(bits
+of its index) (entropy-constrained vector quantization; Chou, Lookabaugh and Gray 1989). The second
+term is the square of one more coordinate, 0 for every block and √(λ·bits) for a motif. So the answer
+is the nearest of these longer motifs, which the same engines find exactly.
 """
 
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
 from momos.vq import cpu
+
+UNUSED = 0.5  # usage assumed of a motif that no block uses
 
 
 def nearest(
@@ -86,6 +93,59 @@ def searcher(
             ) from None
 
     return checked
+
+
+def code_lengths(usage: Int[Tensor, " k"]) -> Float64[Tensor, " k"]:
+    """Bits that an ideal code spends on each motif: −log2 of its share of the usage.
+
+    A motif that no block uses counts as used half a time: expensive, but still selectable.
+    """
+    counts = usage.double().clamp(min=UNUSED)
+    return counts.sum().log2() - counts.log2()
+
+
+def longer_motifs(
+    motifs: Float[Tensor, "k s"], penalties: Float64[Tensor, " k"]
+) -> Float[Tensor, "k s+1"]:
+    """`motifs` with the root of their penalty as one more coordinate.
+
+    The least penalty is subtracted from all of them, which changes no comparison.
+    """
+    roots = (penalties - penalties.min()).sqrt()
+    return torch.cat([motifs, roots.to(motifs.dtype)[:, None]], 1)
+
+
+def penalized_searcher(
+    motifs: Float[Tensor, "k s"], penalties: Float64[Tensor, " k"]
+) -> Callable[[Tensor], Tensor]:
+    """Like `searcher`, but minimizes squared distance + penalty of the motif.
+
+    By definition the nearest of `longer_motifs` to the blocks with a 0 appended; ties go to the
+    lowest index.
+    """
+    return searcher(longer_motifs(motifs, penalties), padded=True)
+
+
+def rated_searcher(
+    motifs: Float[Tensor, "k s"], usage: Int[Tensor, " k"], rate_weight: float
+) -> Callable[[Tensor], Tensor]:
+    """Like `searcher`, but minimizes squared distance + `rate_weight` · code length.
+
+    With a weight of 0 it is `searcher`.
+
+    Raises:
+        ValueError: if the shapes do not fit each other, or the weight is negative.
+    """
+    if tuple(usage.shape) != (len(motifs),):
+        raise ValueError(
+            f"usage must have one count for each of {len(motifs)} motifs, got shape "
+            f"{tuple(usage.shape)}"
+        )
+    if rate_weight < 0:
+        raise ValueError(f"rate_weight must be at least 0, got {rate_weight}")
+    if rate_weight == 0:
+        return searcher(motifs)
+    return penalized_searcher(motifs, rate_weight * code_lengths(usage))
 
 
 def add_differences(

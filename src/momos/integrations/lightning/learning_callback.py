@@ -21,6 +21,7 @@ from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
 from momos.config import MosaicConfig
 from momos.files.api import load, save
+from momos.integrations.lightning.epoch_callbacks import remember_within
 from momos.integrations.lightning.plain_states import (
     Held,
     bank_within,
@@ -29,7 +30,6 @@ from momos.integrations.lightning.plain_states import (
     save_as_before,
     save_plain_states,
 )
-from momos.integrations.lightning.projection_callback import remember_within
 from momos.learning import Reassign, freeze_, parametrize_
 from momos.learning.bank import Learn
 from momos.learning.schedule import check_parts

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from momos import kmeans_motifs
-from momos.vq.rate import code_lengths, rated_motifs, rated_searcher
+from momos.vq.motifs import rated_motifs
+from momos.vq.nearest import code_lengths, rated_searcher
 
 
 def blocks(seed: int = 0, m: int = 4000, s: int = 2) -> torch.Tensor:

@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from momos.complexity import bdm, ordered_bdm
-from momos.complexity import ctm as tables
+from momos.complexity import bdm, ctm, ordered_bdm
 from momos.complexity.ctm import sequence_table, square_table
 
 REFERENCE = json.loads(
@@ -127,11 +126,11 @@ def test_without_pybdm_the_error_names_the_extra(measure, forgotten, monkeypatch
     )
 
 
-@pytest.mark.parametrize("name", [tables.SEQUENCES, tables.SQUARES])
+@pytest.mark.parametrize("name", [ctm.SEQUENCES, ctm.SQUARES])
 def test_another_file_is_not_read(name, package):
     (package / name).write_bytes(b"of another version")
-    read = sequence_table if name == tables.SEQUENCES else square_table
-    message = rf"must be those of pybdm 0\.1\.0, with sha256 {tables.SHA256[name]}, got "
+    read = sequence_table if name == ctm.SEQUENCES else square_table
+    message = rf"must be those of pybdm 0\.1\.0, with sha256 {ctm.SHA256[name]}, got "
     with pytest.raises(ValueError, match=message) as error:
         read(1)
     assert str(package / name) in str(error.value)
@@ -143,9 +142,9 @@ def test_a_pickle_that_makes_anything_but_dictionaries_is_refused(package, monke
             return os.mkdir, (str(package / "made"),)
 
     packed = gzip.compress(pickle.dumps({(1,): Harmful()}))
-    (package / tables.SEQUENCES).write_bytes(packed)
+    (package / ctm.SEQUENCES).write_bytes(packed)
     digest = hashlib.sha256(packed).hexdigest()
-    monkeypatch.setitem(tables.SHA256, tables.SEQUENCES, digest)
+    monkeypatch.setitem(ctm.SHA256, ctm.SEQUENCES, digest)
     with pytest.raises(pickle.UnpicklingError, match=r"dictionaries alone, got \w+\.mkdir"):
         sequence_table(1)
     assert not (package / "made").exists()

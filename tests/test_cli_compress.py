@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
 import momos
 from momos.cli import app
-from momos.cli.compress import function_named
+from momos.cli.compress import compress_config, function_named, num_bytes
+from momos.config import LatticeConfig, MosaicConfig
 
 METRIC = """
 from helper import percent
@@ -231,3 +233,38 @@ def test_lossless_keeps_all_and_says_what_it_saved(folder):
     assert shown.exit_code == 0, shown.output
     before, after = (load_file(f"{name}.safetensors") for name in ("net", "back"))
     assert torch.equal(before["a"], after["a"])
+
+
+NONE = {"num_motifs": None, "capacity": None, "bits": None}
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("4096", 4096),
+        ("100kB", 100_000),
+        ("1.5MB", 1_500_000),
+        ("2 MiB", 2 << 20),
+        ("1gb", 10**9),
+    ],
+)
+def test_sizes_are_read_as_people_write_them(text, size):
+    assert num_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "kB", "-1", "1 kilo", "1e3", "1,5MB"])
+def test_other_words_are_no_sizes(text):
+    with pytest.raises(typer.BadParameter, match="must be like 100kB, 2MB or 4096, got"):
+        num_bytes(text)
+
+
+def test_without_the_size_of_a_bank_it_is_a_lattice():
+    assert compress_config({}, {"step": None}, NONE) == LatticeConfig()
+    assert compress_config({"min_ndim": 1}, {"step": 0.3}, NONE) == LatticeConfig(
+        step=0.3, min_ndim=1
+    )
+
+
+def test_with_it_a_bank_by_kmeans():
+    expected = MosaicConfig(num_motifs=9, block_size=4, min_ndim=1, selection="kmeans")
+    assert compress_config({}, {"step": None}, NONE | {"num_motifs": 9}) == expected

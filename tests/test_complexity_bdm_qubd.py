@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from momos.complexity import Qubd, bdm, qubd
 from momos.complexity import qubd as package_qubd
-from momos.complexity.qubd import _quantiles
+from momos.complexity.bdm import _quantiles
 
 REFERENCE = json.loads(
     (Path(__file__).parent / "reference/qubd_reference.json").read_text()

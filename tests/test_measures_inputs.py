@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 import momos
-from momos.complexity import bdm as ordered
-from momos.complexity import ctm as tables
+from momos.complexity import ctm
+from momos.complexity.bdm import block_lengths
 from momos.errors import FormatError
 from momos.measures.inputs import Weights
 
@@ -200,7 +200,7 @@ def test_a_file_that_is_not_there_is_an_os_error(name, tmp_path):
 
 @pytest.fixture
 def without_pybdm(monkeypatch):
-    caches = (tables.sequence_table, tables.square_table, ordered.block_lengths)
+    caches = (ctm.sequence_table, ctm.square_table, block_lengths)
 
     def missing(name):
         raise metadata.PackageNotFoundError(name)

@@ -15,8 +15,7 @@ from momos.codec import (
     choose_usage_table,
     read_usage_table,
 )
-from momos.codec.streams import encode_all
-from momos.codec.usage import round_usage
+from momos.codec.streams import encode_all, round_usage
 
 COUNTS = st.integers(0, 3) | st.integers(0, 1 << 20) | st.integers(0, (1 << 47) - 1)
 USAGES = st.lists(COUNTS, min_size=1, max_size=200).filter(any).map(torch.tensor)
