@@ -115,10 +115,8 @@ def test_without_pybdm_the_error_names_the_extra(measure, forgotten, monkeypatch
 
     monkeypatch.setattr(metadata, "distribution", missing)
     if measure is ordered_bdm:
-        monkeypatch.setattr(
-            "momos.complexity.bdm.block_lengths",
-            sys.modules["momos.complexity.bdm"].block_lengths.__wrapped__,
-        )
+        module = sys.modules["momos.complexity.bdm"]  # whose name the function has too
+        monkeypatch.setattr(module, "block_lengths", module.block_lengths.__wrapped__)
     with pytest.raises(ImportError) as error:
         measure(np.zeros(12, int))
     assert str(error.value) == (

@@ -182,7 +182,7 @@ def test_gradients_of_motifs_are_those_of_finite_differences(scales) -> None:
     inputs = torch.randn(3, 5, dtype=torch.float64)
 
     def outputs(motifs: Tensor) -> Tensor:
-        return torch.func.functional_call(model, {"momos.vq.motifs": motifs}, inputs)
+        return torch.func.functional_call(model, {"momos.motifs": motifs}, inputs)
 
     motifs = bank.motifs.detach().clone().requires_grad_()
     assert torch.autograd.gradcheck(outputs, motifs)
@@ -192,8 +192,8 @@ def test_the_bank_is_the_only_new_parameter_and_registered_once() -> None:
     model = mlp()
     bank = parametrize_(model, CONFIG)
     names = dict(model.named_parameters(remove_duplicate=False))
-    assert {n for n in names if "motifs" in n} == {"momos.vq.motifs"}
-    assert names["momos.vq.motifs"] is bank.motifs
+    assert {n for n in names if "motifs" in n} == {"momos.motifs"}
+    assert names["momos.motifs"] is bank.motifs
     assert {n for n in names if "parametrizations" in n} == set()
     assert names["0.bias"].requires_grad  # dense ones are trained as before
     assert sum(bank.motifs is p for p in model.parameters()) == 1

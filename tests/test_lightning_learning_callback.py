@@ -141,7 +141,7 @@ def end(module: Net, learned: LearnedMosaicCallback) -> tuple:
 @pytest.mark.parametrize(
     ("learn", "trained"),
     [
-        ("motifs", "momos.vq.motifs"),
+        ("motifs", "momos.motifs"),
         ("weights", "layer.0.parametrizations.weight.original"),
     ],
 )
