@@ -14,7 +14,7 @@ from momos.cli.progress import bars
 from momos.cli.settings import check_lossless, check_search, compress_config, num_bytes
 from momos.cli.tables import show
 from momos.cli.terminal import console, say, write
-from momos.config import DenseDtype, Scales, Selection, Unit
+from momos.config import ChannelAxis, DenseDtype, Scales, Selection, Unit
 
 MosaicPath = Annotated[
     Path, typer.Argument(metavar="FILE.momos", help="A file that momos wrote.")
@@ -75,6 +75,18 @@ def compress(
         Unit | None,
         typer.Option(
             help="One step for the network, or for each channel; auto: by kind of layer."
+        ),
+    ] = None,
+    channel_axis: Annotated[
+        ChannelAxis | None,
+        typer.Option(
+            help="Which dimension holds output channels: first (PyTorch), or last (Flax, Keras)."
+        ),
+    ] = None,
+    states: Annotated[
+        int | None,
+        typer.Option(
+            help="Of the trellis that rounds: 64, 8 for large networks; 1 is none and quicker."
         ),
     ] = None,
     include: Annotated[
@@ -176,7 +188,12 @@ def compress(
         "include": tuple(include) if include else None,
         "exclude": tuple(exclude) if exclude else None,
     }
-    lattice = {"step": step, "unit": unit}
+    lattice = {
+        "step": step,
+        "unit": unit,
+        "channel_axis": channel_axis,
+        "states": states,
+    }
     bank = {
         "num_motifs": num_motifs,
         "capacity": capacity,
