@@ -1,8 +1,8 @@
 """How fast whole numbers are chosen, coded and decoded, on one core.
 
 A stream of 2²⁰ weights, normal, with scales of output and input channels; the step is `step` times
-the root mean square (on a trellis, half steps are .65 of it). `bits + log2 rms error` is what
-counts: it does not change with the step where bits are many.
+the root mean square (on a trellis, half steps are .65 of it). `order 0` codes whole steps by
+their usage alone. `bits + log2 rms error` is what counts: it hardly changes with the step.
 """
 
 from math import log2
@@ -27,8 +27,9 @@ def weights() -> torch.Tensor:
     return values.view(-1) / values.square().mean().sqrt()
 
 
-def order_zero(values: torch.Tensor) -> tuple[float, float]:
-    """Bits of a weight by today's streams, and the seconds of decoding them."""
+def order_zero(scaled: torch.Tensor) -> tuple[float, float]:
+    """Bits of a weight in whole steps by symbols' own streams, and the seconds of decoding."""
+    values = quantize(scaled, states=0, rate_weight=0.1)
     symbols = (values - values.min()).to(torch.int16)
     model = Model(usage_of(symbols, int(symbols.max()) + 1))
     stream = model.encode_best(symbols)
@@ -50,7 +51,7 @@ def row(original: torch.Tensor, states: int, step: float) -> list[str]:
     )
     assert torch.equal(decoded, values)
     bits = 8 * len(stream) / STREAM_SYMBOLS
-    plain, plain_read = order_zero(values)
+    plain, plain_read = order_zero(original / step)
     error = float((original - values * step * unit).double().square().mean())
     rates = [f"{STREAM_SYMBOLS / time / 1e6:.0f} M/s" for time in (choose, write, read)]
     return [
