@@ -29,7 +29,7 @@ def weights() -> torch.Tensor:
 
 def order_zero(scaled: torch.Tensor) -> tuple[float, float]:
     """Bits of a weight in whole steps by symbols' own streams, and the seconds of decoding."""
-    values = quantize(scaled, states=0, rate_weight=0.1)
+    values = quantize(scaled, memory=0, rate_weight=0.1)
     symbols = (values - values.min()).to(torch.int16)
     model = Model(usage_of(symbols, int(symbols.max()) + 1))
     stream = model.encode_best(symbols)
@@ -38,16 +38,16 @@ def order_zero(scaled: torch.Tensor) -> tuple[float, float]:
     return 8 * len(stream.data) / len(values), time
 
 
-def row(original: torch.Tensor, states: int, step: float) -> list[str]:
-    unit = HALF_STEP if states else 1.0
+def row(original: torch.Tensor, memory: int, step: float) -> list[str]:
+    unit = HALF_STEP if memory else 1.0
     scaled, rate_weight = original / (step * unit), 0.1 / unit**2
-    values = quantize(scaled, states=states, rate_weight=rate_weight)
+    values = quantize(scaled, memory=memory, rate_weight=rate_weight)
     geometry, decoded = Geometry(ROW), torch.empty_like(values)
-    stream = encode(values, geometry, states=states)
+    stream = encode(values, geometry, memory=memory)
     choose, write, read = seconds(
-        lambda: quantize(scaled, states=states, rate_weight=rate_weight),
-        lambda: encode(values, geometry, states=states),
-        lambda: decode(stream, decoded, geometry, states=states),
+        lambda: quantize(scaled, memory=memory, rate_weight=rate_weight),
+        lambda: encode(values, geometry, memory=memory),
+        lambda: decode(stream, decoded, geometry, memory=memory),
     )
     assert torch.equal(decoded, values)
     bits = 8 * len(stream) / STREAM_SYMBOLS
@@ -56,7 +56,7 @@ def row(original: torch.Tensor, states: int, step: float) -> list[str]:
     rates = [f"{STREAM_SYMBOLS / time / 1e6:.0f} M/s" for time in (choose, write, read)]
     return [
         f"{step}",
-        f"2^{states}" if states else "none",
+        f"2^{memory}" if memory else "none",
         f"{bits:.3f}",
         f"{bits / plain:.3f}",
         f"{bits + log2(error) / 2:.3f}",
@@ -67,7 +67,7 @@ def row(original: torch.Tensor, states: int, step: float) -> list[str]:
 
 def main() -> None:
     torch.set_num_threads(1)
-    header = ["step", "states", "bits/weight", "/ order 0", "bits + log2 rms error"]
+    header = ["step", "memory", "bits/weight", "/ order 0", "bits + log2 rms error"]
     header += ["quantize", "encode", "decode", "decode / order 0"]
     original = weights()
     table(header, [row(original, v, step) for step in (0.1, 0.3) for v in (0, 3, 6, 8)])

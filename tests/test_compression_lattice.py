@@ -84,6 +84,8 @@ def test_weights_of_zero_stay_zero_on_a_trellis(tmp_path):
 
 
 def test_few_weights_take_more_states_than_many():
+    assert states_of(LatticeConfig(), 1_000_000) == 256
+    assert states_of(LatticeConfig(), 1_000_001) == 64
     assert states_of(LatticeConfig(), 10_000_000) == 64
     assert states_of(LatticeConfig(), 10_000_001) == 8
     assert states_of(LatticeConfig(block_size=2), 1000) == 1

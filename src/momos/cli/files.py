@@ -86,7 +86,7 @@ def compress(
     states: Annotated[
         int | None,
         typer.Option(
-            help="Of the trellis that rounds: 64, 8 for large networks; 1 is none and quicker."
+            help="Of the trellis that rounds: 256, fewer for large networks; 1 is none, and quicker."
         ),
     ] = None,
     include: Annotated[

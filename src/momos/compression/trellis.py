@@ -22,7 +22,8 @@ from momos.files.progress import Progress
 from momos.mosaic import Mosaic, index_dtype, scaled
 
 HALF_STEP = 0.65  # of the step that has as many bits a weight without a trellis
-STATES, FEWER_STATES, MANY = 64, 8, 10_000_000  # the first up to so many weights
+STATES = {1_000_000: 256, 10_000_000: 64}  # of the trellis, up to so many weights
+FEWEST_STATES = 8  # for more, which would take too long
 NARROW = (torch.int8, torch.int16, torch.int32)
 
 
@@ -42,7 +43,8 @@ def states_of(config: LatticeConfig, num_weights: int) -> int:
         return config.states
     if config.block_size > 1:
         return 1
-    return STATES if num_weights <= MANY else FEWER_STATES
+    fitting = (states for most, states in STATES.items() if num_weights <= most)
+    return next(fitting, FEWEST_STATES)
 
 
 def quantized(
@@ -61,7 +63,7 @@ def quantized(
     def work(stretch: Stretch) -> tuple[str, Tensor, float, float]:
         values = lattice.quantize(
             _in_steps(stretch, weights.dtype),
-            states=states.bit_length() - 1,
+            memory=states.bit_length() - 1,
             rate_weight=_rate_weight(config, states),
             importance=stretch.importance,
         )

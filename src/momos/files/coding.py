@@ -14,7 +14,7 @@ from torch import Tensor
 
 from momos.codec import Geometry, Model, Numbering, Stream, lattice
 
-STATES = tuple(1 << v for v in lattice.STATES)  # that a trellis may have; 1 is none
+STATES = tuple(1 << v for v in lattice.MEMORIES)  # that a trellis may have; 1 is none
 
 
 class Place(Protocol):
@@ -75,9 +75,7 @@ class ByValue:
 
     def encode(self, indices: Integer[Tensor, " n"], place: Place, first: int) -> Stream:
         values = self.values.index_select(0, indices.int())
-        data = lattice.encode(
-            values, _geometry(place, first), states=_exponent(self.states)
-        )
+        data = lattice.encode(values, _geometry(place, first), memory=_bits_of(self.states))
         return Stream(0, data)
 
     def decode(
@@ -85,7 +83,7 @@ class ByValue:
     ) -> None:
         values = torch.empty(len(indices), dtype=torch.int32, device="cpu")
         geometry = _geometry(place, first)
-        lattice.decode(stream.data, values, geometry, states=_exponent(self.states))
+        lattice.decode(stream.data, values, geometry, memory=_bits_of(self.states))
         indices.copy_(self._numbering.of(values))
 
     @cached_property
@@ -95,10 +93,10 @@ class ByValue:
 
 def fits(values: Int32[Tensor, " n"], states: int) -> bool:
     """Whether each stream of `values` is a path of the trellis of so many states."""
-    return lattice.fits(values, states=_exponent(states))
+    return lattice.fits(values, memory=_bits_of(states))
 
 
-def _exponent(states: int) -> int:
+def _bits_of(states: int) -> int:
     return states.bit_length() - 1
 
 
