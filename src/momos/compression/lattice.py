@@ -6,7 +6,7 @@ squared error against code length: blocks of one weight on a trellis (trellis.py
 the tensor's own usage of the motifs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from jaxtyping import Float, Float32, Float64
@@ -17,7 +17,7 @@ from momos.assign.rated import rated_searcher
 from momos.blocks import PIECE, Placement, matches
 from momos.compression.assigning import Rows, assign_rows
 from momos.compression.calibration import importance_of
-from momos.compression.trellis import HALF_STEP, quantized, states_of
+from momos.compression.trellis import HALF_STEP, Rounded, quantized, states_of
 from momos.compression.weights import Weights, check_squares, mean_squares
 from momos.config import LatticeConfig
 from momos.files.progress import Progress, quiet
@@ -38,9 +38,10 @@ def lattice_mosaic(
     weights: Weights,
     config: LatticeConfig,
     progress: Progress,
+    dense: Callable[[str], Iterator[Tensor]],
     sensitivities: Mapping[str, Tensor] | None = None,
-) -> tuple[Mosaic, dict[str, float], dict[str, float]]:
-    """The mosaic of `weights`; the distortion and the sum of squares of each tensor.
+) -> Rounded:
+    """The mosaic of `weights`; `dense` gives the values of the tensors that are no blocks.
 
     With `sensitivities`, those of the weights by name, sensitive weights are rounded to near
     motifs, whatever their code length, and others further to where bits are saved.
@@ -49,7 +50,7 @@ def lattice_mosaic(
     weights = weights.scaled(steps(weights, config, states, progress))
     if config.block_size == 1:
         importance = importance_of(weights, sensitivities)
-        return quantized(weights, config, states, importance, progress)
+        return quantized(weights, config, states, importance, dense, progress)
     layout, motifs = weights.layout, _rounded(weights, progress)
     indices = torch.empty(layout.num_blocks, dtype=index_dtype(len(motifs)), device="cpu")
     distortions: dict[str, float] = {}
@@ -67,7 +68,7 @@ def lattice_mosaic(
     for part in indices.split(PIECE):
         part.copy_(renumbered[part.int()])
     mosaic = Mosaic(_narrow(motifs[used]), indices, layout, weights.scales, config)
-    return mosaic, distortions, energies
+    return Rounded(mosaic, distortions, energies)
 
 
 def _assigned(

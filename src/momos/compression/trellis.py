@@ -1,10 +1,12 @@
 """Weights to whole numbers of steps, one by one: on a trellis, or each on its own.
 
 A tensor is rounded stream by stream, as the file will code it: output channel by output channel,
-every stream a path of its own. So memory holds the numbers and a few streams of weights.
+every stream a path of its own. So memory holds the file's streams and the weights of a few.
 """
 
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,19 +14,20 @@ from jaxtyping import Float, Float32, Int32
 from torch import Tensor
 
 from momos.blocks import Placement
-from momos.codec import STREAM_SYMBOLS, lattice
+from momos.codec import STREAM_SYMBOLS, lattice, raw
 from momos.codec.whole import MOST_VALUE
 from momos.compression.weights import Piece, Weights, check_squares
 from momos.config import LatticeConfig
-from momos.files.coding import by_channel, by_position
+from momos.files.coded import CodedMosaic
+from momos.files.coding import ByValue, by_channel, by_position, encoded
 from momos.files.parallel import in_parallel
 from momos.files.progress import Progress
-from momos.mosaic import Mosaic, index_dtype, scaled
+from momos.mosaic import Mosaic, scaled
 
 HALF_STEP = 0.65  # of the step that has as many bits a weight without a trellis
 STATES = {1_000_000: 256, 10_000_000: 64}  # of the trellis, up to so many weights
 FEWEST_STATES = 8  # for more, which would take too long
-NARROW = (torch.int8, torch.int16, torch.int32)
+MOST_REACH = 1 << 20  # of values that are counted in a table
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Stretch:
     """Weights of one stream, in its order, the scale of each or of all, and their importance."""
 
     place: Placement
+    first: int
     flat: Float[Tensor, " n"]
     scale: Float32[Tensor, " n"] | None
     importance: Float32[Tensor, " n"] | None
@@ -47,38 +51,94 @@ def states_of(config: LatticeConfig, num_weights: int) -> int:
     return next(fitting, FEWEST_STATES)
 
 
+@dataclass(frozen=True, eq=False)
+class Rounded:
+    """A mosaic, each tensor's distortion and sum of squares, and the SHA-256 of all if known."""
+
+    mosaic: CodedMosaic | Mosaic
+    distortions: dict[str, float]
+    energies: dict[str, float]
+    sha256: str | None = None
+
+
 def quantized(
     weights: Weights,
     config: LatticeConfig,
     states: int,
     importance: Mapping[str, Float32[Tensor, " n"]],
+    dense: Callable[[str], Iterator[Tensor]],
     progress: Progress,
-) -> tuple[Mosaic, dict[str, float], dict[str, float]]:
-    """The mosaic of weights relative to their steps; distortion and sum of squares of each tensor."""
-    distortions = dict.fromkeys((p.name for p in weights.layout.placements), 0.0)
-    energies = distortions.copy()
-    held: dict[str, list[Tensor]] = {name: [] for name in distortions}
+) -> Rounded:
+    """The mosaic of weights relative to their steps.
+
+    `dense` gives the values, as the file will have them, of a tensor that is no blocks.
+    """
+    names = [place.name for place in weights.layout.placements]
+    distortions, energies = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
+    streams: dict[str, list[bytes]] = {name: [] for name in names}
+    counts: dict[str, Counter[int]] = {name: Counter() for name in names}
+    digest = _Digest(list(weights.tensors), dense)
     done = 0
 
-    def work(stretch: Stretch) -> tuple[str, Tensor, float, float]:
+    def work(stretch: Stretch) -> tuple[Stretch, bytes, Counter[int], Tensor, float, float]:
         values = lattice.quantize(
             _in_steps(stretch, weights.dtype),
             memory=states.bit_length() - 1,
             rate_weight=_rate_weight(config, states),
             importance=stretch.importance,
         )
-        distortion, energy = _lost(stretch, values)
-        return stretch.place.name, _narrowed(values), distortion, energy
+        data = encoded(values, states, stretch.place, stretch.first)
+        return stretch, data, _counted(values), *_lost(stretch, values)
 
-    stretches = _stretches(weights, importance)
-    for name, values, distortion, energy in in_parallel(work, stretches):
-        held[name].append(values)
+    for stretch, data, used, found, distortion, energy in in_parallel(
+        work, _stretches(weights, importance)
+    ):
+        name = stretch.place.name
+        streams[name].append(data)
+        counts[name] += used
         distortions[name] += distortion
         energies[name] += energy
-        done += len(values)
+        digest.add(stretch.place, found)
+        done += len(found)
         progress("rounding", done, weights.layout.num_blocks)
-    mosaic = _mosaic(weights, held, config)
-    return mosaic, distortions, energies
+    mosaic = _mosaic(weights, config, states, streams, counts)
+    return Rounded(mosaic, distortions, energies, digest.hexdigest())
+
+
+class _Digest:
+    """SHA-256 of the values of all tensors in the order of `names`."""
+
+    def __init__(self, names: list[str], dense: Callable[[str], Iterator[Tensor]]) -> None:
+        self._names, self._dense = names, dense
+        self._digest = hashlib.sha256()
+        self._held: list[Tensor] = []
+        self._at = self._done = 0
+
+    def add(self, place: Placement, values: Tensor) -> None:
+        """The next values of a tensor of blocks, in the order of its stream."""
+        self._pass_dense(place.name)
+        self._done += len(values)
+        if place.axis:
+            self._held.append(values)
+        else:
+            self._update(values)
+        if self._done == place.num_weights:
+            if place.axis:
+                self._update(by_position(torch.cat(self._held), place))
+            self._held, self._done, self._at = [], 0, self._at + 1
+
+    def hexdigest(self) -> str:
+        self._pass_dense(None)
+        return self._digest.hexdigest()
+
+    def _pass_dense(self, until: str | None) -> None:
+        while self._at < len(self._names) and self._names[self._at] != until:
+            for values in self._dense(self._names[self._at]):
+                self._update(values)
+            self._at += 1
+
+    def _update(self, values: Tensor) -> None:
+        self._digest.update(raw(values).numpy().data)
 
 
 def _rate_weight(config: LatticeConfig, states: int) -> float:
@@ -98,7 +158,7 @@ def _stretches(
             scale = _scale_of(pieces)
             some = None if own is None else own[first.start : first.start + len(flat)]
             if not place.axis:
-                yield Stretch(place, flat, scale, some)
+                yield Stretch(place, first.start, flat, scale, some)
                 continue
             parts = [
                 None if part is None else by_channel(part, place).split(STREAM_SYMBOLS)
@@ -107,6 +167,7 @@ def _stretches(
             for number, values in enumerate(parts[0] or ()):
                 yield Stretch(
                     place,
+                    number * STREAM_SYMBOLS,
                     values,
                     scale if parts[1] is None else parts[1][number],
                     None if parts[2] is None else parts[2][number],
@@ -146,8 +207,8 @@ def _in_steps(stretch: Stretch, dtype: torch.dtype) -> Float[Tensor, " n"]:
     return values.contiguous()
 
 
-def _lost(stretch: Stretch, values: Int32[Tensor, " n"]) -> tuple[float, float]:
-    """Squared error, and the sum of squares of the weights."""
+def _lost(stretch: Stretch, values: Int32[Tensor, " n"]) -> tuple[Tensor, float, float]:
+    """What becomes of the weights, their squared error, and the sum of their squares."""
     wide = torch.float64 if stretch.place.dtype == torch.float64 else torch.float32
     found = scaled(values.to(wide), stretch.scale, stretch.place.dtype)
     if not bool(torch.isfinite(found).all()):
@@ -155,39 +216,50 @@ def _lost(stretch: Stretch, values: Int32[Tensor, " n"]) -> tuple[float, float]:
             f"rounded weights must fit the {stretch.place.dtype} of tensor "
             f"{stretch.place.name!r} (exclude it to store it as it is)"
         )
-    flat = stretch.flat.double()
-    return float((flat - found.double()).square_().sum()), float(flat.square_().sum())
+    difference = stretch.flat.to(found.dtype) - found
+    return found, _squares(difference), _squares(stretch.flat)
 
 
-def _narrowed(values: Int32[Tensor, " n"]) -> Tensor:
-    """Values in the narrowest dtype that holds them."""
-    most = int(values.abs().max())
-    return values.to(next(kind for kind in NARROW if most <= torch.iinfo(kind).max))
+def _squares(values: Float[Tensor, " n"]) -> float:
+    norm = torch.linalg.vector_norm(values, dtype=torch.float64)
+    return float(norm) ** 2
+
+
+def _counted(values: Int32[Tensor, " n"]) -> Counter[int]:
+    """How often each value occurs."""
+    low, high = (int(end) for end in values.aminmax())
+    if high - low > MOST_REACH:
+        found, counts = values.unique(return_counts=True)
+    else:
+        every = torch.bincount(values - low)
+        found = every.nonzero()[:, 0]
+        found, counts = found + low, every[found]
+    return Counter(dict(zip(found.tolist(), counts.tolist(), strict=True)))
 
 
 def _mosaic(
-    weights: Weights, held: dict[str, list[Tensor]], config: LatticeConfig
-) -> Mosaic:
-    """The mosaic of the numbers in `held`, which is emptied meanwhile; 0 is always a motif."""
-    layout = weights.layout
-    different = torch.cat(
-        [torch.zeros(1, dtype=torch.int32, device="cpu")]
-        + [part.int().unique() for parts in held.values() for part in parts]
-    ).unique()
-    order = (2 * different.long().abs() + (different > 0)).argsort()
-    motifs = different[order]
-    number = torch.empty_like(order)
-    number[order] = torch.arange(len(order), device="cpu")
-    dtype = index_dtype(len(motifs))
-    numbers = number.to(dtype)
-    indices = torch.empty(layout.num_blocks, dtype=dtype, device="cpu")
-    for place in layout.placements:
-        own = [
-            numbers[torch.searchsorted(different, part.int())]
-            for part in held.pop(place.name)
-        ]
-        indices[place.start : place.stop] = by_position(torch.cat(own), place)
-    return Mosaic(_exact(motifs), indices, layout, weights.scales, config)
+    weights: Weights,
+    config: LatticeConfig,
+    states: int,
+    streams: dict[str, list[bytes]],
+    counts: dict[str, Counter[int]],
+) -> CodedMosaic:
+    """The mosaic whose motifs are the numbers that occur, and 0."""
+    usage = sum(counts.values(), Counter({0: 0}))
+    usage[0] += 0
+    values = sorted(usage, key=lambda value: (abs(value), value > 0))
+    motifs = torch.tensor(values, dtype=torch.int32, device="cpu")
+    assert weights.scales is not None
+    return CodedMosaic(
+        motifs=_exact(motifs),
+        layout=weights.layout,
+        scales=weights.scales,
+        config=config,
+        code=ByValue(motifs, states),
+        streams=streams,
+        counts=torch.tensor([usage[value] for value in values], device="cpu"),
+        used={name: len(found) for name, found in counts.items()},
+    )
 
 
 def _exact(motifs: Int32[Tensor, " k"]) -> Tensor:

@@ -75,8 +75,7 @@ class ByValue:
 
     def encode(self, indices: Integer[Tensor, " n"], place: Place, first: int) -> Stream:
         values = self.values.index_select(0, indices.int())
-        data = lattice.encode(values, _geometry(place, first), memory=_bits_of(self.states))
-        return Stream(0, data)
+        return Stream(0, encoded(values, self.states, place, first))
 
     def decode(
         self, stream: Stream, indices: Integer[Tensor, " n"], place: Place, first: int
@@ -89,6 +88,11 @@ class ByValue:
     @cached_property
     def _numbering(self) -> Numbering:
         return Numbering(self.values)
+
+
+def encoded(values: Int32[Tensor, " n"], states: int, place: Place, first: int) -> bytes:
+    """The stream of some values of a tensor, the first of which is number `first`."""
+    return lattice.encode(values, _geometry(place, first), memory=_bits_of(states))
 
 
 def fits(values: Int32[Tensor, " n"], states: int) -> bool:

@@ -95,7 +95,7 @@ def parse_trailer(trailer: bytes, num_bytes: int) -> tuple[Section, dict[str, in
     stop = num_bytes - TRAILER.size
     if length > stop:
         raise ValueError(f"the manifest must have at most {stop} bytes, got {length}")
-    checksums = dict(zip(SECTIONS, sums, strict=True))
+    checksums: dict[str, int] = dict(zip(SECTIONS, sums, strict=True))
     return Section(stop - length, length, checksums["manifest"]), checksums
 
 
