@@ -5,6 +5,7 @@ every stream a path of its own. So memory holds the file's streams and the weigh
 """
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import torch
 from jaxtyping import Float, Float32, Int32
 from torch import Tensor
 
-from momos.blocks import Placement
+from momos.blocks import PIECE, Placement
 from momos.codec import STREAM_SYMBOLS, lattice, raw
 from momos.codec.whole import MOST_VALUE
 from momos.compression.weights import Piece, Weights, check_squares
@@ -27,7 +28,6 @@ from momos.mosaic import Mosaic, scaled
 HALF_STEP = 0.65  # of the step that has as many bits a weight without a trellis
 STATES = {1_000_000: 256, 10_000_000: 64}  # of the trellis, up to so many weights
 FEWEST_STATES = 8  # for more, which would take too long
-MOST_REACH = 1 << 20  # of values that are counted in a table
 
 
 @dataclass(frozen=True)
@@ -194,30 +194,49 @@ def _scale_of(pieces: list[Piece]) -> Float32[Tensor, " n"] | None:
 
 
 def _in_steps(stretch: Stretch, dtype: torch.dtype) -> Float[Tensor, " n"]:
+    """The weights of a stream, relative to their steps."""
     check_squares(stretch.flat, stretch.place.name)
-    values = stretch.flat.to(dtype)
-    if stretch.scale is not None:
-        values = values / stretch.scale.to(dtype)
-    most = float(values.abs().max())
+    steps, most = torch.empty(len(stretch.flat), dtype=dtype, device="cpu"), 0.0
+    for part, scale, flat in _slices(steps, stretch):
+        part.copy_(flat)
+        if scale is not None:
+            part.div_(scale.to(dtype))
+        most = max(most, *(abs(float(end)) for end in part.aminmax()))
     if most >= MOST_VALUE:
         raise ValueError(
             f"weights must be below {MOST_VALUE:,} steps, got {most:g} in tensor "
             f"{stretch.place.name!r} (exclude it to store it as it is)"
         )
-    return values.contiguous()
+    return steps
 
 
 def _lost(stretch: Stretch, values: Int32[Tensor, " n"]) -> tuple[Tensor, float, float]:
     """What becomes of the weights, their squared error, and the sum of their squares."""
-    wide = torch.float64 if stretch.place.dtype == torch.float64 else torch.float32
-    found = scaled(values.to(wide), stretch.scale, stretch.place.dtype)
-    if not bool(torch.isfinite(found).all()):
+    dtype, distortion, energy = stretch.place.dtype, 0.0, 0.0
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    result = torch.empty(len(values), dtype=dtype, device="cpu")
+    numbers = values.split(PIECE)
+    for (part, scale, flat), own in zip(_slices(result, stretch), numbers, strict=True):
+        part.copy_(scaled(own.to(wide), scale, dtype))
+        distortion += _squares(flat - part)
+        energy += _squares(flat)
+    if not math.isfinite(distortion) and not bool(torch.isfinite(result).all()):
         raise ValueError(
-            f"rounded weights must fit the {stretch.place.dtype} of tensor "
-            f"{stretch.place.name!r} (exclude it to store it as it is)"
+            f"rounded weights must fit the {dtype} of tensor {stretch.place.name!r} (exclude "
+            "it to store it as it is)"
         )
-    difference = stretch.flat.to(found.dtype) - found
-    return found, _squares(difference), _squares(stretch.flat)
+    return result, distortion, energy
+
+
+def _slices(
+    values: Tensor, stretch: Stretch
+) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
+    """Slices of `values`, of the scales and of the weights: small ones stay in caches."""
+    scale = stretch.scale
+    each = None if scale is None or len(scale) == 1 else scale.split(PIECE)
+    parts = zip(values.split(PIECE), stretch.flat.split(PIECE), strict=True)
+    for number, (part, flat) in enumerate(parts):
+        yield part, scale if each is None else each[number], flat
 
 
 def _squares(values: Float[Tensor, " n"]) -> float:
@@ -228,10 +247,12 @@ def _squares(values: Float[Tensor, " n"]) -> float:
 def _counted(values: Int32[Tensor, " n"]) -> Counter[int]:
     """How often each value occurs."""
     low, high = (int(end) for end in values.aminmax())
-    if high - low > MOST_REACH:
+    if high - low >= PIECE:
         found, counts = values.unique(return_counts=True)
     else:
-        every = torch.bincount(values - low)
+        every = torch.zeros(high - low + 1, dtype=torch.int64, device="cpu")
+        for part in values.split(PIECE):
+            every += torch.bincount(part - low, minlength=len(every))
         found = every.nonzero()[:, 0]
         found, counts = found + low, every[found]
     return Counter(dict(zip(found.tolist(), counts.tolist(), strict=True)))
