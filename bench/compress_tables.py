@@ -33,27 +33,31 @@ def print_rows(subject: Subject, rows: Sequence[Row]) -> None:
 
 
 def print_summary(networks: Sequence[Sequence[Row]]) -> None:
-    networks = [rows for rows in networks if rows]
-    if not any(row.method == REFERENCE for rows in networks for row in rows):
-        return
+    """Tables over all networks; ratios only where there are rows of NNCodec."""
+    if any(row.method == REFERENCE for rows in networks for row in rows):
+        _print_ratios(networks)
+    print("### At equal size: accuracy, or % of decisions kept where there are no labels\n")
+    cells = [
+        [rows[0].network, method, *_by_size(_of(rows, method))]
+        for rows in networks
+        for method in _methods(rows)
+    ]
+    table(["network", "how", *(f"{factor}×" for factor in FACTORS)], cells)
+
+
+def _print_ratios(networks: Sequence[Sequence[Row]]) -> None:
     print(f"### Bytes at equal divergence ÷ {REFERENCE}'s\n")
     print("± is the standard error of the fit (compress_fits.py); below 1 is smaller.\n")
     _equal_quality(networks, [(f"KL {v:g}", _by_divergence, v) for v in DIVERGENCES])
-    print(f"\n### Bytes at equal decisions ÷ {REFERENCE}'s\n")
+    print(f"### Bytes at equal decisions ÷ {REFERENCE}'s\n")
     print("By the share of decisions that differ from the dense network's.\n")
     _equal_quality(networks, [(f"{v:g} % changed", _by_changes, v) for v in CHANGES])
     labelled = [rows for rows in networks if rows[0].accuracy is not None]
-    print(f"\n### Bytes at equal accuracy ÷ {REFERENCE}'s\n")
-    print("Points lost of the dense network's; no fit, so chance is in it.\n")
-    _equal_quality(labelled, [(f"{v:g} points lost", _by_accuracy, v) for v in LOSSES])
-    print(
-        "\n### At equal size: accuracy, or % of decisions kept where there are no labels\n"
-    )
-    cells = []
-    for rows in networks:
-        for method in _methods(rows):
-            cells.append([rows[0].network, method, *_by_size(_of(rows, method))])
-    table(["network", "how", *(f"{factor}×" for factor in FACTORS)], cells)
+    if labelled:
+        print(f"### Bytes at equal accuracy ÷ {REFERENCE}'s\n")
+        print("Points lost of the dense network's; no fit, so chance is in it.\n")
+        wanted = [(f"{v:g} points lost", _by_accuracy, v) for v in LOSSES]
+        _equal_quality(labelled, wanted)
 
 
 # Of a network's rows, a method and a quality: the bytes, and their relative error if it is known.
@@ -74,6 +78,7 @@ def _equal_quality(
                 line.append(_ratio(own, measure(rows, REFERENCE, value)))
             cells.append(line)
     table(["network", "how", *(title for title, _, _ in wanted)], cells)
+    print()
 
 
 def _ratio(

@@ -8,7 +8,6 @@ with the same MOMOS_BENCH_CACHE (see there). Not part of `run.py`, since it is a
 import sys
 import tempfile
 from collections.abc import Sequence
-from functools import partial
 from os import environ
 from pathlib import Path
 
@@ -18,8 +17,10 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from compress_rows import Row, Rows
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from numpy.typing import ArrayLike
 
 PANELS = {  # title, axis, and how far below the dense network the picture reaches
     "ResNet-20": ("ResNet-20, CIFAR-10", "accuracy, %", 4.0),
@@ -46,10 +47,10 @@ def main(path: Path) -> None:
     figure, panels = plt.subplots(1, 3, figsize=(11, 4.1), layout="constrained", dpi=150)
     for axes, name in zip(panels, PANELS, strict=True):
         panel(axes, name, [row for row in rows if row.network == name])
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(
-        handles[::-1], labels[::-1], loc="outside lower center", ncols=5, frameon=False
-    )
+    shown = {text: handle for axes in panels for handle, text in handles_of(axes)}
+    order = [text for text, _, _ in reversed(LOOKS.values()) if text in shown] + ["dense"]
+    handles = [shown[text] for text in order]
+    figure.legend(handles, order, loc="outside lower center", ncols=5, frameon=False)
     figure.savefig(path)
 
 
@@ -61,6 +62,10 @@ def latest(rows: Rows) -> list[Row]:
         for row in rows.found.values()
         if last[row.network, row.method] == (row.data, row.version)
     ]
+
+
+def handles_of(axes: Axes) -> list[tuple[Artist, str]]:
+    return list(zip(*axes.get_legend_handles_labels(), strict=True))
 
 
 def panel(axes: Axes, name: str, rows: Sequence[Row]) -> None:
@@ -76,7 +81,8 @@ def panel(axes: Axes, name: str, rows: Sequence[Row]) -> None:
             axes.plot(across, up, label=text, **style)
     axes.set_xscale("log")
     axes.set_xlim(size / MOST, size / LEAST)
-    axes.set_ylim(top - depth, top + depth / 10)
+    highest = max(kept(row) for row in rows if LEAST < row.factor < MOST)
+    axes.set_ylim(top - depth, max(top, highest) + depth / 20)
     axes.xaxis.set_major_locator(FixedLocator(KILOBYTES))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
@@ -84,7 +90,10 @@ def panel(axes: Axes, name: str, rows: Sequence[Row]) -> None:
     axes.set_ylabel(label)
     axes.set_title(title, fontsize=11)
     axes.grid(color="#c9ced5", linewidth=0.5)
-    inverse = partial(np.divide, size)
+
+    def inverse(value: ArrayLike) -> ArrayLike:  # matplotlib asks at 0 as well
+        return size / np.maximum(value, 1e-9)
+
     above = axes.secondary_xaxis("top", functions=(inverse, inverse))
     above.xaxis.set_major_locator(FixedLocator(FACTORS))
     above.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
