@@ -65,7 +65,7 @@ Measure = Callable[[Sequence[Row], str, float], tuple[float, float | None] | Non
 
 
 def _equal_quality(
-    networks: Sequence[Sequence[Row]], wanted: list[tuple[str, Measure, float]]
+    networks: Sequence[Sequence[Row]], wanted: Sequence[tuple[str, Measure, float]]
 ) -> None:
     cells = []
     for rows in networks:

@@ -21,16 +21,15 @@ from measure import peak_bytes, table
 from safetensors.torch import save_file
 
 import momos
-from networks import resnets
 
 SIZES = (10**7, 10**8)
 SIDE = 4096
 REPEAT = 3
 
 
-def make(folder: Path, num_weights: int) -> int:
-    """Shards as Hugging Face writes them; the number of weights, a multiple of 4096²."""
-    count = max(1, round(num_weights / SIDE**2))
+def make(folder: Path, count: int) -> None:
+    """So many tensors, in shards as Hugging Face writes them."""
+    folder.mkdir()
     generator = torch.Generator().manual_seed(0)
     weight = torch.empty(SIDE, SIDE).exponential_(generator=generator)
     weight *= torch.empty(SIDE, SIDE).bernoulli_(generator=generator) * 2 - 1
@@ -45,14 +44,15 @@ def make(folder: Path, num_weights: int) -> int:
             shard = {}
     index = {"metadata": {}, "weight_map": places}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    return count * SIDE**2
 
 
-def step(doing: str, folder: Path) -> None:
+def step(doing: str, folder: Path, count: int) -> None:
     """One step, and its time and memory as JSON."""
     torch.set_num_threads(1)
     start = time.perf_counter()
-    if doing == "compress":
+    if doing == "make":
+        make(folder / "dense", count)
+    elif doing == "compress":
         momos.compress(folder / "dense", folder / "x.momos")
     else:
         momos.expand(folder / "x.momos", folder / "back.safetensors")
@@ -60,26 +60,27 @@ def step(doing: str, folder: Path) -> None:
 
 
 def synthetic(num_weights: int) -> list[list[str]]:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "dense").mkdir()
-        count = make(folder / "dense", num_weights)
-        rows = []
-        for doing in ("compress", "expand"):
-            command = [sys.executable, __file__, doing, name]
+    """Steps are processes of a small one, since a child's peak begins at its parent's size."""
+    count = max(1, round(num_weights / SIDE**2))
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for doing in ("make", "compress", "expand"):
+            command = [sys.executable, __file__, doing, folder, str(count)]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 sys.exit(done.stderr)
+            if doing == "make":
+                continue
             taken = json.loads(done.stdout)
-            size = (folder / "x.momos").stat().st_size
+            weights, size = count * SIDE**2, (Path(folder) / "x.momos").stat().st_size
             rows.append(
                 [
-                    f"{count / 1e6:.0f} M",
+                    f"{weights / 1e6:.0f} M",
                     doing,
                     f"{taken['seconds']:.1f} s",
-                    f"{count / taken['seconds'] / 1e6:.1f} M weights/s",
+                    f"{weights / taken['seconds'] / 1e6:.1f} M weights/s",
                     f"{taken['peak'] / 2**30:.2f} GiB",
-                    f"{4 * count / size:.2f}",
+                    f"{4 * weights / size:.2f}",
                 ]
             )
     return rows
@@ -87,6 +88,8 @@ def synthetic(num_weights: int) -> list[list[str]]:
 
 def against_nncodec(python: str | None) -> list[list[str]]:
     """Median seconds for ResNet-56, each method in turn."""
+    from networks import resnets  # not above: the steps need none of the study
+
     network = dict(resnets())
     name = next(key for key in network if key.startswith("resnet56"))
     state = network[name].state_dict()
@@ -125,7 +128,7 @@ def main(sizes: tuple[int, ...]) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] in (["compress"], ["expand"]):
-        step(sys.argv[1], Path(sys.argv[2]))
+    if sys.argv[1:2] in (["make"], ["compress"], ["expand"]):
+        step(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
     else:
         main(tuple(int(float(size)) for size in sys.argv[1:]) or SIZES)
