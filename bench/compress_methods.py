@@ -22,7 +22,7 @@ from torch import Tensor
 import momos
 
 STEPS = (0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.56, 0.8, 1.1, 1.5)
-QUALITIES = tuple(range(-34, -7, 2))
+QUALITIES = tuple(range(-38, -7, 2))
 BITS = (8, 7, 6, 5, 4, 3)
 BANKS = ((4096, 0.005), (256, 0.02), (256, 0.05))  # motifs of two weights, and λ
 SOURCE = Path(momos.__file__).parent
@@ -51,7 +51,10 @@ class Method:
 
 
 def methods(
-    python: str | None, steps: Sequence[float], options: dict[str, Any]
+    python: str | None,
+    steps: Sequence[float],
+    qualities: Sequence[float],
+    options: dict[str, Any],
 ) -> list[Method]:
     """`python` is an interpreter that has NNCodec; `options` are further ones of the lattice."""
     also = "".join(f", {name} {value}" for name, value in options.items())
@@ -78,7 +81,7 @@ def methods(
         Method("momos, bank", tuple(banks), source_hash(), partial(_momos, banks)),
     ]
     if python:
-        settings = tuple(f"qp {quality}" for quality in QUALITIES)
+        settings = tuple(f"qp {quality:g}" for quality in qualities)
         apply = partial(_nncodec, python)
         found.append(Method("NNCodec", settings, nncodec_version(python), apply))
     return found

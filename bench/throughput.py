@@ -93,7 +93,7 @@ def against_nncodec(python: str | None) -> list[list[str]]:
     network = dict(resnets())
     name = next(key for key in network if key.startswith("resnet56"))
     state = network[name].state_dict()
-    found = {method.name: method for method in methods(python, [0.1], {})}
+    found = {method.name: method for method in methods(python, [0.1], [-28], {})}
     compared = [(found["momos"], "step 0.1")]
     if python:
         compared.append((found["NNCodec"], "qp -28"))
