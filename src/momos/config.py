@@ -144,7 +144,7 @@ class LatticeConfig:
         ValueError: if a value is out of range.
     """
 
-    step: float = 0.1
+    step: float = 0.07
     rate_weight: float = 0.1
     block_size: int = 1
     unit: Unit = "auto"

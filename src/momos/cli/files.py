@@ -38,7 +38,7 @@ def compress(
     step: Annotated[
         float | None,
         typer.Option(
-            help="Rounding step relative to a typical weight, 0.1 if not given; twice as "
+            help="Rounding step relative to a typical weight, 0.07 if not given; twice as "
             "large takes about a bit a weight less."
         ),
     ] = None,
