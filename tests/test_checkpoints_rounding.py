@@ -84,6 +84,8 @@ def test_weights_of_zero_stay_zero_on_a_trellis(tmp_path):
 
 
 def test_few_weights_take_more_states_than_many():
+    assert states_of(LatticeConfig(), 1_000_000) == 256
+    assert states_of(LatticeConfig(), 1_000_001) == 64
     assert states_of(LatticeConfig(), 10_000_000) == 64
     assert states_of(LatticeConfig(), 10_000_001) == 8
     assert states_of(LatticeConfig(block_size=2), 1000) == 1
@@ -255,3 +257,37 @@ def test_weights_too_small_to_be_squared_are_refused_not_zeroed(tmp_path):
     state = {"a": weights(9, 9).double() * 1e-200, "b": weights(9, 9)}
     with pytest.raises(ValueError, match=r"0 or at least 1e-150 .* in tensor 'a'"):
         compressed(tmp_path, state)
+
+
+def test_channels_may_lie_in_the_last_dimension(tmp_path):
+    """As in Flax and Keras; embeddings have theirs in the first."""
+    kernel = weights(3, 3, 8, 16) * 2.0 ** (torch.arange(16) / 4)
+    state = {"conv.kernel": kernel, "embedding": weights(10, 8), "scale": weights(16)}
+    settings = {"unit": "channel", "channel_axis": "last", "step": 0.2}
+    mosaic, found, report = compressed(tmp_path, state, **settings)
+    assert num_steps(mosaic) == {"conv.kernel": 16, "embedding": 10}
+    assert mosaic.layout.axes == {"conv.kernel": 3}
+    errors = (found["conv.kernel"] - kernel).square().mean((0, 1, 2))
+    ratio = errors / kernel.square().mean((0, 1, 2))
+    assert ratio.max() < 3 * ratio.min()
+    assert report.relative_error == pytest.approx(float(ratio.mean()), rel=0.5)
+    with momos.MosaicFile(tmp_path / "x.momos") as file:
+        file.verify()
+        assert all(torch.equal(file.tensor(name), found[name]) for name in state)
+    again = momos.save(momos.load(tmp_path / "x.momos"), tmp_path / "y.momos")
+    assert again.path.read_bytes() == (tmp_path / "x.momos").read_bytes()
+
+
+def test_tensors_longer_than_a_stream_have_several(tmp_path):
+    state = {"a": weights(1100, 1000), "b": weights(1000, 1100)}
+    for axis in ("first", "last"):
+        settings = {"channel_axis": axis, "step": 1.0, "states": 8, "unit": "channel"}
+        mosaic, found, _ = compressed(tmp_path, state, **settings)
+        for name, tensor in state.items():
+            assert (found[name] - tensor).abs().max() < 3 * float(
+                tensor.square().mean()
+            ) ** 0.5
+        with momos.MosaicFile(tmp_path / "x.momos") as file:
+            file.verify()
+            assert {len(record.streams) for record in file.manifest.records} == {2}
+        assert mosaic.layout.num_blocks == 2_200_000

@@ -119,7 +119,9 @@ def test_few_trials_come_near_the_coarsest_step_that_keeps_the_metric(monkeypatc
 
 def test_a_metric_that_never_falls_takes_the_coarsest_step(monkeypatch):
     found = search(monkeypatch, lambda step: 0.0, 0)
-    assert [trial.step for trial in found[1:]] == [0.1, 0.4, 1.6, 6.4, COARSEST]
+    assert [trial.step for trial in found[1:]] == pytest.approx(
+        [0.07, 0.28, 1.12, 4.48, COARSEST]
+    )
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -147,7 +149,7 @@ def test_if_no_step_keeps_the_metric_it_says_what_each_gave(source, tmp_path):
         momos.compress(source, path, evaluate=exact, max_drop=0.5)
     message = str(caught.value)
     assert "stay at 0.5 or above (the dense weights give 1, max_drop is 0.5)" in message
-    assert "got 0 with step 0.1, 0 with step 0.025, " in message
+    assert "got 0 with step 0.07, 0 with step 0.0175, " in message
     assert (
         "; exclude the tensors that it depends on, keep dense ones as they are" in message
     )
@@ -191,7 +193,7 @@ def test_what_is_no_number_is_refused(source, tmp_path, value, shown):
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, torch.tensor(math.nan)])
 def test_a_metric_that_is_not_finite_is_refused(source, tmp_path, value):
     values = iter([1.0, value])
-    message = f"must return a finite number, got {float(value)} for step 0.1"
+    message = f"must return a finite number, got {float(value)} for step 0.07"
     with pytest.raises(ValueError, match=message):
         momos.compress(source, tmp_path / "x", evaluate=lambda _: next(values), max_drop=1)
     assert not (tmp_path / "x").exists()
@@ -308,7 +310,7 @@ def test_trials_are_in_the_report_as_json_and_as_words(source, tmp_path):
     assert tuple(seen) == report.trials
     found = report.to_dict()["trials"]
     assert found[0] == {"step": None, "num_bytes": 8160, "metric": 100, "kept": True}
-    assert found[1]["step"] == 0.1
+    assert found[1]["step"] == 0.07
     assert str(seen[0]) == "dense: 8,160 bytes, metric 100, kept"
     assert any(str(trial).endswith(", too low") for trial in seen)
     assert ("evaluating", 1, EVALUATIONS) in told

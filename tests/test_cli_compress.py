@@ -91,7 +91,7 @@ def test_a_function_of_a_script_chooses_the_step(folder):
     lines = done.stderr.splitlines()
     trials = [line for line in lines if line.startswith("momos: ")]
     assert trials[0] == "momos: dense: 2,400 bytes, metric 100, kept"
-    assert trials[1].startswith("momos: step 0.1: ")
+    assert trials[1].startswith("momos: step 0.07: ")
     assert "printed by the script" in lines
     assert "printed" not in done.stdout
     table = done.stdout[done.stdout.index("trial  ") :].splitlines()
@@ -108,9 +108,9 @@ def test_trials_are_in_the_json(folder):
     found = json.loads(done.stdout)
     dense, *steps = [trial["step"] for trial in found["trials"]]
     assert dense is None
-    assert steps == pytest.approx([0.1, 0.4, 1.6, 6.4, 16])
+    assert steps == pytest.approx([0.07, 0.28, 1.12, 4.48, 16])
     assert all(trial["kept"] for trial in found["trials"])
-    assert found["config"]["step"] >= 6.4
+    assert found["config"]["step"] >= 4.48
 
 
 def test_a_function_of_a_module_in_the_working_folder_is_found(folder):

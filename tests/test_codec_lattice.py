@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from momos.codec import STREAM_SYMBOLS, CorruptError
-from momos.codec.lattice import STATES, Geometry, decode, encode, encode_all, fits, quantize
+from momos.codec.lattice import (
+    MEMORIES,
+    Geometry,
+    decode,
+    encode,
+    encode_all,
+    fits,
+    quantize,
+)
 
 LARGEST = 2**31 - 1
 ROWS = st.tuples(st.integers(1, 12), st.integers(1, 5))  # inputs and kernel positions
@@ -22,24 +30,24 @@ PINNED = "3556fa0d50120a00009d5f20c100804042"
 BY_SUBSET, BY_PARITY = lattice_decoder.BY_SUBSET, lattice_decoder.BY_PARITY
 
 
-def next_state(state: int, index: int, states: int) -> int:
-    if not states:
+def next_state(state: int, index: int, memory: int) -> int:
+    if not memory:
         return 0
-    after = (state >> 1) ^ (BY_SUBSET[states] >> 1 if state % 2 else 0)
-    return after ^ (BY_PARITY[states] >> 1 if index % 2 else 0)
+    after = (state >> 1) ^ (BY_SUBSET[memory] >> 1 if state % 2 else 0)
+    return after ^ (BY_PARITY[memory] >> 1 if index % 2 else 0)
 
 
-def size_of(index: int, state: int, states: int) -> int:
-    return 2 * index - (state % 2 and index > 0) if states else index
+def size_of(index: int, state: int, memory: int) -> int:
+    return 2 * index - (state % 2 and index > 0) if memory else index
 
 
-def path(indices: list[int], states: int) -> list[int]:
+def path(indices: list[int], memory: int) -> list[int]:
     """The values that signed indices stand for on the trellis."""
     state, values = 0, []
     for index in indices:
-        size = size_of(abs(index), state, states)
+        size = size_of(abs(index), state, memory)
         values.append(-size if index < 0 else size)
-        state = next_state(state, abs(index), states)
+        state = next_state(state, abs(index), memory)
     return values
 
 
@@ -47,16 +55,16 @@ def tensor(values: list[int]) -> Tensor:
     return torch.tensor(values, dtype=torch.int32, device="cpu")
 
 
-def decoded(stream: bytes, n: int, geometry: Geometry, states: int) -> list[int]:
+def decoded(stream: bytes, n: int, geometry: Geometry, memory: int) -> list[int]:
     values = torch.empty(n, dtype=torch.int32, device="cpu")
-    decode(stream, values, geometry, states=states)
+    decode(stream, values, geometry, memory=memory)
     return values.tolist()
 
 
-def reference(stream: bytes, n: int, geometry: Geometry, states: int) -> list[int]:
+def reference(stream: bytes, n: int, geometry: Geometry, memory: int) -> list[int]:
     row, kernel, position = geometry.row, geometry.kernel, geometry.position
     return lattice_decoder.decode(
-        stream, n, states=states, row=row, kernel=kernel, position=position
+        stream, n, memory=memory, row=row, kernel=kernel, position=position
     )
 
 
@@ -70,44 +78,44 @@ def drawn(seed: int, n: int, spread: float) -> list[int]:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    states=st.sampled_from(STATES),
+    memory=st.sampled_from(MEMORIES),
     row=ROWS,
     position=st.integers(0, 200),
     spread=st.sampled_from([0, 0.1, 0.7, 3, 20, 1e3, 1e6, 2**28]),
     n=st.integers(1, 90),
     seed=st.integers(0, 2**20),
 )
-def test_values_come_back_by_both_decoders(states, row, position, spread, n, seed):
+def test_values_come_back_by_both_decoders(memory, row, position, spread, n, seed):
     geometry = Geometry(row[0] * row[1], row[1], position)
-    limit = LARGEST if states == 0 else 2**30
-    values = path([max(-limit, min(limit, k)) for k in drawn(seed, n, spread)], states)
-    stream = encode(tensor(values), geometry, states=states)
-    assert decoded(stream, n, geometry, states) == values
-    assert reference(stream, n, geometry, states) == values
+    limit = LARGEST if memory == 0 else 2**30
+    values = path([max(-limit, min(limit, k)) for k in drawn(seed, n, spread)], memory)
+    stream = encode(tensor(values), geometry, memory=memory)
+    assert decoded(stream, n, geometry, memory) == values
+    assert reference(stream, n, geometry, memory) == values
 
 
-@pytest.mark.parametrize("states", [0, 3, 8])
-def test_long_streams_come_back(states):
+@pytest.mark.parametrize("memory", [0, 3, 8])
+def test_long_streams_come_back(memory):
     """Counts are halved, means forget, and weights of contexts settle."""
     geometry = Geometry(72, 9, position=31)
-    values = path(drawn(1, 3000, 2.5), states)
-    stream = encode(tensor(values), geometry, states=states)
-    assert decoded(stream, 3000, geometry, states) == values
-    assert reference(stream, 3000, geometry, states) == values
+    values = path(drawn(1, 3000, 2.5), memory)
+    stream = encode(tensor(values), geometry, memory=memory)
+    assert decoded(stream, 3000, geometry, memory) == values
+    assert reference(stream, 3000, geometry, memory) == values
 
 
-@pytest.mark.parametrize("states", STATES)
+@pytest.mark.parametrize("memory", MEMORIES)
 @pytest.mark.parametrize("size", [0, 1, 2**30, LARGEST])
-def test_one_value(states, size):
-    values = path([size // 2 if states else size], states)
-    stream = encode(tensor(values), Geometry(1), states=states)
-    assert decoded(stream, 1, Geometry(1), states) == values
+def test_one_value(memory, size):
+    values = path([size // 2 if memory else size], memory)
+    stream = encode(tensor(values), Geometry(1), memory=memory)
+    assert decoded(stream, 1, Geometry(1), memory) == values
 
 
 def test_rare_large_values_among_zeros():
     values = [0] * 400
     values[7], values[100], values[399] = LARGEST, -LARGEST, 2**30
-    stream = encode(tensor(values), Geometry(20), states=0)
+    stream = encode(tensor(values), Geometry(20), memory=0)
     assert decoded(stream, 400, Geometry(20), 0) == values
     assert reference(stream, 400, Geometry(20), 0) == values
 
@@ -116,7 +124,7 @@ def test_rare_large_values_among_zeros():
 def test_rows_longer_than_the_values_take_no_memory(row):
     values = drawn(3, 300, 4)
     geometry = Geometry(row, position=row // 2)
-    stream = encode(tensor(values), geometry, states=0)
+    stream = encode(tensor(values), geometry, memory=0)
     assert decoded(stream, 300, geometry, 0) == values
     assert reference(stream, 300, geometry, 0) == values
 
@@ -125,19 +133,19 @@ def test_rows_longer_than_the_values_take_no_memory(row):
 def test_streams_hold_2_to_20_values(more):
     values = (torch.arange(STREAM_SYMBOLS + more, device="cpu") % 3).int()
     geometry = Geometry(1024)
-    streams = encode_all(values, geometry, states=0)
+    streams = encode_all(values, geometry, memory=0)
     assert len(streams) == 1 + (more > 0)
     for part, stream, start in zip(
         values.split(STREAM_SYMBOLS), streams, count(0, STREAM_SYMBOLS), strict=False
     ):
         out = torch.empty_like(part)
-        decode(stream, out, geometry.at(start), states=0)
+        decode(stream, out, geometry.at(start), memory=0)
         assert torch.equal(out, part)
 
 
 def test_the_bytes_of_a_stream_are_settled():
     values = path([0, 1, -1, 2, 0, -3, 40, 5, -1000, 0, 1, 1], 3)
-    assert encode(tensor(values), Geometry(6, 3, 4), states=3).hex() == PINNED
+    assert encode(tensor(values), Geometry(6, 3, 4), memory=3).hex() == PINNED
 
 
 def test_columns_that_differ_take_fewer_bits_than_their_entropy():
@@ -146,7 +154,7 @@ def test_columns_that_differ_take_fewer_bits_than_their_entropy():
     values = [round(random.gauss(0, spreads[i % 64])) for i in range(64 * 200)]
     usage = Counter(values)
     entropy = -sum(n * log2(n / len(values)) for n in usage.values())
-    stream = encode(tensor(values), Geometry(64), states=0)
+    stream = encode(tensor(values), Geometry(64), memory=0)
     assert 8 * len(stream) < 0.85 * entropy
 
 
@@ -154,18 +162,18 @@ def test_columns_that_differ_take_fewer_bits_than_their_entropy():
 
 
 @pytest.mark.parametrize(
-    ("values", "states", "message"),
+    ("values", "memory", "message"),
     [
         ([], 0, "a stream must have 1 to 2^20 values"),
         ([0, 3, 1], 3, "values must be a path of the trellis"),
         ([-(2**31)], 0, "values must be a path of the trellis"),
-        ([1], 2, "states must be 0, 3, 4, 5, 6 or 8"),
+        ([1], 2, "memory must be 0, 3, 4, 5, 6 or 8"),
         ([0] * (STREAM_SYMBOLS + 1), 0, "a stream must have 1 to 2^20 values"),
     ],
 )
-def test_what_is_no_stream_cannot_be_encoded(values, states, message):
+def test_what_is_no_stream_cannot_be_encoded(values, memory, message):
     with pytest.raises(ValueError, match=f"^{escape(message)}$"):
-        encode(tensor(values), Geometry(4), states=states)
+        encode(tensor(values), Geometry(4), memory=memory)
 
 
 def test_geometry_is_checked():
@@ -180,35 +188,35 @@ def test_geometry_is_checked():
 
 
 @settings(max_examples=40, deadline=None)
-@given(data=st.binary(max_size=60), n=st.integers(1, 40), states=st.sampled_from(STATES))
-def test_bytes_are_a_stream_or_refused(data, n, states):
+@given(data=st.binary(max_size=60), n=st.integers(1, 40), memory=st.sampled_from(MEMORIES))
+def test_bytes_are_a_stream_or_refused(data, n, memory):
     """Whatever is decoded is what an encoder would write again, but for the start mean."""
     geometry = Geometry(6, 3, 2)
     try:
-        values = decoded(data, n, geometry, states)
+        values = decoded(data, n, geometry, memory)
     except CorruptError:
         with pytest.raises(lattice_decoder.Refused):
-            reference(data, n, geometry, states)
+            reference(data, n, geometry, memory)
     else:
-        assert reference(data, n, geometry, states) == values
-        again = encode(tensor(values), geometry, states=states)
+        assert reference(data, n, geometry, memory) == values
+        again = encode(tensor(values), geometry, memory=memory)
         assert data[0] != again[0] or data == again
 
 
-@pytest.mark.parametrize("states", STATES)
-def test_damage_is_seen_or_harmless(states):
-    geometry, values = Geometry(18, 9), path(drawn(9, 200, 3), states)
-    stream = encode(tensor(values), geometry, states=states)
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_damage_is_seen_or_harmless(memory):
+    geometry, values = Geometry(18, 9), path(drawn(9, 200, 3), memory)
+    stream = encode(tensor(values), geometry, memory=memory)
     for damaged in [stream[:-1], stream + b"\0", stream + b"abcd", b"\xff" + stream, b""]:
         with pytest.raises(CorruptError):
-            decoded(damaged, 200, geometry, states)
+            decoded(damaged, 200, geometry, memory)
     with pytest.raises(CorruptError):
-        decoded(stream, 199, geometry, states)
+        decoded(stream, 199, geometry, memory)
     found = 0
     for at in range(1, len(stream)):
         mutant = stream[:at] + bytes([stream[at] ^ 1]) + stream[at + 1 :]
         try:
-            found += decoded(mutant, 200, geometry, states) != values
+            found += decoded(mutant, 200, geometry, memory) != values
         except CorruptError:
             found += 1
     assert found == len(stream) - 1
@@ -226,9 +234,9 @@ def test_values_that_no_int32_holds_are_refused():
 
 def test_values_that_fit_are_paths():
     values = tensor(path(drawn(2, 500, 2), 6))
-    assert fits(values, states=6)
-    assert fits(values, states=0)
-    assert not fits(values + 1, states=6)
+    assert fits(values, memory=6)
+    assert fits(values, memory=0)
+    assert not fits(values + 1, memory=6)
 
 
 # Quantizing: the definition
@@ -262,46 +270,46 @@ def costs_after(seen: list[list[int]], rate_weight: float, size: int) -> list[li
     return costs
 
 
-def walk(weights, importance, costs, states, indices) -> float:
+def walk(weights, importance, costs, memory, indices) -> float:
     state, total = 0, 0.0
     for w, h, k in zip(weights, importance, indices, strict=True):
-        total += h * (abs(w) - size_of(k, state, states)) ** 2 + costs[state % 2][k]
-        state = next_state(state, k, states)
+        total += h * (abs(w) - size_of(k, state, memory)) ** 2 + costs[state % 2][k]
+        state = next_state(state, k, memory)
     return total
 
 
-def best_path(weights, importance, costs, states) -> tuple[float, tuple[int, ...]]:
+def best_path(weights, importance, costs, memory) -> tuple[float, tuple[int, ...]]:
     """By trying all: the numbers around a weight in either subset, and 0."""
     near = [
-        sorted({0, *(int(abs(w) / (2 if states else 1)) + d for d in range(3))})
+        sorted({0, *(int(abs(w) / (2 if memory else 1)) + d for d in range(3))})
         for w in weights
     ]
-    return min((walk(weights, importance, costs, states, p), p) for p in product(*near))
+    return min((walk(weights, importance, costs, memory, p), p) for p in product(*near))
 
 
-@pytest.mark.parametrize("states", STATES)
+@pytest.mark.parametrize("memory", MEMORIES)
 @pytest.mark.parametrize("rate_weight", [0.0, 0.02, 0.4, 3.0])
-def test_the_best_of_all_paths_is_found(states, rate_weight):
+def test_the_best_of_all_paths_is_found(memory, rate_weight):
     random = Random(7)
     for n in (1, 2, 4, 5):
         weights = torch.tensor([random.gauss(0, 3) for _ in range(n)], device="cpu")
         importance = torch.tensor([random.uniform(0.1, 4) for _ in range(n)], device="cpu")
         values = quantize(
-            weights, states=states, rate_weight=rate_weight, importance=importance
+            weights, memory=memory, rate_weight=rate_weight, importance=importance
         )
-        assert fits(values, states=states)
+        assert fits(values, memory=memory)
         exact, important = weights.double().tolist(), importance.double().tolist()
         size = int(max(map(abs, exact))) + 3
         costs = [[0.0] * size] * 2
         for _ in range(2 if rate_weight else 0):
             state, seen = 0, [[], []]
-            for k in best_path(exact, important, costs, states)[1]:
+            for k in best_path(exact, important, costs, memory)[1]:
                 seen[state % 2].append(k)
-                state = next_state(state, k, states)
+                state = next_state(state, k, memory)
             costs = costs_after(seen, rate_weight, size)
-        indices = [(abs(v) + 1) // 2 if states else abs(v) for v in values.tolist()]
-        least = best_path(exact, important, costs, states)[0]
-        found = walk(exact, important, costs, states, indices)
+        indices = [(abs(v) + 1) // 2 if memory else abs(v) for v in values.tolist()]
+        least = best_path(exact, important, costs, memory)[0]
+        found = walk(exact, important, costs, memory, indices)
         assert found == pytest.approx(least, rel=1e-5)
         assert all(v * w >= 0 for v, w in zip(values.tolist(), exact, strict=True))
 
@@ -309,18 +317,18 @@ def test_the_best_of_all_paths_is_found(states, rate_weight):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_no_rate_is_the_nearest_number(dtype):
     weights = torch.randn(5000, generator=torch.Generator().manual_seed(0), dtype=dtype) * 9
-    assert torch.equal(quantize(weights, states=0, rate_weight=0.0), weights.round().int())
+    assert torch.equal(quantize(weights, memory=0, rate_weight=0.0), weights.round().int())
 
 
 def test_rate_makes_streams_shorter_and_more_states_make_errors_smaller():
     weights = 3 * torch.randn(20_000, generator=torch.Generator().manual_seed(1))
     geometry, scores = Geometry(100), []
-    for states, unit in ((0, 1.0), (3, 0.65), (6, 0.65), (8, 0.65)):
+    for memory, unit in ((0, 1.0), (3, 0.65), (6, 0.65), (8, 0.65)):
         scaled = weights / unit
-        plain = quantize(scaled, states=states, rate_weight=0.0)
-        values = quantize(scaled, states=states, rate_weight=0.1 / unit**2)
-        bits = 8 * len(encode(values, geometry, states=states)) / len(weights)
-        assert bits < 8 * len(encode(plain, geometry, states=states)) / len(weights) - 0.01
+        plain = quantize(scaled, memory=memory, rate_weight=0.0)
+        values = quantize(scaled, memory=memory, rate_weight=0.1 / unit**2)
+        bits = 8 * len(encode(values, geometry, memory=memory)) / len(weights)
+        assert bits < 8 * len(encode(plain, geometry, memory=memory)) / len(weights) - 0.01
         error = float((weights - values * unit).double().square().mean())
         scores.append(bits + log2(error) / 2)
     assert scores == sorted(scores, reverse=True)
@@ -330,7 +338,7 @@ def test_rate_makes_streams_shorter_and_more_states_make_errors_smaller():
 def test_the_scalar_rule_is_at_least_as_good_as_two_candidates():
     """Costs after the passes are known from the numbers; any two candidates do no better."""
     weights = 1.3 * torch.randn(4000, generator=torch.Generator().manual_seed(2))
-    values = quantize(weights, states=0, rate_weight=0.3).double()
+    values = quantize(weights, memory=0, rate_weight=0.3).double()
     usage = Counter(values.abs().long().tolist())
     bits = {v: -log2(n / len(weights)) + (v > 0) for v, n in usage.items()}
 
@@ -349,25 +357,25 @@ def test_importance_says_which_errors_count():
     weights = torch.randn(4000, generator=torch.Generator().manual_seed(3)) * 2
     importance = torch.ones(4000, device="cpu")
     importance[::2] = 20.0
-    values = quantize(weights, states=3, rate_weight=1.0, importance=importance)
+    values = quantize(weights, memory=3, rate_weight=1.0, importance=importance)
     errors = (weights - values).square()
     assert float(errors[::2].mean()) < 0.8 * float(errors[1::2].mean())
 
 
 def test_each_stream_has_its_own_path():
     weights = torch.randn(STREAM_SYMBOLS + 4096, generator=torch.Generator().manual_seed(4))
-    values = quantize(weights, states=3, rate_weight=0.0)
-    alone = quantize(weights[STREAM_SYMBOLS:].clone(), states=3, rate_weight=0.0)
+    values = quantize(weights, memory=3, rate_weight=0.0)
+    alone = quantize(weights[STREAM_SYMBOLS:].clone(), memory=3, rate_weight=0.0)
     assert torch.equal(values[STREAM_SYMBOLS:], alone)
-    assert fits(values, states=3)
+    assert fits(values, memory=3)
 
 
 @pytest.mark.parametrize("size", [1e-30, 1e5, 2.0**30])
-@pytest.mark.parametrize("states", [0, 3, 8])
-def test_numbers_of_any_size(size, states):
+@pytest.mark.parametrize("memory", [0, 3, 8])
+def test_numbers_of_any_size(size, memory):
     weights = size * torch.tensor([1.0, -0.7, 0.0, 0.3], dtype=torch.float64, device="cpu")
-    values = quantize(weights, states=states, rate_weight=0.1)
-    assert fits(values, states=states)
+    values = quantize(weights, memory=memory, rate_weight=0.1)
+    assert fits(values, memory=memory)
     assert float((weights - values).abs().max()) <= 4 + min(size, 2)
 
 
@@ -387,7 +395,7 @@ def test_what_cannot_be_quantized(weights, importance, rate_weight, message):
     with pytest.raises(ValueError, match=f"^{escape(message)}$"):
         quantize(
             torch.tensor(weights, device="cpu"),
-            states=3,
+            memory=3,
             rate_weight=rate_weight,
             importance=important,
         )
@@ -396,15 +404,15 @@ def test_what_cannot_be_quantized(weights, importance, rate_weight, message):
 def test_other_dtypes_are_refused():
     """Their memory would be read as something else."""
     with pytest.raises(ValueError, match=r"^values must be int32, got torch.int64$"):
-        encode(torch.zeros(3, dtype=torch.int64), Geometry(1), states=0)
+        encode(torch.zeros(3, dtype=torch.int64), Geometry(1), memory=0)
     with pytest.raises(
         ValueError, match=r"^weights must be float32 or float64, got torch.bfloat16$"
     ):
-        quantize(torch.zeros(3, dtype=torch.bfloat16), states=0, rate_weight=0.1)
+        quantize(torch.zeros(3, dtype=torch.bfloat16), memory=0, rate_weight=0.1)
     with pytest.raises(ValueError, match=r"^values must be contiguous and on the CPU$"):
-        fits(torch.zeros(6, dtype=torch.int32)[::2], states=0)
+        fits(torch.zeros(6, dtype=torch.int32)[::2], memory=0)
 
 
 def test_no_weights_have_no_values():
-    assert quantize(torch.empty(0), states=3, rate_weight=0.1).shape == (0,)
-    assert encode_all(tensor([]), Geometry(1), states=3) == []
+    assert quantize(torch.empty(0), memory=3, rate_weight=0.1).shape == (0,)
+    assert encode_all(tensor([]), Geometry(1), memory=3) == []

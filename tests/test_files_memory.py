@@ -19,6 +19,7 @@ CASES = (
     ("load", "narrow weights of wide motifs"),
     ("load", "indices wider than weights"),
     ("load", "dense complex values"),
+    ("load", "blocks by value"),
     ("load", "objects"),
 )
 GOLDEN = Path(__file__).parent / "files" / "golden" / "v1"

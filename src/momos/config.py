@@ -134,7 +134,8 @@ class LatticeConfig:
     - `states` of the trellis on which blocks of one weight are rounded: 1 rounds each on its own;
       8 to 256 take half steps of which each weight may have every other one, by what came before
       (trellis-coded quantization, Marcellin and Fischer 1990), for a sixth less error at the same
-      size. None takes 64, or 8 for more than ten million weights.
+      size. None takes 256, but 64 for more than a million weights and 8 for more than
+      ten million.
     - `channel_axis`: which dimension of a tensor holds its output channels: the "first", as
       PyTorch has it, or the "last", as Flax and Keras do (embeddings apart).
     - `include`, `exclude`, `min_ndim`, `dense_dtype` are those of `MosaicConfig`.
@@ -143,7 +144,7 @@ class LatticeConfig:
         ValueError: if a value is out of range.
     """
 
-    step: float = 0.1
+    step: float = 0.07
     rate_weight: float = 0.1
     block_size: int = 1
     unit: Unit = "auto"

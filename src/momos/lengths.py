@@ -2,11 +2,29 @@
 
 from dataclasses import dataclass
 from math import lgamma, log
+from typing import Protocol
 
 import torch
+from torch import Tensor
 
-from momos.config import MosaicConfig
-from momos.mosaic import Mosaic
+from momos.blocks import Layout
+from momos.config import LatticeConfig, MosaicConfig
+
+
+class Described(Protocol):
+    """What the lengths of a mosaic depend on."""
+
+    @property
+    def motifs(self) -> Tensor: ...
+    @property
+    def layout(self) -> Layout: ...
+    @property
+    def scales(self) -> tuple[Tensor, ...] | None: ...
+    @property
+    def config(self) -> MosaicConfig | LatticeConfig | None: ...
+    @property
+    def num_motifs(self) -> int: ...
+    def usage(self) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -62,7 +80,7 @@ def description_bound(
     return num_motifs * block_size * bits + num_blocks * (num_motifs - 1).bit_length()
 
 
-def description_length(mosaic: Mosaic) -> DescriptionLength:
+def description_length(mosaic: Described) -> DescriptionLength:
     """Lengths of `mosaic`, its motifs stored in their own dtype; int8 ones in `motif_bits`.
 
     The usage table is coded by its number among all ways to share m blocks among k motifs:
@@ -83,7 +101,7 @@ def description_length(mosaic: Mosaic) -> DescriptionLength:
     )
 
 
-def motif_bits(mosaic: Mosaic) -> int:
+def motif_bits(mosaic: Described) -> int:
     """Bits in which one motif value is stored.
 
     For int8 these are the `bits` of the config. If the config is unknown or names too few, they are
@@ -98,7 +116,7 @@ def motif_bits(mosaic: Mosaic) -> int:
     return wanted if fewest <= wanted <= 8 else fewest
 
 
-def scales_length(mosaic: Mosaic) -> int:
+def scales_length(mosaic: Described) -> int:
     """Bits of all scales: 16 for each if all are bfloat16 numbers, else 32."""
     if mosaic.scales is None:
         return 0

@@ -9,7 +9,10 @@ import zlib
 from typing import Any
 
 import reader
+import torch
 from mutants import Draft, encode
+
+from momos.codec import lattice
 
 EMPTY = dict.fromkeys(reader.SECTIONS[:-1], b"")
 
@@ -30,6 +33,7 @@ def greedy(expanded: int) -> dict[str, bytes]:
         "scales": mosaic(2, weights=n // 2, scales=True),
         "streams that learn": mosaic(1 << 22, weights=(1 << 20) + (1 << 18), rate=8),
         "tensors of few blocks": mosaic(expanded // 24, tensors=200, table=True),
+        "blocks by value": by_value(n),
         "dense bytes": dense(expanded, "uint8"),
         "dense complex values": dense(expanded // 16, "complex128"),
         "names": names(50_000),
@@ -68,6 +72,25 @@ def mosaic(
     entries = [{"name": str(i)} | entry for i in range(tensors)]
     size = tensors * weights * reader.ITEM_SIZES[to]
     return file_of({"motifs": bank, "tensors": entries, "dense": []}, sections, size)
+
+
+def by_value(weights: int) -> bytes:
+    """A row of zeros as long as can be, which has a mean for every column."""
+    parts = [
+        lattice.encode(
+            torch.zeros(length, dtype=torch.int32),
+            lattice.Geometry.of((1, weights)).at(number * reader.LONGEST),
+            memory=0,
+        )
+        for number, length in enumerate(reader.lengths_of(weights))
+    ]
+    entry = {"name": "w", "stored": "blocks", "shape": [1, weights], "dtype": "float32"}
+    entry["streams"] = [[0, len(part)] for part in parts]
+    bank = {"block_size": 1, "num_motifs": 1, "dtype": "float32", "order": "whole"}
+    bank |= {"packs": zeros(1, 4), "states": 1}
+    sections = EMPTY | {"mosaic": b"".join(parts)}
+    manifest = {"motifs": bank, "tensors": [entry], "dense": []}
+    return file_of(manifest, sections, 4 * weights, version=2)
 
 
 def dense(count: int, dtype: str) -> bytes:
@@ -109,7 +132,14 @@ def ones(count: int) -> tuple[list[Any], bytes]:
     return packs, data
 
 
-def file_of(manifest: dict[str, Any], sections: dict[str, bytes], num_bytes: int) -> bytes:
+def file_of(
+    manifest: dict[str, Any],
+    sections: dict[str, bytes],
+    num_bytes: int,
+    *,
+    version: int = 1,
+) -> bytes:
     """The file, with the SHA-256 of `num_bytes` zeros."""
     digest = hashlib.sha256(bytes(num_bytes)).hexdigest()
-    return Draft({"producer": "", **manifest, "sha256": digest}, sections).file()
+    whole = {"producer": "", **manifest, "sha256": digest}
+    return Draft(whole, sections, version).file()

@@ -163,7 +163,7 @@ def whole_values(states: int) -> Mosaic:
         weights[::17] = 0
         weights[3] = -41.0
         path = lattice.quantize(
-            weights.double(), states=states.bit_length() - 1, rate_weight=0.1
+            weights.double(), memory=states.bit_length() - 1, rate_weight=0.1
         )
         found.append(by_position(path, place))
     values = torch.cat(found).long()

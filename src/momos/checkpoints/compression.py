@@ -5,7 +5,7 @@ Tensors are read piece by piece, so that memory holds the indices and little els
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -57,10 +57,12 @@ from momos.checkpoints.source import (
     stored_values,
     with_values,
 )
+from momos.checkpoints.trellis import Rounded
 from momos.checkpoints.weights import Weights, check_calibration, measured_scales
-from momos.config import LatticeConfig
+from momos.codec import PACK_VALUES
+from momos.config import LatticeConfig, MosaicConfig
 from momos.files.api import save_contents
-from momos.files.contents import Contents
+from momos.files.contents import Contents, as_stored
 from momos.files.manifest import Record
 from momos.mosaic import Mosaic
 
@@ -238,25 +240,33 @@ def _contents(
     sensitivities: Sensitivities | None,
 ) -> Contents:
     """The contents of the file."""
-    mosaic, distortions, energies = _mosaic(source, config, progress, sensitivities)
+
+    def read(name: str, start: int, stop: int) -> Tensor:
+        return read_dense(source.tensors[name], config, start, stop)
+
+    def dense(name: str) -> Iterator[Tensor]:
+        count = source.tensors[name].num_weights
+        for start in range(0, count, PACK_VALUES):
+            yield as_stored(read(name, start, min(start + PACK_VALUES, count)))
+
+    if isinstance(config, LatticeConfig):
+        weights = _weights(source, config, progress)
+        rounded = lattice_mosaic(weights, config, progress, dense, sensitivities)
+    else:
+        rounded = _banked(source, config, progress)
     return Contents(
-        records=_records(source, mosaic, distortions, energies, config),
-        mosaic=mosaic,
-        read=lambda name, start, stop: read_dense(
-            source.tensors[name], config, start, stop
-        ),
+        records=_records(source, rounded, config),
+        mosaic=rounded.mosaic,
+        read=read,
         metadata=source.metadata,
         check_unchanged=check_unchanged,
+        # What a file held is compared with what it holds; a Module may change meanwhile.
+        sha256=rounded.sha256 if source.files else None,
     )
 
 
-def _mosaic(
-    source: Source, config: Config, progress: Progress, sensitivities: Sensitivities | None
-) -> tuple[Mosaic, dict[str, float], dict[str, float]]:
-    """The mosaic of the chosen tensors; the distortion and the sum of squares of each."""
-    if isinstance(config, LatticeConfig):
-        weights = _weights(source, config, progress)
-        return lattice_mosaic(weights, config, progress, sensitivities)
+def _banked(source: Source, config: MosaicConfig, progress: Progress) -> Rounded:
+    """The mosaic of the chosen tensors and a bank of motifs."""
     weights = _weights(source, config, progress)
     rate_weight = rate_weight_of(weights, config, progress)
     banks = list(choose_banks(weights, config, rate_weight, progress))
@@ -265,7 +275,7 @@ def _mosaic(
         weights, rate_weight = in_steps(weights, step), rate_weight / step / step
     indices, distortions, energies = assign(weights, banks, motifs, rate_weight, progress)
     mosaic = Mosaic(motifs, indices, weights.layout, weights.scales, config)
-    return mosaic, distortions, energies
+    return Rounded(mosaic, distortions, energies)
 
 
 def _weights(source: Source, config: Config, progress: Progress) -> Weights:
@@ -295,14 +305,9 @@ def _axes(chosen: Sequence[SourceTensor], config: Config) -> dict[str, int]:
     }
 
 
-def _records(
-    source: Source,
-    mosaic: Mosaic,
-    distortions: dict[str, float],
-    energies: dict[str, float],
-    config: Config,
-) -> tuple[Record, ...]:
-    axes = mosaic.layout.axes
+def _records(source: Source, rounded: Rounded, config: Config) -> tuple[Record, ...]:
+    axes, energies = rounded.mosaic.layout.axes, rounded.energies
+    distortions = rounded.distortions
     return tuple(
         Record(
             name,

@@ -128,17 +128,36 @@ def mean_squares(
         for p in places
     ]
     for piece in weights.pieces():
-        own = sums[piece.number]
-        squares = piece.flat.double().square()
-        if len(own) == 1:
-            own += squares.sum()
-        else:
-            stop = piece.start + len(squares)
-            own.index_add_(0, channels_of(piece.place, piece.start, stop), squares)
+        _add_squares(sums[piece.number], piece)
         progress("measuring scales", piece.number + 1, len(places))
     return [
         own * len(own) / place.num_weights for place, own in zip(places, sums, strict=True)
     ]
+
+
+def _add_squares(sums: Float64[Tensor, " c"], piece: Piece) -> None:
+    """Adds the squares of the weights of a piece to those of their channels."""
+    flat, place, start = piece.flat, piece.place, piece.start
+    if len(sums) == 1:
+        sums += _squares(flat[None])
+    elif place.axis:
+        squares = flat.double().square()
+        sums.index_add_(0, channels_of(place, start, start + len(flat)), squares)
+    else:
+        size = place.num_weights // len(sums)
+        head = min(-start % size, len(flat))
+        rows = (len(flat) - head) // size
+        first, tail = -(-start // size), head + rows * size
+        if head:
+            sums[start // size] += _squares(flat[None, :head])[0]
+        sums[first : first + rows] += _squares(flat[head:tail].view(rows, size))
+        if tail < len(flat):
+            sums[first + rows] += _squares(flat[None, tail:])[0]
+
+
+def _squares(rows: Float[Tensor, "r n"]) -> Float64[Tensor, " r"]:
+    """The sum of squares of each row."""
+    return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).square()
 
 
 def check_calibration(

@@ -20,7 +20,15 @@ import typer
 import momos
 from momos.cli.inspect import AsJson, print_report
 from momos.cli.terminal import bars, reported, say
-from momos.config import DenseDtype, LatticeConfig, MosaicConfig, Scales, Selection, Unit
+from momos.config import (
+    ChannelAxis,
+    DenseDtype,
+    LatticeConfig,
+    MosaicConfig,
+    Scales,
+    Selection,
+    Unit,
+)
 
 BANK = "Instead: a bank of a given size"
 # The module name of a script whose own name is taken by another module.
@@ -54,7 +62,7 @@ def compress(
     step: Annotated[
         float | None,
         typer.Option(
-            help="Rounding step relative to a typical weight, 0.1 if not given; twice as "
+            help="Rounding step relative to a typical weight, 0.07 if not given; twice as "
             "large takes about a bit a weight less."
         ),
     ] = None,
@@ -91,6 +99,18 @@ def compress(
         Unit | None,
         typer.Option(
             help="One step for the network, or for each channel; auto: by kind of layer."
+        ),
+    ] = None,
+    channel_axis: Annotated[
+        ChannelAxis | None,
+        typer.Option(
+            help="Which dimension holds output channels: first (PyTorch), or last (Flax, Keras)."
+        ),
+    ] = None,
+    states: Annotated[
+        int | None,
+        typer.Option(
+            help="Of the trellis that rounds: 256, fewer for large networks; 1 is none, and quicker."
         ),
     ] = None,
     include: Annotated[
@@ -192,7 +212,12 @@ def compress(
         "include": tuple(include) if include else None,
         "exclude": tuple(exclude) if exclude else None,
     }
-    lattice = {"step": step, "unit": unit}
+    lattice = {
+        "step": step,
+        "unit": unit,
+        "channel_axis": channel_axis,
+        "states": states,
+    }
     bank = {
         "num_motifs": num_motifs,
         "capacity": capacity,

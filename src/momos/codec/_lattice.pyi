@@ -3,17 +3,17 @@
 import numpy as np
 
 def encode(
-    values: np.ndarray, states: int, row: int, kernel: int, position: int
+    values: np.ndarray, memory: int, row: int, kernel: int, position: int
 ) -> bytes: ...
 def decode(
-    stream: bytes, values: np.ndarray, states: int, row: int, kernel: int, position: int
+    stream: bytes, values: np.ndarray, memory: int, row: int, kernel: int, position: int
 ) -> None: ...
-def fits(values: np.ndarray, states: int) -> bool: ...
+def fits(values: np.ndarray, memory: int) -> bool: ...
 def quantize(
     weights: np.ndarray,
     width: int,
     importance: np.ndarray | None,
-    states: int,
+    memory: int,
     rate_weight: float,
     values: np.ndarray,
 ) -> None: ...

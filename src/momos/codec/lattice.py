@@ -21,7 +21,7 @@ from torch import Tensor
 from momos.codec import _lattice
 from momos.codec.streams import STREAM_SYMBOLS, CorruptError, raw
 
-STATES = (0, 3, 4, 5, 6, 8)  # v: the trellis has 2^v states; 0 is no trellis
+MEMORIES = (0, 3, 4, 5, 6, 8)  # v, in bits: the trellis has 2^v states; 0 is none
 MOST_VALUE = (1 << 30) - 1  # of a whole number, its sign apart
 MOST_LISTED = 1 << 20  # of values that are looked up in a table
 
@@ -63,7 +63,7 @@ class Geometry:
         return replace(self, position=position)
 
 
-def encode(values: Int32[Tensor, " n"], geometry: Geometry, *, states: int) -> bytes:
+def encode(values: Int32[Tensor, " n"], geometry: Geometry, *, memory: int) -> bytes:
     """The stream of 1 to `STREAM_SYMBOLS` values (contiguous, on the CPU).
 
     Raises:
@@ -71,23 +71,23 @@ def encode(values: Int32[Tensor, " n"], geometry: Geometry, *, states: int) -> b
             a path of the trellis.
     """
     row, kernel, position = geometry.row, geometry.kernel, geometry.position
-    return _lattice.encode(_values(values), states, row, kernel, position)
+    return _lattice.encode(_values(values), memory, row, kernel, position)
 
 
 def decode(
-    stream: bytes, values: Int32[Tensor, " n"], geometry: Geometry, *, states: int
+    stream: bytes, values: Int32[Tensor, " n"], geometry: Geometry, *, memory: int
 ) -> None:
     """Fills `values` (contiguous, on the CPU) from `stream`.
 
     Raises:
-        ValueError: if `states` is not one of `STATES`, or there are too many or no values.
+        ValueError: if `memory` is not one of `MEMORIES`, or there are too many or no values.
         CorruptError: if the bytes are not a stream of that many values.
     """
-    _check(len(values), states)
+    _check(len(values), memory)
     target = _values(values)
     row, kernel, position = geometry.row, geometry.kernel, geometry.position
     try:
-        _lattice.decode(stream, target, states, row, kernel, position)
+        _lattice.decode(stream, target, memory, row, kernel, position)
     except ValueError as error:
         raise CorruptError(str(error)) from None
     if values.numel() == 1:  # `target` may be a copy
@@ -95,26 +95,26 @@ def decode(
 
 
 def encode_all(
-    values: Int32[Tensor, " n"], geometry: Geometry, *, states: int
+    values: Int32[Tensor, " n"], geometry: Geometry, *, memory: int
 ) -> list[bytes]:
     """The streams of `values`, each of `STREAM_SYMBOLS` but the last."""
     return [
-        encode(part, geometry.at(geometry.position + i * STREAM_SYMBOLS), states=states)
+        encode(part, geometry.at(geometry.position + i * STREAM_SYMBOLS), memory=memory)
         for i, part in enumerate(values.split(STREAM_SYMBOLS))
         if len(part)
     ]
 
 
-def fits(values: Int32[Tensor, " n"], *, states: int) -> bool:
+def fits(values: Int32[Tensor, " n"], *, memory: int) -> bool:
     """Whether each stream of `values` is a path of the trellis, so that it can be encoded."""
     parts = values.split(STREAM_SYMBOLS)
-    return all(_lattice.fits(_values(part), states) for part in parts)
+    return all(_lattice.fits(_values(part), memory) for part in parts)
 
 
 def quantize(
     weights: Float[Tensor, " n"],
     *,
-    states: int,
+    memory: int,
     rate_weight: float,
     importance: Float32[Tensor, " n"] | None = None,
 ) -> Int32[Tensor, " n"]:
@@ -135,16 +135,16 @@ def quantize(
         _memory(weights, "weights", torch.float32, torch.float64),
         weights.itemsize,
         None if importance is None else _memory(importance, "importance", torch.float32),
-        states,
+        memory,
         rate_weight,
         target,
     )
     return values
 
 
-def _check(count: int, states: int) -> None:
-    if states not in STATES:
-        raise ValueError(f"states must be one of {STATES}, got {states}")
+def _check(count: int, memory: int) -> None:
+    if memory not in MEMORIES:
+        raise ValueError(f"memory must be one of {MEMORIES}, got {memory}")
     if not 1 <= count <= STREAM_SYMBOLS:
         raise ValueError(f"a stream must have 1 to {STREAM_SYMBOLS} values, got {count}")
 

@@ -17,6 +17,7 @@ from momos._util.work import Progress, quiet
 from momos.blocks import Placement, memory
 from momos.codec import PACK_VALUES, raw
 from momos.config import MosaicConfig
+from momos.files.coding import CodedMosaic
 from momos.files.manifest import DTYPES, Record
 from momos.learning import Bank
 from momos.mosaic import Mosaic, remembered
@@ -39,10 +40,11 @@ class Contents:
     """
 
     records: tuple[Record, ...]
-    mosaic: Mosaic | None
+    mosaic: Mosaic | CodedMosaic | None
     read: Callable[[str, int, int], Tensor]  # values of a dense tensor, flat, from and to
     metadata: dict[str, str] = field(default_factory=dict)
     check_unchanged: Callable[[], None] = lambda: None
+    sha256: str | None = None  # of all values, where it is known
 
     @property
     def config(self) -> dict[str, Any] | None:
@@ -128,6 +130,13 @@ class Contents:
             return tensors[name].view(-1)[start:stop].cpu()
 
         return cls(_with_blocks(records, mosaic), mosaic, read)
+
+
+def as_stored(values: Tensor) -> Tensor:
+    """Values as a file holds them: a true bool, which may be any byte, as 1."""
+    if values.dtype == torch.bool:
+        return values.contiguous().view(torch.uint8) != 0
+    return values.detach()
 
 
 def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor, str]]:

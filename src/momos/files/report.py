@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from momos.blocks import PIECE
+from momos.blocks import PIECE, Placement
+from momos.files.coding import CodedMosaic
 from momos.files.manifest import DTYPES, Manifest, name_of, num_packed
 from momos.files.reader import MosaicFile
 from momos.lengths import DescriptionLength, description_length
@@ -121,7 +122,7 @@ def _share(distortion: float | None, energy: float | None) -> float | None:
     return share if math.isfinite(share) else None
 
 
-def report_on(file: MosaicFile, mosaic: Mosaic | None) -> SaveReport:
+def report_on(file: MosaicFile, mosaic: Mosaic | CodedMosaic | None) -> SaveReport:
     """The report on `file`, whose mosaic is `mosaic`."""
     manifest = file.manifest
     places = {place.name: place for place in mosaic.layout.placements} if mosaic else {}
@@ -136,8 +137,7 @@ def report_on(file: MosaicFile, mosaic: Mosaic | None) -> SaveReport:
             place = places[record.name]
             blocks = place.num_blocks
             length = 8.0 * num_packed((record.streams,))
-            indices = mosaic.indices[place.start : place.stop]
-            used = _num_different(indices, mosaic.num_motifs)
+            used = _num_used(mosaic, place)
             scales = record.num_scales if mosaic.scales else 0
         tensors.append(
             TensorReport(
@@ -162,6 +162,13 @@ def report_on(file: MosaicFile, mosaic: Mosaic | None) -> SaveReport:
         lengths=description_length(mosaic) if mosaic else None,
         config=manifest.config,
     )
+
+
+def _num_used(mosaic: Mosaic | CodedMosaic, place: Placement) -> int:
+    """How many different motifs a tensor has."""
+    if isinstance(mosaic, CodedMosaic):
+        return mosaic.used[place.name]
+    return _num_different(mosaic.indices[place.start : place.stop], mosaic.num_motifs)
 
 
 def _num_different(indices: torch.Tensor, num_motifs: int) -> int:

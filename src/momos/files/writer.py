@@ -29,7 +29,7 @@ from momos.codec import (
     pack,
     whole_numbers,
 )
-from momos.files.coding import STATES, ByUsage, ByValue, Code, by_channel, fits
+from momos.files.coding import STATES, ByUsage, ByValue, Code, CodedMosaic, by_channel, fits
 from momos.files.container import (
     CHUNK,
     TRAILER,
@@ -43,7 +43,7 @@ from momos.files.container import (
     lengths,
     split,
 )
-from momos.files.contents import Contents, Hashing
+from momos.files.contents import Contents, Hashing, as_stored
 from momos.files.manifest import Bank, Coded, Manifest, Packs, Record, write_manifest
 from momos.files.parsing import read_manifest
 from momos.mosaic import Mosaic
@@ -138,9 +138,11 @@ def _write_bank(writer: _Writer, contents: Contents) -> tuple[Bank | None, Code 
 
 
 def _code_of(
-    mosaic: Mosaic, values: Int32[Tensor, " k"] | None
+    mosaic: Mosaic | CodedMosaic, values: Int32[Tensor, " k"] | None
 ) -> tuple[Code, UsageTable | None]:
     """The code that makes the mosaic's streams shorter, and the usage table if it needs one."""
+    if isinstance(mosaic, CodedMosaic):
+        return mosaic.code, None
     usage = mosaic.usage().cpu()
     states = 0 if values is None else _states_of(mosaic, values)
     if values is not None and states > 1:  # weights are not on a trellis by chance
@@ -169,8 +171,11 @@ def _states_of(mosaic: Mosaic, values: Int32[Tensor, " k"]) -> int:
     return 1
 
 
-def _streams(mosaic: Mosaic, code: Code) -> Iterator[Stream]:
+def _streams(mosaic: Mosaic | CodedMosaic, code: Code) -> Iterator[Stream]:
     """The streams of all blocks, tensor after tensor."""
+    if isinstance(mosaic, CodedMosaic):
+        own = (mosaic.streams[place.name] for place in mosaic.layout.placements)
+        return (Stream(0, data) for data in chain.from_iterable(own))
     parts = (
         (part, place, number * STREAM_SYMBOLS)
         for place in mosaic.layout.placements
@@ -238,7 +243,10 @@ def _write_dense(
     """
     dtypes = dict.fromkeys(r.dtype for r in contents.records if r.stored == "dense")
     packs: dict[torch.dtype, list[Packs]] = {dtype: [] for dtype in dtypes}
-    hashing = Hashing(contents.records, progress, "packing")
+    records = contents.records
+    if contents.sha256 is not None:  # blocks need not be read for it
+        records = tuple(record for record in records if record.stored == "dense")
+    hashing = Hashing(records, progress, "packing")
     folder = os.path.dirname(writer.file.name)
 
     def packed(values: Tensor) -> tuple[torch.dtype, Pack]:
@@ -262,7 +270,7 @@ def _write_dense(
 
     writer.section("dense", encoded())
     found = tuple((dtype, tuple(chain.from_iterable(own))) for dtype, own in packs.items())
-    return found, hashing.hexdigest()
+    return found, contents.sha256 or hashing.hexdigest()
 
 
 def _read_once(contents: Contents, hashing: Hashing) -> Iterator[Tensor]:
@@ -296,13 +304,10 @@ def _read_once(contents: Contents, hashing: Hashing) -> Iterator[Tensor]:
 
 
 def _copy(part: Tensor, values: Tensor, record: Record) -> None:
-    """Takes over values as a file holds them: a true bool, which may be any byte, as 1."""
+    """Takes over values as a file holds them."""
     if values.dtype != part.dtype or values.shape != part.shape:
         raise ValueError(
             f"tensor {record.name!r} must give {len(part)} values of {part.dtype}, got "
             f"{values.dtype} of shape {tuple(values.shape)}"
         )
-    if part.dtype == torch.bool:
-        torch.ne(values.contiguous().view(torch.uint8), 0, out=part)
-    else:
-        part.copy_(values.detach())
+    part.copy_(as_stored(values))

@@ -168,8 +168,8 @@ inline int64_t start_mean(int scale) {  // in 1/256
 // What is known before each value of a stream: shares of its symbol.
 class Predictor {
   public:
-    Predictor(int states, const Geometry& geometry, int64_t count, int scale)
-        : trellis_(states > 0), geometry_(geometry), column_(geometry.position % geometry.row) {
+    Predictor(int memory, const Geometry& geometry, int64_t count, int scale)
+        : trellis_(memory > 0), geometry_(geometry), column_(geometry.position % geometry.row) {
         const int64_t mean = start_mean(scale);
         while (shift_ < kSlotBits && (mean >> (shift_ + trellis_)) > 5 * 256) ++shift_;
         start_ = std::min((mean << 8) >> (shift_ + trellis_), 127 * kUnit);

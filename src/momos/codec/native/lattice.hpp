@@ -122,12 +122,12 @@ inline int64_t bucket(int64_t index, int shift) {
     return (index + (int64_t(1) << shift) - 1) >> shift;
 }
 
-inline std::string encode(const int32_t* values, int64_t count, int states,
+inline std::string encode(const int32_t* values, int64_t count, int memory,
                           const Geometry& geometry) {
     check(geometry, count);
-    const Trellis trellis(states);
+    const Trellis trellis(memory);
     const int scale = choose_scale(values, count);
-    Predictor predictor(states, geometry, count, scale);
+    Predictor predictor(memory, geometry, count, scale);
     const int shift = predictor.shift();
     Writer writer;
     writer.reserve(count + count / 8);
@@ -185,12 +185,12 @@ inline int64_t read_escape(Reader& reader, Predictor& predictor) {
 }
 
 inline void decode(const unsigned char* stream, int64_t size, int32_t* values, int64_t count,
-                   int states, const Geometry& geometry) {
+                   int memory, const Geometry& geometry) {
     check(geometry, count);
-    const Trellis trellis(states);
+    const Trellis trellis(memory);
     if (size < 1) throw Corrupt("a stream must have a byte at least");
     if (stream[0] > kMostScale) throw Corrupt("the scale of a stream must be at most 148");
-    Predictor predictor(states, geometry, count, stream[0]);
+    Predictor predictor(memory, geometry, count, stream[0]);
     const int shift = predictor.shift();
     const int64_t width = int64_t(1) << shift;
     Reader reader(stream + 1, size - 1);
@@ -213,8 +213,8 @@ inline void decode(const unsigned char* stream, int64_t size, int32_t* values, i
 }
 
 // Whether the values of one stream are a path of the trellis.
-inline bool fits(const int32_t* values, int64_t count, int states) {
-    const Trellis trellis(states);
+inline bool fits(const int32_t* values, int64_t count, int memory) {
+    const Trellis trellis(memory);
     int state = 0;
     for (int64_t i = 0; i < count; ++i) {
         const int64_t size = std::abs(int64_t(values[i]));

@@ -22,15 +22,15 @@ int64_t count_of(const Buffer& buffer, int width, const char* what) {
 
 PyObject* encode(PyObject*, PyObject* args) {
     Buffer values;
-    int states;
+    int memory;
     long long row, kernel, position;
-    if (!PyArg_ParseTuple(args, "y*iLLL", &values.view, &states, &row, &kernel, &position))
+    if (!PyArg_ParseTuple(args, "y*iLLL", &values.view, &memory, &row, &kernel, &position))
         return nullptr;
     const int64_t count = count_of(values, 4, "values");
     std::string stream;
     if (count < 0 || !unlocked([&] {
             stream = momos::lattice::encode(static_cast<const int32_t*>(values.view.buf), count,
-                                            states, Geometry{row, kernel, position});
+                                            memory, Geometry{row, kernel, position});
         }))
         return nullptr;
     return PyBytes_FromStringAndSize(stream.data(), Py_ssize_t(stream.size()));
@@ -38,16 +38,16 @@ PyObject* encode(PyObject*, PyObject* args) {
 
 PyObject* decode(PyObject*, PyObject* args) {
     Buffer stream, values;
-    int states;
+    int memory;
     long long row, kernel, position;
-    if (!PyArg_ParseTuple(args, "y*w*iLLL", &stream.view, &values.view, &states, &row, &kernel,
+    if (!PyArg_ParseTuple(args, "y*w*iLLL", &stream.view, &values.view, &memory, &row, &kernel,
                           &position))
         return nullptr;
     const int64_t count = count_of(values, 4, "values");
     if (count < 0 || !unlocked([&] {
             momos::lattice::decode(static_cast<const unsigned char*>(stream.view.buf),
                                    int64_t(stream.view.len),
-                                   static_cast<int32_t*>(values.view.buf), count, states,
+                                   static_cast<int32_t*>(values.view.buf), count, memory,
                                    Geometry{row, kernel, position});
         }))
         return nullptr;
@@ -56,33 +56,33 @@ PyObject* decode(PyObject*, PyObject* args) {
 
 PyObject* fits(PyObject*, PyObject* args) {
     Buffer values;
-    int states;
-    if (!PyArg_ParseTuple(args, "y*i", &values.view, &states)) return nullptr;
+    int memory;
+    if (!PyArg_ParseTuple(args, "y*i", &values.view, &memory)) return nullptr;
     const int64_t count = count_of(values, 4, "values");
     bool found = false;
     if (count < 0 || !unlocked([&] {
-            found = momos::lattice::fits(static_cast<const int32_t*>(values.view.buf), count, states);
+            found = momos::lattice::fits(static_cast<const int32_t*>(values.view.buf), count, memory);
         }))
         return nullptr;
     return PyBool_FromLong(found);
 }
 
 template <class T>
-bool quantized(const Buffer& weights, const Buffer& importance, int64_t count, int states,
+bool quantized(const Buffer& weights, const Buffer& importance, int64_t count, int memory,
                double rate_weight, const Buffer& values) {
     const momos::lattice::Steps<T> steps{static_cast<const T*>(weights.view.buf),
                                          static_cast<const float*>(importance.view.buf), count};
     return unlocked([&] {
-        momos::lattice::quantize(steps, states, rate_weight,
+        momos::lattice::quantize(steps, memory, rate_weight,
                                  static_cast<int32_t*>(values.view.buf));
     });
 }
 
 PyObject* quantize(PyObject*, PyObject* args) {
     Buffer weights, importance, values;
-    int width, states;
+    int width, memory;
     double rate_weight;
-    if (!PyArg_ParseTuple(args, "y*iz*idw*", &weights.view, &width, &importance.view, &states,
+    if (!PyArg_ParseTuple(args, "y*iz*idw*", &weights.view, &width, &importance.view, &memory,
                           &rate_weight, &values.view))
         return nullptr;
     if (width != 4 && width != 8) {
@@ -97,18 +97,18 @@ PyObject* quantize(PyObject*, PyObject* args) {
         return nullptr;
     }
     const bool done = width == 4
-                          ? quantized<float>(weights, importance, count, states, rate_weight, values)
-                          : quantized<double>(weights, importance, count, states, rate_weight, values);
+                          ? quantized<float>(weights, importance, count, memory, rate_weight, values)
+                          : quantized<double>(weights, importance, count, memory, rate_weight, values);
     if (!done) return nullptr;
     Py_RETURN_NONE;
 }
 
 PyMethodDef methods[] = {
-    {"encode", encode, METH_VARARGS, "The stream of values: (values, states, row, kernel, position)."},
-    {"decode", decode, METH_VARARGS, "Fills values: (stream, values, states, row, kernel, position)."},
-    {"fits", fits, METH_VARARGS, "Whether values are a path of the trellis: (values, states)."},
+    {"encode", encode, METH_VARARGS, "The stream of values: (values, memory, row, kernel, position)."},
+    {"decode", decode, METH_VARARGS, "Fills values: (stream, values, memory, row, kernel, position)."},
+    {"fits", fits, METH_VARARGS, "Whether values are a path of the trellis: (values, memory)."},
     {"quantize", quantize, METH_VARARGS,
-     "Fills values: (weights, width, importance or None, states, rate_weight, values)."},
+     "Fills values: (weights, width, importance or None, memory, rate_weight, values)."},
     {nullptr, nullptr, 0, nullptr}};
 
 PyModuleDef module = {PyModuleDef_HEAD_INIT, "_lattice", "Streams of whole numbers.", -1, methods,

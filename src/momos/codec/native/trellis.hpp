@@ -18,7 +18,7 @@ struct Trellis {
         constexpr int subset[] = {0, 0, 0, 013, 023, 045, 0103, 0, 0515};
         constexpr int parity[] = {0, 0, 0, 04, 04, 010, 024, 0, 0362};
         if (v != 0 && (v < 0 || v > kMostTrellis || !subset[v]))
-            throw std::invalid_argument("states must be 0, 3, 4, 5, 6 or 8");
+            throw std::invalid_argument("memory must be 0, 3, 4, 5, 6 or 8");
         by_subset = subset[v] >> 1;
         by_parity = parity[v] >> 1;
     }

@@ -260,8 +260,8 @@ void find_nearest(const Steps<T>& steps, Costs& costs, int32_t* values) {
 }
 
 template <class T>
-void find(const Steps<T>& steps, int states, Costs& costs, int32_t* values) {
-    switch (states) {
+void find(const Steps<T>& steps, int memory, Costs& costs, int32_t* values) {
+    switch (memory) {
         case 0: return find_nearest(steps, costs, values);
         case 3: return find_path<3>(steps, costs, values);
         case 4: return find_path<4>(steps, costs, values);
@@ -290,8 +290,8 @@ double largest_of(const Steps<T>& steps, double rate_weight) {
 // Whole numbers for weights: of half steps on a trellis, of steps without. Each stream of 2^20 has
 // a path of its own, and the costs of a sample.
 template <class T>
-void quantize(const Steps<T>& steps, int states, double rate_weight, int32_t* values) {
-    const Trellis checked(states);
+void quantize(const Steps<T>& steps, int memory, double rate_weight, int32_t* values) {
+    const Trellis checked(memory);
     const double largest = largest_of(steps, rate_weight);
     Costs costs(int64_t(largest) + 3);
     for (int pass = 1; pass < kPasses && rate_weight > 0; ++pass) {
@@ -302,7 +302,7 @@ void quantize(const Steps<T>& steps, int states, double rate_weight, int32_t* va
             const int64_t some = std::min(kRun, steps.count - begin);
             find(Steps<T>{steps.weights + begin,
                           steps.importance ? steps.importance + begin : nullptr, some},
-                 states, costs, values + begin);
+                 memory, costs, values + begin);
         }
         costs.learn(rate_weight);
     }
@@ -310,7 +310,7 @@ void quantize(const Steps<T>& steps, int states, double rate_weight, int32_t* va
         find(Steps<T>{steps.weights + begin,
                       steps.importance ? steps.importance + begin : nullptr,
                       std::min(kMostInStream, steps.count - begin)},
-             states, costs, values + begin);
+             memory, costs, values + begin);
 }
 
 }  // namespace momos::lattice
