@@ -14,7 +14,7 @@ import momos
 from momos.complexity import ctm
 from momos.complexity.bdm import block_lengths
 from momos.errors import FormatError
-from momos.measures.inputs import Weights
+from momos.measures.inputs import Inputs
 
 ALL = ("default", "paper", "qubd")
 EXTRA = 'momos.bdm needs the CTM tables of pybdm: pip install "mosaic-of-motifs[bdm]"'
@@ -244,14 +244,14 @@ def test_few_tensors_are_held_at_once(tmp_path, monkeypatch):
 
         return read_and_count
 
-    of = Weights.of
+    of = Inputs.of
 
     def watched(x, key=""):
         found = of(x, key)
         found.tensors.update({name: counted(read) for name, read in found.tensors.items()})
         return found
 
-    monkeypatch.setattr(Weights, "of", watched)
+    monkeypatch.setattr(Inputs, "of", watched)
     momos.measure(tmp_path / "x.safetensors", measures=("default", "qubd"), controls=2)
     assert reads == 30
     assert most <= 2
@@ -267,7 +267,7 @@ def test_a_momos_file_is_not_expanded_as_a_whole(path):
     model = Stack()
     momos.project_(model, momos.MosaicConfig(block_size=8, num_motifs=16))
     momos.save(model, path)
-    found = Weights.of(path)
+    found = Inputs.of(path)
     for read in found.tensors.values():
         one, another = read(), read()
         assert (

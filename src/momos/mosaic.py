@@ -86,7 +86,7 @@ class Mosaic:
         written counts. The motifs are then those blocks, and `model` remembers them.
 
         Raises:
-            ValueError: if `model` is no mosaic; says where it has changed, or what to do.
+            ValueError: if `model` is not a mosaic; says where it has changed, or what to do.
         """
         known, change = _recalled(model), ""
         if known is None and config is None:

@@ -56,7 +56,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def refuse_same(sources: Iterable[Path], path: str | os.PathLike[str]) -> None:
-    """Refuses to write over a file that is read, whatever its name is there.
+    """Refuses to overwrite a file that is read, under whatever name.
 
     Raises:
         ValueError: if `path` is one of `sources`.
@@ -113,7 +113,7 @@ def _new_part(target: Path, mode: int) -> Iterator[BinaryIO]:
     part = target.with_name(f"{_stem(target)}.{secrets.token_hex(TOKEN)}.part")
     try:
         file = open(part, "x+b", opener=create)  # noqa: SIM115, closed below
-    except OSError as error:  # reported of the file that was asked for
+    except OSError as error:  # report the requested file, not its part
         raise type(error)(error.errno, error.strerror, str(target)) from None
     with file:
         try:

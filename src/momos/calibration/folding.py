@@ -60,7 +60,7 @@ def fold_scales_(model: nn.Module, *inputs: Any, **options: Any) -> Folding:
     on average (root mean square of those that are not zero), and the normalization's running
     statistics and gains change such that the model computes the same in evaluation mode, up to
     rounding. While training, where the batch's own variance stands in for the running one, this
-    holds as far as `eps` is small beside both or these are alike.
+    holds as far as `eps` is small compared with both, or these are similar.
 
     Which normalization follows a layer is seen by running `model(*inputs, **options)` once in
     evaluation mode. A pair is folded only where the very tensor that the layer returned is read

@@ -30,7 +30,7 @@ CHOICES = {"sample": sample_motifs, "distinct": distinct_motifs, "kmeans": kmean
 
 
 @dataclass(frozen=True, eq=False)
-class Bank:
+class ChosenBank:
     """The motifs of one group of tensors; their `usage` in the pool, if it was needed."""
 
     places: Sequence[Placement]
@@ -40,12 +40,12 @@ class Bank:
 
 def choose_banks(
     weights: Weights, config: MosaicConfig, rate_weight: float, progress: Progress
-) -> Iterator[Bank]:
+) -> Iterator[ChosenBank]:
     """The motifs of each group. `rate_weight` is in squares of the scaled weights."""
     generator = torch.Generator().manual_seed(config.seed)
     for places in grouped(weights.layout.placements, config.groups):
         own = weights.only(places)
-        yield Bank(places, *_choose(own, config, rate_weight, generator, progress))
+        yield ChosenBank(places, *_choose(own, config, rate_weight, generator, progress))
 
 
 def _choose(
@@ -99,7 +99,7 @@ def rate_weight_of(weights: Weights, config: MosaicConfig, progress: Progress) -
 
 
 def stored_motifs(
-    banks: Sequence[Bank], config: MosaicConfig, dtype: torch.dtype
+    banks: Sequence[ChosenBank], config: MosaicConfig, dtype: torch.dtype
 ) -> tuple[Tensor, float | None]:
     """All motifs, concatenated and in stored form; and their step, if they have one.
 
@@ -144,7 +144,7 @@ class Rows:
 
 def assign(
     weights: Weights,
-    banks: Sequence[Bank],
+    banks: Sequence[ChosenBank],
     motifs: Tensor,
     rate_weight: float,
     progress: Progress,
@@ -187,7 +187,7 @@ def assign_rows(
 
 
 def _rows_of(
-    weights: Weights, banks: Sequence[Bank], motifs: Tensor, rate_weight: float
+    weights: Weights, banks: Sequence[ChosenBank], motifs: Tensor, rate_weight: float
 ) -> dict[str, Rows]:
     """The rows that blocks of each tensor may use."""
     found = {}

@@ -58,7 +58,7 @@ def open_source(path: str | os.PathLike[str], *, key: str = "") -> Source:
 
 def _open_file(path: Path, key: str = "") -> Source:
     """The tensors of one file."""
-    open_ordinary(path).close()  # what cannot be read is an OSError, whatever it is
+    open_ordinary(path).close()  # raises OSError if it cannot be read
     kind = recognized(path)
     if kind in (SAFETENSORS, MOMOS) or (kind is None and path.suffix == ".safetensors"):
         _check_key(path, key, kind or SAFETENSORS)

@@ -259,7 +259,7 @@ def state_of(path: Path, value: Any) -> dict[str, Any]:
         inner = [
             (f"{name}.{key}" if name else str(key), child, depth + 1)
             for key, child in own.items()
-            if isinstance(child, _Module | Tensor)  # no lists: they are no state
+            if isinstance(child, _Module | Tensor)  # not lists, which are not state
         ]
         count += len(inner)
         if count > MOST_HELD or depth > MOST_DEEP:

@@ -71,12 +71,14 @@ def compress(
         typer.Option(
             parser=num_bytes,
             metavar="SIZE",
-            help="Choose the step for a file of at most so many bytes, as 100kB or 2MB.",
+            help="Choose the step for a file of at most this many bytes, such as 100kB or 2MB.",
         ),
     ] = None,
     target_factor: Annotated[
         float | None,
-        typer.Option(help="Choose the step for a file so many times smaller, as 12."),
+        typer.Option(
+            help="Choose the step for a file this many times smaller, such as 12."
+        ),
     ] = None,
     evaluate: Annotated[
         str | None,
@@ -150,12 +152,14 @@ def compress(
     num_motifs: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Choose a bank of so many motifs, k.", rich_help_panel=BANK
+            min=1, help="Choose a bank of this many motifs, k.", rich_help_panel=BANK
         ),
     ] = None,
     capacity: Annotated[
         float | None,
-        typer.Option(help="Or of so many motifs per block, as 0.05.", rich_help_panel=BANK),
+        typer.Option(
+            help="Or of this many motifs per block, such as 0.05.", rich_help_panel=BANK
+        ),
     ] = None,
     selection: Annotated[
         Selection | None,
@@ -196,7 +200,7 @@ def compress(
     """Make a checkpoint a mosaic, without data or training, and write it as a small file.
 
     Weights are rounded to whole steps, as finely as most networks need to stay what they are. With
-    --num-motifs or --capacity a bank of so many motifs is chosen instead.
+    --num-motifs or --capacity a bank of that many motifs is chosen instead.
 
     With --evaluate the file is the smallest found with which a metric of your own is at most
     --max-drop lower: the function is called at most 12 times, and must return one number.

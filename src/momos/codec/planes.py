@@ -88,7 +88,7 @@ def inflate(data: bytes, *, most: int, dictionary: bytes = b"") -> bytes:
     """The content of a zlib stream: all of it, or `most + 1` bytes if there are more than `most`.
 
     Raises:
-        CorruptError: if `data` is no whole zlib stream, or one made with another `dictionary`.
+        CorruptError: if `data` is not a whole zlib stream, or was made with another `dictionary`.
     """
     inflater = zlib.decompressobj(zdict=dictionary) if dictionary else zlib.decompressobj()
     try:

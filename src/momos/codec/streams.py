@@ -226,6 +226,6 @@ def _tokens(usage: Tensor, significant: int) -> Tensor:
     """0 for no use; else 1 + exponent and the bits behind the leading one, as one number."""
     _, length = torch.frexp(usage.double())
     exponent = (length.long() - 1).clamp(min=0)
-    behind = ((usage << (significant - 1)) >> exponent) - (1 << (significant - 1))
-    tokens = 1 + (exponent << (significant - 1)) + behind
+    rest = ((usage << (significant - 1)) >> exponent) - (1 << (significant - 1))
+    tokens = 1 + (exponent << (significant - 1)) + rest
     return torch.where(usage > 0, tokens, 0).short()

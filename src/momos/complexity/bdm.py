@@ -60,7 +60,7 @@ def bdm(
 
     Raises:
         ImportError: if pybdm, which has the tables, is not installed.
-        TypeError: if `bits` are no array or tensor of booleans or integers.
+        TypeError: if `bits` is not an array or tensor of booleans or integers.
         ValueError: if a value is neither 0 nor 1, there are too few cells for a block, or
             normalization is not defined.
     """
@@ -185,7 +185,7 @@ def ordered_bdm(bits: Cells, *, ndim: int = 1) -> float:
 
     It keeps BDM's belief that simple blocks are likely, comes down to the entropy of the blocks
     as the input grows, and unlike BDM does not fall below the entropy of its source. Each line
-    is sent with what those above have told; N is the number of blocks, U of distinct ones:
+    is coded given those above; N is the number of blocks, U of distinct ones:
 
     1. for each side, the number b of whole blocks along it: 2·log2(b + 1), or 2 where b is 0,
        and the cells beyond them: log2 of a block's side (12 or 4);
@@ -200,8 +200,8 @@ def ordered_bdm(bits: Cells, *, ndim: int = 1) -> float:
 
     Raises:
         ImportError: if pybdm, which has the tables, is not installed.
-        TypeError: if `bits` are no array or tensor of booleans or integers.
-        ValueError: if a value is neither 0 nor 1, or `ndim` is 2 and `bits` are no matrix.
+        TypeError: if `bits` is not an array or tensor of booleans or integers.
+        ValueError: if a value is neither 0 nor 1, or `ndim` is 2 and `bits` is not a matrix.
     """
     cells = binary(bits, ndim)
     return ordered_length(tiles(cells), tuple(cells.shape))
@@ -276,7 +276,7 @@ def qubd(
 
     Raises:
         ImportError: if pybdm, which has the tables, is not installed.
-        TypeError: if `weight` is no floating-point tensor.
+        TypeError: if `weight` is not a floating-point tensor.
         ValueError: if it has fewer than 4 rows or columns or a value that is not finite, or an
             argument is out of its range.
     """

@@ -114,8 +114,8 @@ def block_counts(bits: Cells, ndim: int = 1) -> Counts:
     of several pieces may be added, where each but the last is a multiple of 12 bits (4 rows).
 
     Raises:
-        TypeError: if `bits` are no array or tensor of booleans or integers.
-        ValueError: if a value is neither 0 nor 1, or `ndim` is 2 and `bits` are no matrix.
+        TypeError: if `bits` is not an array or tensor of booleans or integers.
+        ValueError: if a value is neither 0 nor 1, or `ndim` is 2 and `bits` is not a matrix.
     """
     return tiles(binary(bits, ndim))
 
@@ -172,7 +172,7 @@ def count_sequences(cells: UInt8[np.ndarray, " n"]) -> Counts:
         check(piece)
         whole = len(piece) // LONGEST
         packed = np.packbits(piece[: whole * LONGEST], bitorder="little")
-        if whole % 16:  # zeros behind them, and they are not counted
+        if whole % 16:  # padded with zeros, which are not counted
             packed = np.append(packed, np.zeros(-len(packed) % 24, np.uint8))
         words = packed.view("<u8").reshape(-1, 3).T.copy()
         codes = room[:, : words.shape[1]]

@@ -55,8 +55,8 @@ def uniform_codes(
     """The nearest of 2^bits evenly spaced values, as numbers from 0; halves to even.
 
     The values reach from the smallest weight to the largest or, with a percentile, over the
-    central so many percent, and weights beyond are clamped. A constant weight is all 0. Worked
-    out in float64; uint8 up to 8 bits, else int32.
+    central `percentile` percent, and weights beyond are clamped. A constant weight is all 0.
+    Computed in float64; uint8 up to 8 bits, else int32.
 
     Raises:
         TypeError: if the weight is not floating point.

@@ -92,7 +92,7 @@ def save(
     Raises:
         TypeError: if `network` is none of these.
         ValueError: if the module is not a mosaic, or holds what is not an ordinary tensor, or
-            `config` is given for what is no module.
+            `config` is given for anything but a module.
         OSError: if `path` cannot be written, or another process is writing it.
     """
     if config is not None and not isinstance(network, nn.Module):

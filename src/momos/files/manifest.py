@@ -105,7 +105,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Bank:
+class CodedBank:
     """The motifs, their scales and their usage, as coded; `significant` 0 means no table.
 
     `ordered` motifs are whole numbers in the order 0, −1, 1, −2, 2, …, coded by their distances.
@@ -135,7 +135,7 @@ class Manifest:
     """Everything known about a file before anything is decoded."""
 
     records: tuple[Record, ...]
-    bank: Bank | None
+    bank: CodedBank | None
     dense: tuple[tuple[torch.dtype, Packs], ...]
     sha256: str
     config: dict[str, Any] | None = None
@@ -206,7 +206,7 @@ def _deflated(text: bytes, level: int) -> bytes:
     return deflater.compress(text) + deflater.flush()
 
 
-def _bank(bank: Bank) -> dict[str, Any]:
+def _bank(bank: CodedBank) -> dict[str, Any]:
     value: dict[str, Any] = {
         "block_size": bank.block_size,
         "num_motifs": bank.num_motifs,

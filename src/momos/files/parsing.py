@@ -21,8 +21,8 @@ from momos.files.manifest import (
     DTYPES,
     GROWTH,
     LEAST_GROWTH,
-    Bank,
     Coded,
+    CodedBank,
     Manifest,
     Packs,
     Record,
@@ -174,7 +174,7 @@ def read_manifest(section: bytes, version: int) -> Manifest:
     )
 
 
-def _bank(fields: Fields, records: tuple[Record, ...]) -> Bank:
+def _bank(fields: Fields, records: tuple[Record, ...]) -> CodedBank:
     counts = [record.num_scales for record in records if record.stored == "blocks"]
     if not counts:
         raise ValueError("where there are motifs, a tensor must be blocks")
@@ -201,7 +201,7 @@ def _bank(fields: Fields, records: tuple[Record, ...]) -> Bank:
             "significant", least=SIGNIFICANT.start, most=SIGNIFICANT.stop - 1
         )
         usage = table.coded("streams", num_motifs)
-    return Bank(
+    return CodedBank(
         block_size=block_size,
         num_motifs=num_motifs,
         dtype=dtype,

@@ -28,7 +28,7 @@ from momos.codec import (
 from momos.files.coding import ByUsage, ByValue, Code, by_position
 from momos.files.container import SectionFile, cut, header_size
 from momos.files.contents import sha256_of
-from momos.files.manifest import MOST_BYTES, Bank, Manifest, Packs, Record, num_packed
+from momos.files.manifest import MOST_BYTES, CodedBank, Manifest, Packs, Record, num_packed
 from momos.files.parsing import read_manifest
 from momos.mosaic import index_dtype, scaled
 from momos.stored import spread
@@ -209,7 +209,7 @@ class MosaicFile:
         return scales.split([r.num_scales for r in self.manifest.of_kind("blocks")])
 
     @property
-    def bank(self) -> Bank:
+    def bank(self) -> CodedBank:
         """How motifs and usage are coded.
 
         Raises:

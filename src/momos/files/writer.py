@@ -44,7 +44,7 @@ from momos.files.container import (
     split,
 )
 from momos.files.contents import Contents, Hashing, as_stored
-from momos.files.manifest import Bank, Coded, Manifest, Packs, Record, write_manifest
+from momos.files.manifest import Coded, CodedBank, Manifest, Packs, Record, write_manifest
 from momos.files.parsing import read_manifest
 from momos.mosaic import Mosaic
 from momos.version import __version__
@@ -104,7 +104,9 @@ class _Writer:
         self.file.write(build_header(num_bytes, self.header_bytes))
 
 
-def _write_bank(writer: _Writer, contents: Contents) -> tuple[Bank | None, Code | None]:
+def _write_bank(
+    writer: _Writer, contents: Contents
+) -> tuple[CodedBank | None, Code | None]:
     mosaic = contents.mosaic
     if mosaic is None:
         writer.section("motifs", [])
@@ -122,7 +124,7 @@ def _write_bank(writer: _Writer, contents: Contents) -> tuple[Bank | None, Code 
     code, table = _code_of(mosaic, values)
     streams = table.streams if table else []
     writer.section("usage", (stream.data for stream in streams))
-    bank = Bank(
+    bank = CodedBank(
         block_size=mosaic.layout.block_size,
         num_motifs=mosaic.num_motifs,
         dtype=motifs.dtype,

@@ -229,7 +229,7 @@ class Bank(nn.Module):
                 tile.place = place
             self.update_tiles_()
             if self.began is not None:
-                self.begin()  # rounding is no training
+                self.begin()  # rounding is not training
         self._note()
         return self
 

@@ -11,6 +11,7 @@ from momos.config import check_whole
 from momos.learning.fitting import scales_of
 from momos.learning.parametrize import bank_of
 from momos.learning.states import refresh_
+from momos.projection import KeepsGenerator
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Reassignment:
     rate_weight: float
 
 
-class Reassign:
+class Reassign(KeepsGenerator):
     """Updates motifs and indices from the weights of a model parametrized with `learn="weights"`.
 
     Call `step` after the optimizer's, every step. The forward pass changes only here, so an
@@ -105,15 +106,6 @@ class Reassign:
         if self.steps % self.every and self.steps != self.total_steps:
             return None
         return self._follow(move_only=part > 1 - self.fixed)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A generator cannot be pickled.
-        return self.__dict__ | {"generator": self.generator.get_state()}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        generator = torch.Generator()
-        generator.set_state(state["generator"])
-        self.__dict__.update(state | {"generator": generator})
 
     def state_dict(self) -> dict[str, Any]:
         return {

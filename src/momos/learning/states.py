@@ -57,7 +57,7 @@ def complete(bank: "Bank", state: dict[str, Any], root: str) -> None:
 def _value(bank: "Bank", tile: Any) -> Tensor:
     if bank.learn == "motifs":
         return bank.weight(tile.place).detach()
-    # Not the memory of the latent weight: a file of safetensors holds none twice.
+    # A copy of the latent weight: safetensors files cannot share memory.
     return tile.value if bank.learning else tile.latent.detach().clone()
 
 

@@ -63,7 +63,7 @@ class MotifTile(Tile):
 class WeightTile(Tile):
     """A latent weight is trained; the forward pass sees the mosaic (Bengio et al. 2013).
 
-    `value` is the mosaic of the latent weight, made anew by `update_` only.
+    `value` is the mosaic of the latent weight, recomputed only by `update_`.
     """
 
     value: Tensor

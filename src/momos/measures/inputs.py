@@ -36,7 +36,7 @@ class FileSize:
 
 
 @dataclass(frozen=True)
-class Weights:
+class Inputs:
     """Tensors that are read when they are measured, and their mosaic, if there is one."""
 
     tensors: dict[str, Read]
@@ -46,7 +46,7 @@ class Weights:
     file: FileSize | None = None
 
     @classmethod
-    def of(cls, x: Measurable, key: str = "") -> "Weights":
+    def of(cls, x: Measurable, key: str = "") -> "Inputs":
         """The weights of a network in any form, in its order; shared ones once.
 
         Of a module these are its trainable parameters; of a checkpoint or mapping all floating
@@ -109,14 +109,14 @@ class _Found:
         return cls(name, tuple(tensor.shape), tensor.dtype, read)
 
 
-def _gather(found: Iterable[_Found], **beside: Any) -> Weights:
+def _gather(found: Iterable[_Found], **beside: Any) -> Inputs:
     tensors, shapes, left_out = {}, {}, {}
     for one in found:
         if (why := one.why or _why_not(one)) or one.read is None:
             left_out[one.name] = why
         else:
             tensors[one.name], shapes[one.name] = one.read, one.shape
-    return Weights(tensors, shapes, left_out, **beside)
+    return Inputs(tensors, shapes, left_out, **beside)
 
 
 def _why_not(one: _Found) -> str:
@@ -127,7 +127,7 @@ def _why_not(one: _Found) -> str:
     return "running statistics" if is_statistics(one.name, one.shape) else ""
 
 
-def _of_module(model: nn.Module) -> Weights:
+def _of_module(model: nn.Module) -> Inputs:
     check_whole_tensors(model)
     found = [
         _Found.of(name, parameter)
@@ -139,7 +139,7 @@ def _of_module(model: nn.Module) -> Weights:
     return _gather(found, mosaic=Mosaic.of(model) if remembered(model) else None)
 
 
-def _of_mapping(state: Mapping[str, Tensor]) -> Weights:
+def _of_mapping(state: Mapping[str, Tensor]) -> Inputs:
     found, first = [], {}
     for name, tensor in state.items():
         if not isinstance(name, str):
@@ -157,7 +157,7 @@ def _of_mapping(state: Mapping[str, Tensor]) -> Weights:
     return _gather(found)
 
 
-def _of_checkpoint(checkpoint: Checkpoint) -> Weights:
+def _of_checkpoint(checkpoint: Checkpoint) -> Inputs:
     blocks = {one.name: one for one in _blocks(checkpoint.mosaic)}
     found = []
     for record in checkpoint.records:
@@ -170,7 +170,7 @@ def _of_checkpoint(checkpoint: Checkpoint) -> Weights:
     return _gather(found, mosaic=checkpoint.mosaic)
 
 
-def _of_path(path: Path, key: str) -> Weights:
+def _of_path(path: Path, key: str) -> Inputs:
     if path.suffix == ".momos" and not key:
         return _of_file(path)
     source = open_source(path, key=key)
@@ -183,7 +183,7 @@ def _of_path(path: Path, key: str) -> Weights:
     return _gather([*found, *(_Found(name, why=why) for name, why in others.items())])
 
 
-def _of_file(path: Path) -> Weights:
+def _of_file(path: Path) -> Inputs:
     """The tensors of a .momos file, decoded one by one."""
     with MosaicFile(path) as file:
         file.check_sections(*file.file.sections)

@@ -13,7 +13,7 @@ from momos._util.work import Progress, in_parallel, quiet
 from momos.complexity import Control, Factors, factors, symmetry_slack, two_part_code
 from momos.lengths import description_length, scales_length
 from momos.measures.accumulators import QubdPlanes, View
-from momos.measures.inputs import Measurable, Weights
+from momos.measures.inputs import Inputs, Measurable
 from momos.measures.instruments import Instrument, choose
 
 
@@ -138,8 +138,8 @@ def measure(
     if controls < 0 or controls == 1:
         raise ValueError(f"controls must be 0, or at least 2 shuffles, got {controls}")
     instruments = choose(measures)
-    weights = Weights.of(x, key)
-    start = None if init is None else Weights.of(init, init_key)
+    weights = Inputs.of(x, key)
+    start = None if init is None else Inputs.of(init, init_key)
     if start is not None:
         _check_start(weights, start)
     generator = generator or torch.Generator().manual_seed(0)
@@ -158,7 +158,7 @@ def measure(
     return Measurement(tuple(rows), weights.left_out)
 
 
-def _check_start(weights: Weights, start: Weights) -> None:
+def _check_start(weights: Inputs, start: Inputs) -> None:
     """Refuses an initialization of another network, saying where it differs."""
     if others := sorted(start.tensors.keys() ^ weights.tensors.keys()):
         raise ValueError(
@@ -175,8 +175,8 @@ def _check_start(weights: Weights, start: Weights) -> None:
 
 def _rows(
     instruments: tuple[Instrument, ...],
-    weights: Weights,
-    start: Weights | None,
+    weights: Inputs,
+    start: Inputs | None,
     names: list[str],
     seeds: Tensor,
     tensor: str,
@@ -270,7 +270,7 @@ class _Taken:
 
 def _take(
     instruments: tuple[Instrument, ...],
-    weights: Weights,
+    weights: Inputs,
     names: list[str],
     seeds: list[list[int]],
     progress: Progress,
@@ -301,7 +301,7 @@ def _take(
     return taken
 
 
-def _of_symmetry(weights: Weights, hidden_widths: Sequence[int]) -> list[Row]:
+def _of_symmetry(weights: Inputs, hidden_widths: Sequence[int]) -> list[Row]:
     """Bits for the order of hidden units, if the widths of their layers are given."""
     if not hidden_widths:
         return []
@@ -321,7 +321,7 @@ def _of_symmetry(weights: Weights, hidden_widths: Sequence[int]) -> list[Row]:
     ]
 
 
-def _of_mosaic(weights: Weights) -> list[Row]:
+def _of_mosaic(weights: Inputs) -> list[Row]:
     """The lengths of a mosaic: bound, entropy, two-part code, file."""
     mosaic = weights.mosaic
     if mosaic is None:

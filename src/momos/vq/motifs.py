@@ -48,7 +48,7 @@ def distinct_motifs(
     """Like `sample_motifs`, but no motif twice, and none equal to the zero motif.
 
     Positions are drawn until enough different blocks are found. With a motif for every
-    distinct block (beside the zero motif, where no block is zero) projection loses nothing.
+    distinct block (and a zero motif, if no block is zero) projection loses nothing.
     """
     blocks = _checked(blocks, num_motifs)
     wanted = num_motifs - zero_motif

@@ -143,7 +143,7 @@ def _slack(blocks: Float[Tensor, "m s"]) -> tuple[float, float]:
     |b| ≤ s·2⁻¹¹⁹ is what gets lost below the normal numbers, even if they are flushed to
     zero: up to 2⁻¹²⁶ in either coordinate, in their difference t, |t| ≤ 8, and in a product
     or a sum, hence at most 2·8·3·2⁻¹²⁶ + 2·2⁻¹²⁶ + O(2⁻²⁵⁰) < 2⁻¹¹⁹ for each term.
-    The definition's own error, about (s+2)·2⁻⁵³, disappears beside a. So d' is farther than
+    The definition's own error, about (s+2)·2⁻⁵³, is negligible compared with a. So d' is farther than
     d if d' > d(1 + 3(s+2)u) + 3s·2⁻¹¹⁹, as long as s is far below 1/u. What is returned
     exceeds this by more than the rounding of d·grow + tiny.
     """
@@ -239,7 +239,7 @@ def _merge(distance, names, best, second, index):
     """The least distance so far, the least of any other name, and the name of the first."""
     near = tl.min(distance, 0, keep_dims=True)
     name = tl.min(tl.where(distance == near, names, 2147483647), 0, keep_dims=True)
-    # By name, so that the copies which fill up the last tile are no rivals.
+    # By name, so that the copies that fill the last tile do not count as rivals.
     rival = tl.min(tl.where(names == name, float("inf"), distance), 0, keep_dims=True)
     second = tl.minimum(tl.minimum(second, rival), tl.maximum(best, near))
     index = tl.where((near < best) | ((near == best) & (name < index)), name, index)

@@ -160,7 +160,7 @@ class LearnedMosaicCallback(Callback):
             )
         state = self._state
         if state is None and self.schedule is not None and trainer.global_step:
-            state = self.schedule.state_dict()  # the trainer goes on where it was
+            state = self.schedule.state_dict()  # the trainer continues where it stopped
         self.schedule = Reassign(pl_module, total_steps=int(total), **self.settings)
         if state is not None:
             self.schedule.load_state_dict(state)

@@ -94,7 +94,7 @@ def load_learning_state(
     if averaged and swapping:
         module.load_state_dict({**checkpoint[CURRENT], **rest}, strict=strict)
         return
-    if averaged:  # by a callback that is no longer there
+    if averaged:  # by a callback that is not used any more
         state = checkpoint[AVERAGES]
         rest = {n.removeprefix(MODULE): state[n] for n in state if n.startswith(MODULE)}
     checkpoint["state_dict"] = {**checkpoint["state_dict"], **rest}
