@@ -46,6 +46,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="SHARE",
         help="change gradients by up to this share, more than processors differ by",
     )
+    parser.addoption(
+        "--write-pins", action="store_true", help="write the study's pinned texts anew"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
