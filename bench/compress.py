@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import momos
-from momos.study.archives import cifar10
+from momos.study.tasks.archives import cifar10
 from networks import resnets
 
 STEPS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4)

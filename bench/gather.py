@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from momos.gather import gather
-from momos.study.models import mlp
+from momos.study.tasks.architectures import mlp
 
 NETWORKS = (
     ("MLP", 493_000, 2, 64),

@@ -7,16 +7,11 @@ from typing import Any
 from torch import nn
 
 import momos
-from momos.study.cells import Cell, ordered
-from momos.study.recipes.ablations import Ablations
-from momos.study.recipes.capacity import Capacity
-from momos.study.recipes.compressors import Compressors
-from momos.study.recipes.grokking import Grokking
+from momos.study.cell import Cell, ordered
+from momos.study.recipes.questions import Capacity, Compressors, Grokking, Simplify, Usage
 from momos.study.recipes.recipe import Recipe
-from momos.study.recipes.simplify import Simplify
-from momos.study.recipes.sizes import Sizes
-from momos.study.recipes.usage import Usage
-from momos.study.store import HISTORY, RESULT, begin, write_json, write_lines
+from momos.study.recipes.sizes import Ablations, Sizes
+from momos.study.store import HISTORY, NOBODY, RESULT, begin, write_json, write_lines
 from networks import projected
 
 NUM_WEIGHTS = 2410
@@ -152,9 +147,9 @@ def write_everything(place: Path) -> Path:
     for recipe in RECIPES:
         for cell in ordered(recipe.runs()):
             if not (place / cell.folder).exists():
-                write_made_up(place, cell, str(recipe))
+                write_made_up(place, cell, recipe.asked)
     write_plane(place)
     failed = Cell(task="digits", seed=90)
-    begin(place / failed.folder, failed, recipe="", environment=ENVIRONMENT)
+    begin(place / failed.folder, failed, recipe=NOBODY, environment=ENVIRONMENT)
     (place / failed.folder / "failure.txt").write_text("MemoryError: no memory")
     return place

@@ -1,12 +1,17 @@
 """The best line, and when training stops, follow from the lines."""
 
+from dataclasses import replace
 from math import nan
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from treated import points
 
-from momos.study.choice import Choice
+from momos.study.cell import Cell
+from momos.study.training.history import Choice
+from momos.study.training.preparation import Prepared
+from momos.study.treatments.prune import Prune
 
 values = st.lists(st.integers(0, 3), min_size=1, max_size=12)
 
@@ -69,7 +74,7 @@ def test_what_is_no_number_is_no_better() -> None:
 def test_lines_count_from_a_share_of_the_steps_on(
     share: float, total: int, first: int
 ) -> None:
-    found = Choice.of(
-        share, total_steps=total, steps_per_epoch=10, patience=1, higher_is_better=True
-    )
-    assert found.settled == first
+    task = replace(points(), steps_per_epoch=10)
+    treatment = Prune(begin=0.0, end=share)
+    cell = Cell(task="points", epochs=total / 10)
+    assert Prepared(cell, task, treatment).settled_epoch == first

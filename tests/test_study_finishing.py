@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from momos.study.baselines import Treatment
-from momos.study.finishing import finish_, finished_copy
-from momos.study.loss import loss_of
+from momos.study.training.history import finish_, finished_copy
+from momos.study.training.learner import loss_of
 from momos.study.treatments import TREATMENTS
+from momos.study.treatments.treatment import Treatment
 
 SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("dense", {"dtype": "bfloat16"}),
@@ -65,7 +65,7 @@ def trained(
 def test_a_copy_is_finished_as_the_network_would_be_and_leaves_it_as_it_is(
     name: str, settings: dict[str, Any], channels_last: bool
 ) -> None:
-    make = TREATMENTS[name]
+    make = TREATMENTS[name].kind
     alone, none = trained(make(**settings), 0, channels_last)
     assert none is None
     for copy_at in (5, STEPS):
@@ -90,4 +90,4 @@ def test_a_copy_is_finished_as_the_network_would_be_and_leaves_it_as_it_is(
 def test_treatments_say_from_when_on_a_network_is_all_they_ask_for(
     name: str, settings: dict[str, Any], share: float
 ) -> None:
-    assert TREATMENTS[name](**settings).settled == share
+    assert TREATMENTS[name].kind(**settings).settled == share

@@ -6,7 +6,7 @@ import warnings
 import pytest
 import torch
 
-from momos.study.guest import as_a_guest
+from momos.study.training.surroundings import undisturbed
 
 
 def interrupted() -> None:
@@ -26,26 +26,26 @@ def test_the_process_is_left_as_it_was() -> None:
         )
 
     before = state()
-    with as_a_guest(3):
+    with undisturbed(3):
         assert torch.get_num_threads() == 3
         torch.use_deterministic_algorithms(True)
     assert state() == before
 
 
 def test_ctrl_c_stays_a_keyboard_interrupt() -> None:
-    with pytest.raises(KeyboardInterrupt), as_a_guest(1):
+    with pytest.raises(KeyboardInterrupt), undisturbed(1):
         interrupted()
 
 
 def test_another_exit_stays_an_exit() -> None:
-    with pytest.raises(SystemExit, match="3"), as_a_guest(1):
+    with pytest.raises(SystemExit, match="3"), undisturbed(1):
         raise SystemExit(3)
 
 
 def test_only_what_lightning_says_of_the_machine_is_left_out() -> None:
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
-        with as_a_guest(1):
+        with undisturbed(1):
             warnings.warn("GPU available but not used", stacklevel=1)
             warnings.warn("something", stacklevel=1)
     assert [str(warning.message) for warning in found] == ["something"]

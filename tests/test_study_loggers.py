@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from momos.study import loggers
-from momos.study.loggers import logging_to
+from momos.study.training import surroundings
+from momos.study.training.surroundings import logging_to
 
 PLACE = "MLFLOW_TRACKING_URI"
 
@@ -31,9 +31,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         os.environ[PLACE] = settings["tracking_uri"]  # as MLflow does
 
     monkeypatch.setattr(
-        loggers.loggers, "WandbLogger", lambda **settings: found.append(settings)
+        surroundings.loggers, "WandbLogger", lambda **settings: found.append(settings)
     )
-    monkeypatch.setattr(loggers.loggers, "MLFlowLogger", mlflow)
+    monkeypatch.setattr(surroundings.loggers, "MLFlowLogger", mlflow)
     monkeypatch.delenv(PLACE, raising=False)
     return found
 

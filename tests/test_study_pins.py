@@ -11,17 +11,17 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import results_page
+import sizes_page
 from study_runs import write_everything
 from typer.testing import CliRunner
 
 from momos.cli import app
-from momos.study.cells import Cell, ordered
+from momos.study.cell import Cell, ordered
 from momos.study.recipes import RECIPES
 from momos.study.recipes.sizes import Sizes
-from momos.study.report.curves import main as write_sizes
 from momos.study.report.page import report
-from momos.study.report.results.page import main as write_results
-from momos.study.sweeps import grid
+from momos.study.sweep import grid
 
 PINS = Path(__file__).parent / "reference" / "study"
 LEARNED = Cell(
@@ -156,7 +156,7 @@ def test_the_pages_of_results_say_the_same(
     runs: Path, tmp_path: Path, writes: bool
 ) -> None:
     docs = Path(__file__).parents[1] / "docs"
-    for name, write in (("results.md", write_results), ("sizes.md", write_sizes)):
+    for name, write in (("results.md", results_page.main), ("sizes.md", sizes_page.main)):
         places = re.findall("<!-- generated: (.*) -->", (docs / name).read_text("utf-8"))
         skeleton = [f"<!-- generated: {each} -->\n<!-- end -->\n" for each in places]
         (tmp_path / "results").mkdir(exist_ok=True)

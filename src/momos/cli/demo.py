@@ -28,9 +28,9 @@ def demo(
     out = console()
     with told(), imported("demo"):
         with out.status("Loading Lightning"):
-            from momos.study.demo import demo as run
-            from momos.study.processes import cores
-            from momos.study.recipes.demo import Demo
+            from momos.study.demonstration import demo as run
+            from momos.study.execution.processes import cores
+            from momos.study.recipes.questions import Demo
 
         recipe = Demo(seeds=seeds, epochs=epochs)
         run(output, recipe, console=out, processes=processes or cores())

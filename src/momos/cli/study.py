@@ -85,8 +85,8 @@ def run(
         console().print(str(chosen), style="dim")
         run_cells(
             chosen.runs(),
-            Options(str(chosen), runs, processes, retry, logger, ray),
-            chosen.finish,
+            Options(chosen.asked, runs, processes, retry, logger, ray),
+            chosen.planes(),
         )
 
 
@@ -103,12 +103,12 @@ def sweep(
 ) -> None:
     """Run every cell of a grid that is not finished yet."""
     with told(), imported():
-        from momos.study.sweeps import Sweep
+        from momos.study.sweep import Sweep
 
         found = Sweep.read(grid)
         run_cells(
             found.cells,
-            Options(f"sweep {found.name}", runs, processes, retry, logger, ray),
+            Options(found.asked, runs, processes, retry, logger, ray),
         )
 
 
@@ -138,14 +138,15 @@ def compare(
 ) -> None:
     """Compare two groups of runs, paired by seed, with 95 % intervals."""
     with told(), imported():
-        from momos.study.compare import compare as compared
-        from momos.study.compare import table
-        from momos.study.selection import selected
+        from momos.study.analysis.comparison import compare as compared
+        from momos.study.report.listings import table_of_comparison
+        from momos.study.report.table import terminal
+        from momos.study.store import selected
 
         (ours, broken), (theirs, others) = selected(first, runs), selected(second, runs)
         for reason in dict.fromkeys(run.reason for run in (*broken, *others)):
             say(f"momos: left out: {reason}", error=True)
-        console().print(table(compared(ours, theirs)))
+        console().print(terminal(table_of_comparison(compared(ours, theirs))))
 
 
 def _show(recipe: object) -> None:

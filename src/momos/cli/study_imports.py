@@ -17,6 +17,7 @@ STUDY = (
     "safetensors",
     "jinja2",
     "filelock",
+    "pydantic",
 )
 
 

@@ -1,4 +1,4 @@
-"""Running cells from the shell: what they will take, how far they are, what became of them."""
+"""Runs cells from the shell: estimate, progress, outcome."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -23,13 +23,15 @@ from momos.cli.terminal import say
 from momos.escaping import visible
 
 if TYPE_CHECKING:
-    from momos.study.cells import Cell
+    from momos.study.cell import Cell
+    from momos.study.plane import Wanted
     from momos.study.runner import Event, Report
+    from momos.study.store import Asked
 
 
 @dataclass(frozen=True)
 class Options:
-    recipe: str
+    recipe: "Asked"
     runs: Path
     processes: int | None
     retry: bool
@@ -38,14 +40,12 @@ class Options:
 
 
 def run_cells(
-    cells: Sequence["Cell"],
-    options: Options,
-    finish: Callable[[Path], list[Path]] = lambda root: [],
+    cells: Sequence["Cell"], options: Options, planes: Sequence["Wanted"] = ()
 ) -> None:
     """Runs what is not finished; exits with 1 if a run failed."""
-    from momos.study.cells import ordered
-    from momos.study.loggers import check_logger
+    from momos.study.cell import ordered
     from momos.study.store import finished
+    from momos.study.training.surroundings import check_logger
 
     check_logger(options.logger)
     console, everything = plain_console(), ordered(cells)
@@ -59,8 +59,11 @@ def run_cells(
             markup=False,
         )
         raise
-    for written in [] if done.failed else finish(options.runs):
-        console.print(str(written), soft_wrap=True)
+    if planes and not done.failed:
+        from momos.study.training.landscape import write_plane
+
+        for wanted in planes:
+            console.print(str(write_plane(wanted, options.runs)), soft_wrap=True)
     for folder, reason in done.failed.items():
         say(f"momos: {folder} failed: {reason}", error=True)
     console.print(
@@ -74,8 +77,8 @@ def _run(
     console: Console, cells: Sequence["Cell"], left: list["Cell"], options: Options
 ) -> "Report":
     """Runs `cells`, of which some are `left`, here or on a cluster."""
-    from momos.study.cluster import connected
-    from momos.study.processes import cores
+    from momos.study.execution.cluster import connected
+    from momos.study.execution.processes import cores
     from momos.study.runner import run_all
 
     processes, cluster = options.processes or cores(), None
@@ -104,7 +107,7 @@ def _tell_estimate(
     console: Console, cells: Sequence["Cell"], processes: int, options: Options
 ) -> None:
     """What the cells will take, and what this machine seems too small for."""
-    from momos.study.estimate import estimate
+    from momos.study.training.estimate import estimate
 
     with console.status("Trying a few steps"):
         expected = estimate(cells, processes=processes)
