@@ -1,7 +1,7 @@
 """Rewrites recipes that run folders name as text to values: `python tools/upgrade_runs.py RUNS…`.
 
-Before 0.2 `cell.json` said "recipe": "simplify(task='digits', seeds=5)". Such folders are read as
-they are, but pages of results cannot tell what their recipe asked for.
+`cell.json` once said "recipe": "simplify(task='digits', seeds=5)". Such folders can be read, but
+pages of results cannot tell which cells their recipe asked for.
 """
 
 import ast

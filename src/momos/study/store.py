@@ -116,7 +116,7 @@ class Environment(TypedDict, total=False):
 
 
 class Asked(TypedDict):
-    """The recipe that asked for a run; of a sweep, or of a run before 0.2, the name alone."""
+    """The recipe that asked for a run; of a sweep the name alone."""
 
     name: Text
     settings: Object
