@@ -237,3 +237,39 @@ def test_what_spans_no_plane(networks, words):
 def test_what_is_no_grid():
     with pytest.raises(ValueError, match="size must be at least 2, got 1"):
         plane(lambda one: 0.0, network(), states(three(0)), size=1, title="a plane")
+
+
+def test_a_plane_is_read_as_it_was_written(tmp_path):
+    points = {"a": (0.0, 0.0), "b": (1.0, 0.0), "c": (0.0, 1.0)}
+    lines = {("a", "b"): (0.5, 0.7, 1.0)}
+    axis, path = (0.0, 1.0), tmp_path / "plane.json"
+    found = Plane("Digits", axis, axis, ((0.5, 1.0), (2.0, 3.0)), points, lines, "nats")
+    found.write(path)
+    assert Plane.read(path) == found
+    stored = json.loads(path.read_text())
+    del stored["lines"]  # of files that have none
+    path.write_text(json.dumps(stored))
+    assert Plane.read(path).lines == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"title": 3}, "title must be text, got 3"),
+        ({"loss": [[1.0]]}, "loss must be at each of 2 × 2 places, .* got 1 rows of"),
+        ({"loss": [[None] * 2] * 2}, "loss must be finite somewhere"),
+        ({"x": [1.0, 0.0]}, "places on x and y must rise"),
+        ({"y": [0.0, math.inf]}, "places must be finite"),
+        (
+            {"lines": [{"from": "a", "to": "z", "loss": [1.0]}]},
+            "that of 'a' to 'z' has not",
+        ),
+    ],
+)
+def test_a_plane_that_is_damaged_says_how(change, words, tmp_path):
+    points = {"a": (0.0, 0.0), "b": (1.0, 0.0)}
+    axis, path = (0.0, 1.0), tmp_path / "plane.json"
+    Plane("Digits", axis, axis, ((0.5, 1.0), (2.0, 3.0)), points, {}, "nats").write(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=f"plane.json is damaged: .*{words}"):
+        Plane.read(path)

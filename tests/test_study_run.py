@@ -15,7 +15,7 @@ from torch import nn
 
 import momos
 from momos.study.cell import Cell
-from momos.study.store import NotFinished, read
+from momos.study.store import read
 from momos.study.tasks import TASKS
 from momos.study.tasks.archives import Images
 from momos.study.tasks.task import Optimization, Task, accuracy, seeded
@@ -235,7 +235,7 @@ def test_a_run_that_fails_says_why_in_its_folder(
     monkeypatch.setattr(running._Run, "_result", fail)
     with pytest.raises(ValueError, match="must be finite"):
         run(cell, tmp_path)
-    with pytest.raises(NotFinished, match="it failed: ValueError: weights must be finite"):
+    with pytest.raises(ValueError, match="it failed: ValueError: weights must be finite"):
         read(tmp_path / cell.folder)
     monkeypatch.undo()
     monkeypatch.setitem(TASKS, "blobs", blobs)

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite, nan
 from pathlib import Path
-from typing import Annotated
+from typing import NotRequired
 
-from pydantic import Field
 from typing_extensions import TypedDict
 
 from momos.study.cell import Cell
@@ -35,12 +34,7 @@ class Wanted:
         return root / f"plane-{self.size}-{self.batches}-{last.folder}" / FILE
 
 
-class _Line(TypedDict):
-    """A line of the file: between two networks."""
-
-    start: Annotated[Text, Field(alias="from")]
-    end: Annotated[Text, Field(alias="to")]
-    loss: list[Number | None]
+_Line = TypedDict("_Line", {"from": Text, "to": Text, "loss": list[Number | None]})
 
 
 class _Stored(TypedDict):
@@ -49,7 +43,7 @@ class _Stored(TypedDict):
     y: list[Number]
     loss: list[list[Number | None]]
     points: dict[str, tuple[Number, Number]]
-    lines: list[_Line]
+    lines: NotRequired[list[_Line]]
     unit: Text
 
 
@@ -114,7 +108,9 @@ class Plane:
             stored = checked(_Stored, found)
             if not any(isfinite(x) for row in stored["loss"] for x in _losses(row)):
                 raise ValueError("loss must be finite somewhere")
-            lines = {(n["start"], n["end"]): _losses(n["loss"]) for n in stored["lines"]}
+            lines = {
+                (n["from"], n["to"]): _losses(n["loss"]) for n in stored.get("lines", [])
+            }
             return cls(
                 title=stored["title"],
                 x=tuple(stored["x"]),

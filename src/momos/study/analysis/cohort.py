@@ -1,6 +1,6 @@
 """Cohorts: finished runs that differ by their seeds only, and the dense ones to compare with."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean
@@ -92,9 +92,6 @@ class Cohort:
     @property
     def file_bytes(self) -> float:
         return fmean(run.lengths["file"] / 8 for run in self.runs.values())
-
-    def estimate(self, value: Callable[[Finished], float | None]) -> Estimate | None:
-        return Estimate.of_finite(map(value, self.runs.values()))
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Int, Shaped, UInt8
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from momos.study.packages import needed
@@ -114,9 +116,6 @@ def digits() -> tuple[Images, Images]:
     One mean and one deviation, of the training pixels, standardise all pixels: some pixels are
     always blank, so a deviation per pixel would be zero.
     """
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
     pixels, labels = load_digits(return_X_y=True)
     parts = train_test_split(
         pixels, labels, test_size=DIGITS_TEST, stratify=labels, random_state=SPLIT_SEED

@@ -48,21 +48,18 @@ def last_whole(folder: Path) -> Path | None:
     One that is damaged gets another name, and a warning says so. A run goes on from before the
     best network only if that network is whole as well.
     """
-    best = folder / BEST
+    last, before, best = (folder / name for name in (CHECKPOINT, BEFORE, BEST))
     if best.exists() and not _is_whole(best):
-        for path in (best, folder / CHECKPOINT, folder / BEFORE):
+        for path in (best, last, before):
             _set_aside(
                 path, "the run begins anew, as the best network is needed in the end"
             )
         return None
-    for path, then in (
-        (folder / CHECKPOINT, "the run goes on from the one before, or begins anew"),
-        (folder / BEFORE, "the run begins anew"),
-    ):
-        if path.exists():
-            if _is_whole(path):
-                return path
-            _set_aside(path, then)
+    then = "the run goes on from the one before, or begins anew"
+    for path, words in ((last, then), (before, "the run begins anew")):
+        if path.exists() and _is_whole(path):
+            return path
+        _set_aside(path, words)
     return None
 
 

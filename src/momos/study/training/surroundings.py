@@ -140,14 +140,11 @@ def environment(threads: int) -> dict[str, Any]:
 
 def commit() -> str:
     """The commit of the repository that the code is in, `+` if files differ; or nothing."""
-    here = Path(__file__).parent
+    command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+    here, pipe = Path(__file__).parent, subprocess.PIPE
     try:
         found = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            timeout=20,
+            command, cwd=here, stdout=pipe, stderr=pipe, text=True, timeout=20
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
