@@ -179,9 +179,11 @@ def test_seeds_give_other_networks_and_the_same_seed_the_same(tmp_path: Path) ->
 
 
 def test_torch_is_left_as_it_was(tmp_path: Path) -> None:
-    before = torch.random.get_rng_state()
-    run(Cell(task="blobs", epochs=1), tmp_path)
-    assert torch.equal(torch.random.get_rng_state(), before)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4711)
+        before = torch.random.get_rng_state()
+        run(Cell(task="blobs", epochs=1), tmp_path)
+        assert torch.equal(torch.random.get_rng_state(), before)
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def estimate(cells: Sequence[Cell], *, processes: int, threads: int = 1) -> Esti
         names = (cell.task, cell.network, cell.treatment)
         kind, plan = (*names, str(cell.settings), str(cell.options)), prepared(cell)
         if kind not in rates:
-            with undisturbed(threads), torch.random.fork_rng(devices=[]):
+            with undisturbed(threads):
                 rates[kind] = _tried(plan)
         own, epochs = rates[kind], plan.epochs
         lines = epochs / cell.record_every + 1

@@ -106,8 +106,7 @@ class _Run:
         begun = time.perf_counter()
         try:
             network, chosen = self._network()
-            with torch.random.fork_rng(devices=[]):
-                result = self._result(network) | chosen
+            result = self._result(network) | chosen
         except Exception as error:
             # Whatever it is: the folder says why, and the error goes on its way.
             reason = f"{type(error).__name__}: {error}\n"
