@@ -17,9 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div
 
-from momos.study.archives import Images, cifar10, fashion_mnist
-from momos.study.data import digits
-from momos.study.models import ResNet, mlp
+from momos.study.tasks.architectures import ResNet, mlp
+from momos.study.tasks.archives import Images, cifar10, digits, fashion_mnist
 
 DEPTHS = (20, 32, 44, 56)  # of the ResNets; weights of some may not be in MOMOS_DATA
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the ResNets' training

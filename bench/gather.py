@@ -8,7 +8,7 @@ from measure import milliseconds, seconds, table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from momos.study.models import mlp
+from momos.study.tasks.architectures import mlp
 from momos.vq.gather import gather
 
 NETWORKS = (

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import momos
 from momos.learning import Learn
-from momos.study.models import mlp, resnet20
+from momos.study.tasks.architectures import mlp, resnet20
 
 STEPS = 10
 CONFIGS = {

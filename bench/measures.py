@@ -14,8 +14,8 @@ from measure import table
 from torch import nn
 
 import momos
-from momos.study.models import resnet20, resnet56
 from momos.study.tasks import TASKS
+from momos.study.tasks.architectures import resnet20, resnet56
 from networks import resnets, trained_demo
 
 

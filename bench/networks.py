@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 import momos
-from momos.study.models import resnet20, resnet56, vit_tiny
-from momos.study.recipes.demo import Demo
-from momos.study.report.names import titled
-from momos.study.run import run
+from momos.study.demonstration import titled
+from momos.study.recipes.questions import Demo
 from momos.study.tasks import TASKS
+from momos.study.tasks.architectures import resnet20, resnet56, vit_tiny
+from momos.study.training.run import run
 
 SETTINGS = (
     momos.MosaicConfig(block_size=2, capacity=0.05),

@@ -12,9 +12,8 @@ import torch
 from measure import milliseconds, seconds, table
 from torch import Tensor, nn
 
-from momos.study.learner import channels_last_of
-from momos.study.loss import loss_of
-from momos.study.models import CharacterTransformer, mlp, resnet20
+from momos.study.tasks.architectures import CharacterTransformer, mlp, resnet20
+from momos.study.training.learner import channels_last_of, loss_of
 
 THREADS = 1
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")

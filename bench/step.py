@@ -4,7 +4,7 @@ import torch
 from measure import milliseconds, seconds, table
 
 import momos
-from momos.study.models import resnet20
+from momos.study.tasks.architectures import resnet20
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ LONG = (  # files that begin first, so that processes end together
     "test_files_hostile.py",
     "test_learning_schedule.py",
     "test_examples.py",
-    "test_study_demo.py",
+    "test_study_demonstration.py",
     "test_study_page_html.py",
     "test_measures_controls.py",
     "test_util_atomic.py",
@@ -45,6 +45,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=0.0,
         metavar="SHARE",
         help="change gradients by up to this share, more than processors differ by",
+    )
+    parser.addoption(
+        "--write-pins", action="store_true", help="write the study's pinned texts anew"
     )
 
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from momos.study.cells import Cell
-from momos.study.store import Finished
+from momos.study.cell import Cell
+from momos.study.store import NOBODY, Finished
 
 DENSE_BITS = 32 * 1000
 
@@ -52,7 +52,7 @@ def finished(
     return Finished(
         folder=Path(f"{task}-{treatment}-{seed}"),
         cell=Cell(task=task, treatment=treatment, seed=seed, **cell),
-        recipe="",
+        recipe=NOBODY,
         metric_name="accuracy" if higher_is_better else "bits per character",
         metric=metric,
         higher_is_better=higher_is_better,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from momos import Folding, fold_scales_
-from momos.study.models import resnet20
+from momos.study.tasks.architectures import resnet20
 from networks import bits, named
 
 IMAGE, ROWS = (4, 3, 16, 16), (8, 6)

@@ -8,9 +8,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import momos
-import momos.study.demo as study
+import momos.study.demonstration as study
 from momos.cli import app
-from momos.study.recipes.demo import Demo
+from momos.study.recipes.questions import Demo
 from momos.study.store import RESULT
 
 START = "from momos.cli import main; main()"

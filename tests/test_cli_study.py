@@ -81,7 +81,9 @@ def test_runs_are_run_once_reported_and_compared(tmp_path: Path) -> None:
     found, broken = read_all([tmp_path / "runs"])
     assert len(found) == 2
     assert not broken
-    assert found[0].recipe.startswith("simplify(task='digits', seeds=1, epochs=1")
+    asked = found[0].recipe
+    assert asked["name"] == "simplify"
+    assert asked["settings"]["weight_decays"] == [0, 0.1]
     assert all(run.validation == run.history[-1]["validation"] for run in found)
     compared = call("compare", "digits weight_decay=0", "digits weight_decay=0.1", *runs)
     assert compared.exit_code == 0, compared.output

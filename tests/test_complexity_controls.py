@@ -1,7 +1,7 @@
 """A measure means something only against its shuffles; these have no arrangement, and say so."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -30,6 +30,24 @@ positive = st.floats(1e-6, 1e9)
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def against_shuffles(
+    measure: Callable[[Sequence[Tensor]], float],
+    tensors: Sequence[Tensor],
+    *,
+    repeats: int = 10,
+    generator: torch.Generator,
+) -> Control:
+    """`measure` of the tensors, and of shuffles within each tensor, each from its seed."""
+
+    def drawn() -> list[Tensor]:
+        seeds = torch.randint(2**63 - 1, (len(tensors),), generator=generator).tolist()
+        pairs = zip(tensors, seeds, strict=True)
+        return [shuffled(tensor, seeded(seed)) for tensor, seed in pairs]
+
+    value = measure(tensors)
+    return Control.of(value, [measure(drawn()) for _ in range(repeats)])
 
 
 def markov(num_signs: int, same: float) -> Tensor:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import momos
-from momos.study.preparation import prepared
-from momos.study.sweeps import Sweep
+from momos.study.sweep import Sweep
+from momos.study.training.preparation import prepared
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NAMES = [path.name for path in sorted(EXAMPLES.glob("*.py"))]

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from momos.study import archives
-from momos.study.archives import (
+from momos.study.tasks import archives
+from momos.study.tasks.archives import (
     CIFAR_FILES,
     PARTS,
     Images,
@@ -243,7 +243,7 @@ def test_without_folder_and_network_the_error_names_both_ways(
         raise error
 
     hub(monkeypatch, load)
-    message = f"name the folder that holds {FILES[read]} as .* cannot be had: no route"
+    message = f"name the folder that holds {FILES[read]} as .* cannot be loaded: no route"
     with pytest.raises(ValueError, match=message):
         read()
 

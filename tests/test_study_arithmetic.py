@@ -1,10 +1,11 @@
 import pytest
 import torch
 
-from momos.study.arithmetic import PairNetwork, additions
-from momos.study.loss import loss_of
-from momos.study.optimization import Steady
 from momos.study.tasks import TASKS
+from momos.study.tasks.architectures import PairNetwork
+from momos.study.tasks.archives import additions
+from momos.study.tasks.task import Steady
+from momos.study.training.learner import loss_of
 
 
 def test_every_pair_is_in_one_half_with_its_sum() -> None:

@@ -22,8 +22,8 @@ from typer.testing import CliRunner
 
 from momos.cli import app
 from momos.study import runner
-from momos.study.cells import Cell, ordered
-from momos.study.cluster import Cluster, connected
+from momos.study.cell import Cell, ordered
+from momos.study.execution.cluster import Cluster, connected
 from momos.study.runner import Event, Report, run_all
 from momos.study.store import finished, read
 
@@ -34,6 +34,7 @@ DENSE = Cell(task="digits", network="mlp:8", epochs=1, controls=0)
 PRUNED = replace(DENSE, treatment="prune", start=DENSE, teacher=DENSE)
 KILLED = replace(DENSE, seed=1, epochs=EPOCHS)
 WRONG = replace(DENSE, seed=2, settings={"bits": 3})
+TRIED = {"name": "tried", "settings": {}}
 CELLS = [KILLED, PRUNED, WRONG]
 SECONDS = 120  # until a test that waits for a process gives up
 
@@ -88,7 +89,7 @@ def outcome(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Outco
     folder = root / KILLED.folder
     killer = Thread(target=kill, args=(KILLED, folder, killed))
     killer.start()
-    report = run_all(CELLS, root, recipe="tried", cluster=cluster, tell=told.append)
+    report = run_all(CELLS, root, recipe=TRIED, cluster=cluster, tell=told.append)
     killer.join()
     return Outcome(root, report, told, killed, finished(folder))
 
@@ -126,7 +127,7 @@ def test_bits_are_those_of_runs_in_this_process(outcome: Outcome, tmp_path: Path
         assert here.weights.read_bytes() == there.weights.read_bytes()
         assert here.history == there.history
         assert here.metric == there.metric
-        assert there.recipe == "tried"
+        assert there.recipe == TRIED
 
 
 def test_a_local_cluster_listens_to_this_machine_alone_and_asks_for_a_token(

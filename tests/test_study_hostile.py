@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -10,15 +11,17 @@ from xml.etree import ElementTree
 
 import matplotlib
 import pytest
+from results_page import PARTS, publish
 from rich.console import Console
 from run_mutants import mutants
 from test_study_page import write_run
 
-from momos.study.cells import Cell
-from momos.study.compare import compare, table
+from momos.study.analysis.comparison import compare
+from momos.study.cell import Cell
+from momos.study.report.figure import Figure
+from momos.study.report.listings import table_of_comparison
 from momos.study.report.page import report
-from momos.study.report.page.picture import Picture
-from momos.study.report.results.page import PARTS, publish
+from momos.study.report.table import terminal
 from momos.study.store import Broken, Finished, read, read_all
 
 PAGE = "".join(
@@ -43,8 +46,8 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     for name, cell in CELLS.items():
         mosaic = cell.treatment == "learned"
         folder = write_run(place, cell, metric=0.9, bits=8, share=0.9, mosaic=mosaic)
-        path = folder / "cell.json"
-        path.write_text(path.read_text().replace('"made-up"', f'"{name}(seeds=2)"'))
+        path, asked = folder / "cell.json", {"name": name, "settings": {"seeds": 2}}
+        path.write_text(path.read_text().replace('"made-up"', json.dumps(asked)))
         folders.append(folder)
     return folders
 
@@ -81,13 +84,13 @@ def test_a_report_of_mutants_is_made_and_says_what_it_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     drawn = iter(range(10**6))
-    draw = Picture.inline
+    draw = Figure.inline
 
-    def inline(self: Picture) -> str:  # drawing all of them takes minutes
+    def inline(self: Figure) -> str:  # drawing all of them takes minutes
         return draw(self) if next(drawn) % 20 == 0 else "<svg></svg>"
 
-    monkeypatch.setattr(Picture, "inline", inline)
-    monkeypatch.setattr(Picture, "write", lambda self, folder: None)
+    monkeypatch.setattr(Figure, "inline", inline)
+    monkeypatch.setattr(Figure, "write", lambda self, folder: None)
     page = report([place], tmp_path)
     text = page.read_text("utf-8")
     _, broken = both
@@ -118,7 +121,9 @@ def test_mutants_are_compared_without_steering_the_terminal(
 ) -> None:
     for run in both[0]:
         shown = io.StringIO()
-        Console(file=shown, width=200).print(table(compare([run], [run])))
+        Console(file=shown, width=200).print(
+            terminal(table_of_comparison(compare([run], [run])))
+        )
         assert "\x1b" not in shown.getvalue()
 
 
@@ -226,7 +231,7 @@ def test_pipes_links_and_giants_are_refused(
             "result.json",
             '"dense": 77120',
             '"dense": 0',
-            "lengths.dense must be a number above 0",
+            "lengths.dense must be above 0 and finite",
         ),
         (
             "history.jsonl",
@@ -249,9 +254,9 @@ def test_pipes_links_and_giants_are_refused(
         ),
         (
             "cell.json",
-            '"recipe": "simplify',
-            '"recipe": 5, "x": "',
-            "recipe must be text, got 5",
+            '"name": "simplify"',
+            '"name": 5',
+            "recipe.name must be text, got 5",
         ),
     ],
 )

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from momos.study.landscape import Plane, Span, plane
+from momos.study.plane import Plane
+from momos.study.training.landscape import Span, plane
 
 seeds = st.integers(0, 1000)
 NAMES = ("start", "dense", "mosaic")
@@ -29,6 +30,10 @@ def normalized(seed: int) -> nn.Module:
         for _ in range(seed + 1):
             found(torch.randn(8, 5))
     return found
+
+
+def states(networks: dict[str, nn.Module]) -> dict[str, dict[str, Tensor]]:
+    return {name: each.state_dict() for name, each in networks.items()}
 
 
 def three(seed: int, build=network) -> dict[str, nn.Module]:
@@ -53,7 +58,7 @@ def vector(*values: float) -> nn.Module:
 @settings(max_examples=25)
 def test_it_goes_through_its_networks_exactly(seed, dtype):
     networks = three(seed, lambda number: network(number, dtype))
-    span = Span.of(network(0, dtype), networks)
+    span = Span.of(network(0, dtype), states(networks))
     for name, (x, y) in span.points.items():
         state = span.state_at(x, y)
         for tensor, value in networks[name].state_dict().items():
@@ -64,7 +69,7 @@ def test_it_goes_through_its_networks_exactly(seed, dtype):
 @settings(max_examples=25)
 def test_distances_in_it_are_those_of_parameters(seed, places):
     build = three(seed, lambda number: network(number, torch.float64))
-    span = Span.of(network(0, torch.float64), build)
+    span = Span.of(network(0, torch.float64), states(build))
     (a, b), (c, d) = places[:2], places[2:]
     apart = flat(span.state_at(a, b)) - flat(span.state_at(c, d))
     assert float(apart.norm()) == pytest.approx(math.hypot(a - c, b - d), abs=1e-9)
@@ -72,15 +77,9 @@ def test_distances_in_it_are_those_of_parameters(seed, places):
 
 def test_the_first_is_the_origin_and_the_second_on_the_x_axis():
     networks = {"a": vector(1, 1, 0), "b": vector(4, 1, 0), "c": vector(2, 5, 0)}
-    span = Span.of(vector(0, 0, 0), networks)
+    span = Span.of(vector(0, 0, 0), states(networks))
     assert span.points == {"a": (0.0, 0.0), "b": (3.0, 0.0), "c": (1.0, 4.0)}
     assert flat(span.state_at(-1.0, 2.0)).tolist() == [0.0, 3.0, 0.0]
-
-
-def test_state_dicts_serve_as_networks_do():
-    networks = three(1)
-    states = {name: each.state_dict() for name, each in networks.items()}
-    assert Span.of(network(), states).points == Span.of(network(), networks).points
 
 
 def test_tied_parameters_count_once():
@@ -95,7 +94,9 @@ def test_tied_parameters_count_once():
     networks = three(0, tied)
     start, dense = (networks[name][0].weight.detach() for name in ("start", "dense"))
     length = (dense - start).norm()
-    assert Span.of(tied(9), networks).points["dense"][0] == pytest.approx(float(length))
+    assert Span.of(tied(9), states(networks)).points["dense"][0] == pytest.approx(
+        float(length)
+    )
 
 
 # Buffers
@@ -103,7 +104,7 @@ def test_tied_parameters_count_once():
 
 def test_buffers_go_along_and_never_beyond_the_three():
     networks = three(0, normalized)
-    span = Span.of(normalized(0), networks)
+    span = Span.of(normalized(0), states(networks))
     (x, _), (far, up) = span.points["dense"], span.points["mosaic"]
     middle = span.state_at(x / 2, 0.0)["1.running_var"]
     ends = [networks[name].state_dict()["1.running_var"] for name in NAMES]
@@ -115,38 +116,16 @@ def test_buffers_go_along_and_never_beyond_the_three():
 
 
 def test_counts_are_those_of_the_first():
-    span = Span.of(normalized(0), three(0, normalized))
+    span = Span.of(normalized(0), states(three(0, normalized)))
     assert int(span.state_at(1.0, 1.0)["1.num_batches_tracked"]) == 1
 
 
 def test_buffers_do_not_move_the_networks():
     networks = three(0, normalized)
-    points = Span.of(normalized(0), networks).points
+    points = Span.of(normalized(0), states(networks)).points
     for each in networks.values():
         each[1].running_mean.add_(torch.rand(4))
-    assert Span.of(normalized(0), networks).points == points
-
-
-def test_refreshed_buffers_are_those_of_the_loss():
-    data = torch.randn(64, 5, generator=torch.Generator().manual_seed(0))
-
-    def refresh(found: nn.Module) -> None:
-        norm = found[1]
-        norm.reset_running_stats()
-        norm.momentum = None
-        found.train()(data)
-
-    def off_centre(found: nn.Module) -> float:
-        assert not found.training
-        with torch.no_grad():
-            outputs = (found(data) - found[1].bias) / found[1].weight
-        return float(outputs.mean(0).abs().max())
-
-    networks = three(0, normalized)
-    refreshed = plane(off_centre, normalized(0), networks, size=3, refresh=refresh)
-    stale = plane(off_centre, normalized(0), networks, size=3)
-    assert max(map(max, refreshed.loss)) < 1e-5
-    assert min(map(min, stale.loss)) > 1e-2
+    assert Span.of(normalized(0), states(networks)).points == points
 
 
 # Losses
@@ -155,33 +134,30 @@ def test_refreshed_buffers_are_those_of_the_loss():
 def test_losses_are_rows_of_y_and_the_network_stays_as_it_is():
     networks = {"a": vector(0, 0), "b": vector(2, 0), "c": vector(0, 1)}
     own = vector(7, 7)
-    steps = []
     found = plane(
         lambda one: float(one.weight.detach() @ torch.tensor([1.0, 10.0])),
         own,
-        networks,
+        states(networks),
         size=3,
-        margin=0.5,
-        progress=lambda *done: steps.append(done),
+        title="a plane",
     )
-    assert found.x == (-1.0, 1.0, 3.0)
-    assert found.y == (-0.5, 0.5, 1.5)
+    assert found.x == (-0.5, 1.0, 2.5)
+    assert found.y == (-0.25, 0.5, 1.25)
     for y, row in zip(found.y, found.loss, strict=True):
         assert row == pytest.approx([x + 10 * y for x in found.x])
     assert own.weight.tolist() == [[7.0, 7.0]]
     assert own.training
-    assert steps == [(done, 42) for done in range(1, 43)]  # 9 places and 3 lines of 11
     assert list(found.lines) == [("a", "b"), ("a", "c"), ("b", "c")]
     tenths = [number / 10 for number in range(11)]
     assert found.lines["a", "b"] == pytest.approx([2 * share for share in tenths])
     assert found.lines["b", "c"] == pytest.approx([2 + 8 * share for share in tenths])
 
 
-@given(st.integers(2, 6), st.floats(0, 2))
+@given(st.integers(2, 6))
 @settings(max_examples=25)
-def test_the_grid_holds_all_three(size, margin):
+def test_the_grid_holds_all_three(size):
     networks = {"a": vector(0, 0), "b": vector(2, 0), "c": vector(-3, 1)}
-    found = plane(lambda one: 0.0, vector(0, 0), networks, size=size, margin=margin)
+    found = plane(lambda one: 0.0, vector(0, 0), states(networks), size=size, title="a")
     assert len(found.x) == len(found.y) == len(found.loss) == size
     for x, y in found.points.values():
         assert found.x[0] <= x <= found.x[-1]
@@ -193,7 +169,7 @@ def test_it_is_written_as_json_with_null_for_what_is_not_finite(tmp_path):
     losses = ((0.5, math.nan), (math.inf, 2.0))
     lines = {("a", "b"): (0.5, math.nan, 1.0)}
     path = tmp_path / "plane.json"
-    Plane("Digits", (0.0, 1.0), (0.0, 2.0), losses, points, lines, "nats").to_json(path)
+    Plane("Digits", (0.0, 1.0), (0.0, 2.0), losses, points, lines, "nats").write(path)
 
     def refused(constant: str) -> None:
         raise AssertionError(constant)
@@ -222,7 +198,7 @@ def test_networks_on_a_line_are_refused(seed, share):
     ):
         own.data = a.data + share * (b.data - a.data)
     with pytest.raises(ValueError, match="must span a plane, but a, b, c are on one line"):
-        Span.of(network(), {"a": first, "b": second, "c": third})
+        Span.of(network(), states({"a": first, "b": second, "c": third}))
 
 
 @pytest.mark.parametrize(
@@ -255,16 +231,45 @@ def test_networks_on_a_line_are_refused(seed, share):
 )
 def test_what_spans_no_plane(networks, words):
     with pytest.raises(ValueError, match=words):
-        Span.of(vector(0, 0), networks)
+        Span.of(vector(0, 0), states(networks))
+
+
+def test_what_is_no_grid():
+    with pytest.raises(ValueError, match="size must be at least 2, got 1"):
+        plane(lambda one: 0.0, network(), states(three(0)), size=1, title="a plane")
+
+
+def test_a_plane_is_read_as_it_was_written(tmp_path):
+    points = {"a": (0.0, 0.0), "b": (1.0, 0.0), "c": (0.0, 1.0)}
+    lines = {("a", "b"): (0.5, 0.7, 1.0)}
+    axis, path = (0.0, 1.0), tmp_path / "plane.json"
+    found = Plane("Digits", axis, axis, ((0.5, 1.0), (2.0, 3.0)), points, lines, "nats")
+    found.write(path)
+    assert Plane.read(path) == found
+    stored = json.loads(path.read_text())
+    del stored["lines"]  # of files that have none
+    path.write_text(json.dumps(stored))
+    assert Plane.read(path).lines == {}
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("change", "words"),
     [
-        ({"size": 1}, "size must be at least 2, got 1"),
-        ({"margin": -0.1}, "margin must be at least 0, got -0.1"),
+        ({"title": 3}, "title must be text, got 3"),
+        ({"loss": [[1.0]]}, "loss must be at each of 2 × 2 places, .* got 1 rows of"),
+        ({"loss": [[None] * 2] * 2}, "loss must be finite somewhere"),
+        ({"x": [1.0, 0.0]}, "places on x and y must rise"),
+        ({"y": [0.0, math.inf]}, "places must be finite"),
+        (
+            {"lines": [{"from": "a", "to": "z", "loss": [1.0]}]},
+            "that of 'a' to 'z' has not",
+        ),
     ],
 )
-def test_what_is_no_grid(options, words):
-    with pytest.raises(ValueError, match=words):
-        plane(lambda one: 0.0, network(), three(0), **options)
+def test_a_plane_that_is_damaged_says_how(change, words, tmp_path):
+    points = {"a": (0.0, 0.0), "b": (1.0, 0.0)}
+    axis, path = (0.0, 1.0), tmp_path / "plane.json"
+    Plane("Digits", axis, axis, ((0.5, 1.0), (2.0, 3.0)), points, {}, "nats").write(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=f"plane.json is damaged: .*{words}"):
+        Plane.read(path)

@@ -8,14 +8,20 @@ from made_up import finished
 from torch import nn
 
 import momos
-from momos.study.cells import Cell
-from momos.study.claims import CLAIMS, Claim, Verdict
-from momos.study.report.page.capacities import accuracy_against_capacity
-from momos.study.report.page.groups import subjects_of
-from momos.study.report.page.tables import settings_of, table_of_runs
-from momos.study.report.page.tiles import colours_of, tiles_of
-from momos.study.report.page.usages import chosen
-from momos.study.report.page.verdicts import Judgement, judgements, tables_of_claims
+from momos.study.analysis.claims import (
+    CLAIMS,
+    Claim,
+    Judgement,
+    Verdict,
+    claims,
+    judgements,
+)
+from momos.study.analysis.cohort import subjects_of
+from momos.study.cell import Cell
+from momos.study.report.accuracy import accuracy_against_capacity
+from momos.study.report.course import chosen
+from momos.study.report.layers import colours_of, tiles_of
+from momos.study.report.listings import settings_of, table_of_claims, table_of_runs
 from momos.study.store import (
     FAILURE,
     HISTORY,
@@ -206,14 +212,14 @@ def test_runs_that_differ_in_seeds_or_measuring_are_one_group(tmp_path: Path) ->
         write_run(tmp_path, cell, metric=0.9, bits=8, share=0.9)
     subject, *others = subjects_of(read_all([tmp_path])[0])
     assert not others
-    by_label = {group.label: group for group in subject.groups}
+    by_label = {cohort.label: cohort for cohort in subject.cohorts}
     assert set(by_label) == {
         "prune to=0.5 (from scratch)",
         "prune to=0.5 (trained further)",
     }
     scratch, further = by_label.values()
-    assert [run.cell.measure_every for run in scratch.runs] == [1]
-    assert [run.cell.seed for run in further.runs] == [1, 2]
+    assert [run.cell.measure_every for run in scratch.runs.values()] == [1]
+    assert [*further.runs] == [1, 2]
 
 
 def test_runs_trained_in_other_ways_are_other_groups_and_say_so(tmp_path: Path) -> None:
@@ -223,18 +229,16 @@ def test_runs_trained_in_other_ways_are_other_groups_and_say_so(tmp_path: Path) 
         write_run(tmp_path, cell, metric=0.9, bits=8, share=0.9)
     runs, _ = read_all([tmp_path])
     (subject,) = subjects_of(runs)
-    assert [group.label for group in subject.groups] == [
+    assert [cohort.label for cohort in subject.cohorts] == [
         *("dense", "dense precision=bfloat16", "dense validation=0.1 keep=best")
     ]
-    assert subject.dense is subject.groups[0]
+    assert subject.dense is subject.cohorts[0]
     assert {settings_of(run) for run in runs} == {
         *("–", "precision=bfloat16", "validation=0.1, keep=best")
     }
 
 
-def judged(
-    monkeypatch: pytest.MonkeyPatch, verdicts: dict[str, str], *, task: str = "digits"
-) -> Judgement:
+def judged(verdicts: dict[str, str]) -> Judgement:
     """Of claim 2, from the first letters of the verdicts of each case."""
     letters: dict[str, Verdict] = {
         "s": "supported",
@@ -242,12 +246,11 @@ def judged(
         "u": "undecided",
     }
     found = [
-        Claim(2, f"{CLAIMS[2]} ({case})", letters[letter], f"measure {n}", "evidence")
+        Claim(2, case, letters[letter], f"measure {n}", "evidence")
         for case, row in verdicts.items()
         for n, letter in enumerate(row)
     ]
-    monkeypatch.setattr("momos.study.report.page.verdicts.claims", lambda runs: found)
-    (only,) = judgements([finished()])
+    (only,) = judgements(found)
     assert only.text == f"{CLAIMS[2].capitalize()}.".replace("momos", "MoMos")
     return only
 
@@ -283,15 +286,15 @@ def judged(
     ],
 )
 def test_a_claim_is_judged_in_words(
-    verdicts: dict[str, str], verdict: str, words: str, monkeypatch: pytest.MonkeyPatch
+    verdicts: dict[str, str], verdict: str, words: str
 ) -> None:
-    found = judged(monkeypatch, verdicts)
+    found = judged(verdicts)
     assert found.verdict == verdict
     assert words in found.words
 
 
 def test_a_claim_that_no_run_is_about_says_so() -> None:
-    found = judgements([finished("prune", settings={"to": 0.5})])
+    found = judgements(claims([finished("prune", settings={"to": 0.5})]))
     assert [claim.number for claim in found] == [1, 2, 3]
     assert found[0].verdict == "undecided"
     assert found[0].words == "No finished run is about it."
@@ -300,7 +303,7 @@ def test_a_claim_that_no_run_is_about_says_so() -> None:
 
 def test_no_row_of_the_verdicts_repeats_the_sentence_of_its_claim() -> None:
     runs = [finished(t, measures={"signs": 9.0}) for t in ("dense", "prune", "learned")]
-    (table,) = tables_of_claims(runs)
+    table = table_of_claims(claims(runs))
     shown = [entry.text for row in table.rows for entry in row]
     assert not [text for text in shown for claim in CLAIMS.values() if claim in text]
     assert {row[1].text for row in table.rows} == {
@@ -349,9 +352,9 @@ def test_what_was_trained_for_longer_has_a_capacity_picture_of_its_own(
             )
             write_run(tmp_path, cell, metric=0.01 * epochs, bits=8, share=0.9)
     (subject,) = subjects_of(read_all([tmp_path])[0])
-    pictures = accuracy_against_capacity(subject)
-    assert sorted(picture.rows[0][3] for picture in pictures) == pytest.approx([3, 9])
-    for picture in pictures:
-        *sampled, dense = picture.rows
+    figures = accuracy_against_capacity(subject)
+    assert sorted(figure.rows[0][3] for figure in figures) == pytest.approx([3, 9])
+    for figure in figures:
+        *sampled, dense = figure.rows
         assert [row[:3] for row in sampled] == [(2, 0.01, 1), (2, 0.1, 1)]
         assert dense[:3] == ("dense", None, 1)

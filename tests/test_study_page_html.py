@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import pytest
 from test_study_page import HOSTILE, write_broken, write_plane, write_run, write_runs
 
-from momos.study.cells import Cell
+from momos.study.cell import Cell
 from momos.study.report.page import report
 from momos.study.store import RESULT, begin, read_all, write_json
 
@@ -117,7 +117,7 @@ def test_damaged_networks_and_planes_are_named(tmp_path: Path) -> None:
     text = opened(report([tmp_path], tmp_path / "report"))
     listed = text[text.index('<ul class="broken">') :]
     assert "network.momos" in listed
-    assert "plane.json must have" in listed
+    assert "plane.json is damaged: it lacks" in listed
     assert 'id="runs"' in text
 
 

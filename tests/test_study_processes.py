@@ -15,8 +15,8 @@ import pytest
 import torch
 from torch import nn
 
-from momos.study import processes as module
-from momos.study.processes import cores, each, ended_by_sigterm
+from momos.study.execution import processes as module
+from momos.study.execution.processes import cores, each, ended_by_sigterm
 
 
 def doubled(job: int, note) -> tuple[int, int, nn.Module]:

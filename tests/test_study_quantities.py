@@ -7,12 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up import finished, row
 
-from momos.study.quantities import (
+from momos.study.analysis.metric import metric_difference, metric_of
+from momos.study.analysis.quantities import (
     FILE_LENGTH,
     Quantity,
     Split,
-    metric_difference,
-    metric_of,
     quantities_of,
 )
 

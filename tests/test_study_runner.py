@@ -16,14 +16,17 @@ from typing import Any
 import pytest
 from test_study_store import RESULT
 
-from momos.study import run as running
 from momos.study import runner
-from momos.study.cells import Cell
-from momos.study.cluster import Cluster
+from momos.study.cell import Cell
+from momos.study.execution import processes
+from momos.study.execution.cluster import Cluster
+from momos.study.execution.locks import LOCKS
 from momos.study.runner import ATTEMPTS, Event, Report, run_all
-from momos.study.sharing import LOCKS
-from momos.study.store import begin, finished, read, write_json, write_lines
+from momos.study.store import NOBODY, Asked, begin, finished, read, write_json, write_lines
+from momos.study.training import run as running
+from momos.study.training.preparation import Prepared
 
+MINE: Asked = {"name": "mine", "settings": {}}
 DENSE = Cell(task="digits", network="mlp:8", epochs=1)
 PRUNED = replace(DENSE, treatment="prune", start=DENSE, teacher=DENSE)
 OTHERS = [replace(DENSE, seed=seed) for seed in (1, 2, 3)]
@@ -61,7 +64,7 @@ def test_what_is_needed_is_run_first_and_everything_once(
     calls: list[str], tmp_path: Path
 ) -> None:
     told: list[Event] = []
-    report = run_all([PRUNED, PRUNED, *OTHERS], tmp_path, recipe="mine", tell=told.append)
+    report = run_all([PRUNED, PRUNED, *OTHERS], tmp_path, recipe=MINE, tell=told.append)
     assert calls[-1] == PRUNED.folder
     assert sorted(calls) == sorted(c.folder for c in (DENSE, PRUNED, *OTHERS))
     assert len(report.ran) == 5
@@ -99,13 +102,13 @@ def test_cells_of_a_process_that_died_are_tried_again_and_then_given_up(
         """The first job is done, the second kills its process."""
         tried.append([job.cell.folder for job in jobs])
         for job in jobs:
-            begin(tmp_path / job.cell.folder, job.cell, recipe="", environment={})
+            begin(tmp_path / job.cell.folder, job.cell, recipe=NOBODY, environment={})
             if job.cell == OTHERS[1]:
                 raise BrokenProcessPool
             write_json(tmp_path / job.cell.folder / "result.json", {})
             yield ""
 
-    monkeypatch.setattr(runner, "each", each)
+    monkeypatch.setattr(processes, "each", each)
     report = run_all(OTHERS, tmp_path)
     one, two, three = (cell.folder for cell in OTHERS)
     assert tried == [[one, two, three], [two, three], [three]]
@@ -121,7 +124,10 @@ def test_a_cell_that_a_cluster_gives_up_has_failed_unless_it_had_finished(
             """The first job had finished when its last process died."""
             assert attempts == ATTEMPTS
             begin(
-                jobs[0].root / jobs[0].cell.folder, jobs[0].cell, recipe="", environment={}
+                jobs[0].root / jobs[0].cell.folder,
+                jobs[0].cell,
+                recipe=NOBODY,
+                environment={},
             )
             write_json(jobs[0].root / jobs[0].cell.folder / "result.json", {})
             yield from ((job, died(job)) for job in jobs)
@@ -148,8 +154,8 @@ def test_ctrl_c_ends_everything(calls: list[str], tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_results_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> None:
     cells = [PRUNED, *OTHERS]
-    for processes in (1, 2):
-        report = run_all(cells, tmp_path / str(processes), processes=processes)
+    for count in (1, 2):
+        report = run_all(cells, tmp_path / str(count), processes=count)
         assert len(report.ran) == 5
     for cell in report.ran:
         one, two = (read(tmp_path / n / cell.folder) for n in ("1", "2"))
@@ -172,16 +178,20 @@ def at_work_elsewhere(cell: Cell, root: Path) -> Iterator[subprocess.Popen[str]]
         process.kill()
 
 
-def finishing(calls: list[str]) -> Callable[..., None]:
+def finishing(calls: list[str]) -> type:
     """In place of training: a finished run."""
 
-    def run(cell: Cell, task: Any, treatment: Any, root: Path, *others: Any) -> None:
-        calls.append(cell.folder)
-        time.sleep(0.02)
-        write_lines(root / cell.folder / "history.jsonl", [])
-        write_json(root / cell.folder / "result.json", RESULT)
+    class Run:
+        def __init__(self, plan: Prepared, root: Path, *others: Any) -> None:
+            self.folder = root / plan.cell.folder
 
-    return run
+        def to_result(self, seconds: float) -> None:
+            calls.append(self.folder.name)
+            time.sleep(0.02)
+            write_lines(self.folder / "history.jsonl", [])
+            write_json(self.folder / "result.json", RESULT)
+
+    return Run
 
 
 def test_two_runners_in_one_folder_run_each_cell_once(
@@ -189,7 +199,7 @@ def test_two_runners_in_one_folder_run_each_cell_once(
 ) -> None:
     calls: list[str] = []
     reports: list[Report] = []
-    monkeypatch.setattr(running, "_run", finishing(calls))
+    monkeypatch.setattr(running, "_Run", finishing(calls))
     runners = [
         Thread(target=lambda: reports.append(run_all([PRUNED, *OTHERS], tmp_path)))
         for _ in range(3)
@@ -207,7 +217,7 @@ def test_a_cell_that_another_runner_loses_is_run_after_all_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
-    monkeypatch.setattr(running, "_run", finishing(calls))
+    monkeypatch.setattr(running, "_Run", finishing(calls))
     with at_work_elsewhere(OTHERS[0], tmp_path) as other:
 
         def tell(event: Event) -> None:
@@ -223,7 +233,7 @@ def test_a_cell_that_another_runner_sees_fail_is_not_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
-    monkeypatch.setattr(running, "_run", finishing(calls))
+    monkeypatch.setattr(running, "_Run", finishing(calls))
     with at_work_elsewhere(OTHERS[0], tmp_path) as other:
 
         def tell(event: Event) -> None:

@@ -15,17 +15,16 @@ from safetensors.torch import load_file
 from torch import nn
 
 import momos
-from momos.study import checkpoints
-from momos.study import run as running
-from momos.study.archives import Images
-from momos.study.cells import Cell
-from momos.study.cohorts import cohorts
-from momos.study.estimate import COPIES, estimate
-from momos.study.optimization import Optimization
-from momos.study.run import run
+from momos.study.analysis.cohort import cohorts
+from momos.study.cell import Cell
 from momos.study.store import Finished
-from momos.study.task import Task, image_task, seeded
 from momos.study.tasks import TASKS
+from momos.study.tasks.archives import Images
+from momos.study.tasks.task import Optimization, Task, image_task, seeded
+from momos.study.training import checkpoints
+from momos.study.training import run as running
+from momos.study.training.estimate import COPIES, estimate
+from momos.study.training.run import run
 
 CHOSEN = Cell(task="pictures", controls=0, validation=0.25, patience=2, keep="best")
 TREATMENTS: list[tuple[str, dict[str, Any]]] = [
@@ -152,7 +151,7 @@ def test_a_run_that_was_killed_chooses_and_ends_with_the_same_bits(
         run(cell, tmp_path / "two", note=note)
     assert (tmp_path / "two" / cell.folder / checkpoints.BEST).exists()
     with monkeypatch.context() as patch:  # once it has stopped
-        patch.setattr(running, "_result", interrupt)
+        patch.setattr(running._Run, "_result", interrupt)
         with pytest.raises(KeyboardInterrupt):
             run(cell, tmp_path / "two")
     told: list[Any] = []
@@ -243,7 +242,7 @@ def test_runs_trained_in_other_ways_are_no_cohort(tmp_path: Path) -> None:
     plain = Cell(task="pictures", epochs=1, controls=0)
     cells = [plain, replace(plain, validation=0.25), replace(plain, **LOW)]
     found = cohorts([run(cell, tmp_path) for cell in cells])
-    assert [cohort.label for cohort in found] == [
+    assert [cohort.full_label for cohort in found] == [
         *("dense, 1 epochs", "dense validation=0.25, 1 epochs"),
         "dense precision=bfloat16 channels_last=True, 1 epochs",
     ]

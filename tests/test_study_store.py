@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from momos.study.cells import Cell
+from momos.study.cell import Cell
 from momos.study.store import (
-    NotFinished,
+    Asked,
     begin,
     finished,
     read,
@@ -19,6 +19,7 @@ from momos.study.store import (
 )
 
 CELL = Cell(task="digits", treatment="prune", settings={"sparsity": 0.5})
+ASKED: Asked = {"name": "simplify", "settings": {"seeds": 5}}
 RESULT: dict[str, Any] = {
     "metric_name": "accuracy",
     "metric": 0.9,
@@ -36,7 +37,7 @@ RESULT: dict[str, Any] = {
 
 def made(root: Path, cell: Cell = CELL, result: dict[str, Any] | None = RESULT) -> Path:
     folder = root / cell.folder
-    begin(folder, cell, recipe="simplify()", environment={"commit": "abc"})
+    begin(folder, cell, recipe=ASKED, environment={"commit": "abc"})
     write_lines(folder / "history.jsonl", [{"epoch": 0, "metric": 0.1}])
     if result is not None:
         write_json(folder / "result.json", result)
@@ -48,7 +49,7 @@ def test_a_finished_run_is_read_as_it_was_written(tmp_path: Path) -> None:
     found = read(folder)
     assert finished(folder)
     assert found.cell == CELL
-    assert (found.recipe, found.metric, found.factor) == ("simplify()", 0.9, 4.0)
+    assert (found.recipe, found.metric, found.factor) == (ASKED, 0.9, 4.0)
     assert found.history == ({"epoch": 0, "metric": 0.1},)
     row = found.measure("signs")
     assert row is not None
@@ -61,10 +62,10 @@ def test_a_finished_run_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_a_run_without_a_result_is_not_finished(tmp_path: Path) -> None:
     folder = made(tmp_path, result=None)
     assert not finished(folder)
-    with pytest.raises(NotFinished, match="it has not finished"):
+    with pytest.raises(ValueError, match="it has not finished"):
         read(folder)
     (folder / "failure.txt").write_text("Traceback\nValueError: weights must be finite\n")
-    with pytest.raises(NotFinished, match="it failed: ValueError: weights must be finite"):
+    with pytest.raises(ValueError, match="it failed: ValueError: weights must be finite"):
         read(folder)
 
 
@@ -75,7 +76,7 @@ def test_a_run_without_a_result_is_not_finished(tmp_path: Path) -> None:
         ("result.json", "[]", "result.json must hold an object, got list"),
         ("result.json", "{}", "is damaged"),
         ("cell.json", "{}", "it lacks 'format'"),
-        ("cell.json", '{"format": 2}', "its format must be 1, got 2"),
+        ("cell.json", '{"format": 2}', "format must be 1, got 2"),
         ("history.jsonl", "nonsense", "is damaged"),
         ("history.jsonl", None, "is damaged"),
     ],
@@ -134,3 +135,10 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
         write_json(tmp_path / "a.json", "\ud800")
     assert [each.name for each in tmp_path.iterdir()] == ["a.json"]
     assert (tmp_path / "a.json").read_text() == "1\n"
+
+
+def test_a_recipe_that_is_text_is_its_name(tmp_path: Path) -> None:
+    folder = made(tmp_path)
+    described = json.loads((folder / "cell.json").read_text())
+    write_json(folder / "cell.json", described | {"recipe": "simplify(seeds=5)"})
+    assert read(folder).recipe == {"name": "simplify(seeds=5)", "settings": {}}

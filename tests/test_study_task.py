@@ -4,12 +4,18 @@ import pytest
 import torch
 from torch import nn
 
-from momos.study.archives import Images
-from momos.study.cells import Cell
-from momos.study.evaluation import CONTEXT
-from momos.study.optimization import Optimization
-from momos.study.preparation import prepared
-from momos.study.task import Task, image_task, pair_task, parted, text_task
+from momos.study.cell import Cell
+from momos.study.tasks.archives import Images
+from momos.study.tasks.task import (
+    CONTEXT,
+    Optimization,
+    Task,
+    image_task,
+    pair_task,
+    parted,
+    text_task,
+)
+from momos.study.training.preparation import prepared
 
 QUICK = Optimization(learning_rate=1e-2, batch_size=4, epochs=1)
 SAMPLES = Images(torch.arange(40.0)[:, None], torch.arange(40))
@@ -141,8 +147,9 @@ def test_what_cannot_be_split_is_refused(make, share: float, message: str) -> No
 
 
 def test_treatments_calibrate_on_what_is_trained_on() -> None:
-    whole, _ = prepared(Cell(task="digits"))
+    whole = prepared(Cell(task="digits")).task
     cell = Cell(task="digits", treatment="learned", validation=0.2)
-    task, treatment = prepared(cell)
+    plan = prepared(cell)
+    task, treatment = plan.task, plan.treatment
     assert treatment.task is task  # type: ignore[attr-defined]
     assert task.steps_per_epoch == -(-(1437 - 287) // 32) < whole.steps_per_epoch

@@ -6,17 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from momos.study.archives import Images
-from momos.study.augmentation import crop_and_flip
-from momos.study.models import CharacterTransformer
-from momos.study.optimization import Optimization
-from momos.study.tasks import (
+from momos.study.tasks import TASKS
+from momos.study.tasks.architectures import CharacterTransformer
+from momos.study.tasks.archives import Images, load_weights
+from momos.study.tasks.task import (
     CONTEXT,
-    TASKS,
+    Optimization,
     bits_per_character,
+    crop_and_flip,
     encoded,
     image_task,
-    load_weights,
     seeded,
     standardised,
     text_task,

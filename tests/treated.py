@@ -3,11 +3,10 @@
 import torch
 from torch import nn
 
-from momos.study.archives import Images
-from momos.study.baselines import Treatment
-from momos.study.loss import loss_of
-from momos.study.optimization import Optimization
-from momos.study.tasks import Task, image_task, seeded
+from momos.study.tasks.archives import Images
+from momos.study.tasks.task import Optimization, Task, image_task, seeded
+from momos.study.training.learner import loss_of
+from momos.study.treatments.treatment import Treatment
 
 
 def small() -> nn.Module:

@@ -30,6 +30,7 @@ STUDY = (
     "safetensors",
     "jinja2",
     "filelock",
+    "pydantic",
 )
 study = typer.Typer(
     help="Repeat and extend the paper's study: recipes, sweeps, report.",
@@ -79,13 +80,15 @@ def study_packages(command: str = "study") -> Iterator[None]:
 
 
 if TYPE_CHECKING:
-    from momos.study.cells import Cell
+    from momos.study.cell import Cell
+    from momos.study.plane import Wanted
     from momos.study.runner import Event, Report
+    from momos.study.store import Asked
 
 
 @dataclass(frozen=True)
 class Options:
-    recipe: str
+    recipe: "Asked"
     runs: Path
     processes: int | None
     retry: bool
@@ -96,12 +99,12 @@ class Options:
 def run_cells(
     cells: Sequence["Cell"],
     options: Options,
-    finish: Callable[[Path], list[Path]] = lambda root: [],
+    planes: Sequence["Wanted"] = (),
 ) -> None:
     """Runs cells that are not finished; exits with 1 if one failed."""
-    from momos.study.cells import ordered
-    from momos.study.loggers import check_logger
+    from momos.study.cell import ordered
     from momos.study.store import finished
+    from momos.study.training.surroundings import check_logger
 
     check_logger(options.logger)
     out, everything = console(), ordered(cells)
@@ -115,8 +118,11 @@ def run_cells(
             markup=False,
         )
         raise
-    for written in [] if done.failed else finish(options.runs):
-        out.print(str(written), soft_wrap=True)
+    if planes and not done.failed:
+        from momos.study.training.landscape import write_plane
+
+        for wanted in planes:
+            out.print(str(write_plane(wanted, options.runs)), soft_wrap=True)
     for folder, reason in done.failed.items():
         say(f"momos: {folder} failed: {reason}", error=True)
     out.print(
@@ -130,8 +136,8 @@ def _run(
     console: Console, cells: Sequence["Cell"], left: list["Cell"], options: Options
 ) -> "Report":
     """Runs `cells`, of which some are `left`, here or on a cluster."""
-    from momos.study.cluster import connected
-    from momos.study.processes import cores
+    from momos.study.execution.cluster import connected
+    from momos.study.execution.processes import cores
     from momos.study.runner import run_all
 
     processes, cluster = options.processes or cores(), None
@@ -160,7 +166,7 @@ def _tell_estimate(
     console: Console, cells: Sequence["Cell"], processes: int, options: Options
 ) -> None:
     """Prints the expected time and memory, and warns if this machine seems too small."""
-    from momos.study.estimate import estimate
+    from momos.study.training.estimate import estimate
 
     with console.status("Trying a few steps"):
         expected = estimate(cells, processes=processes)
@@ -262,8 +268,8 @@ def run(
         console().print(str(chosen), style="dim")
         run_cells(
             chosen.runs(),
-            Options(str(chosen), runs, processes, retry, logger, ray),
-            chosen.finish,
+            Options(chosen.asked, runs, processes, retry, logger, ray),
+            chosen.planes(),
         )
 
 
@@ -280,12 +286,12 @@ def sweep(
 ) -> None:
     """Run every cell of a grid that is not finished yet."""
     with reported(), study_packages():
-        from momos.study.sweeps import Sweep
+        from momos.study.sweep import Sweep
 
         found = Sweep.read(grid)
         run_cells(
             found.cells,
-            Options(f"sweep {found.name}", runs, processes, retry, logger, ray),
+            Options(found.asked, runs, processes, retry, logger, ray),
         )
 
 
@@ -315,14 +321,15 @@ def compare(
 ) -> None:
     """Compare two groups of runs, paired by seed, with 95 % intervals."""
     with reported(), study_packages():
-        from momos.study.compare import compare as compared
-        from momos.study.compare import table
-        from momos.study.selection import selected
+        from momos.study.analysis.comparison import compare as compared
+        from momos.study.report.listings import table_of_comparison
+        from momos.study.report.table import terminal
+        from momos.study.store import selected
 
         (ours, broken), (theirs, others) = selected(first, runs), selected(second, runs)
         for reason in dict.fromkeys(run.reason for run in (*broken, *others)):
             say(f"momos: left out: {reason}", error=True)
-        console().print(table(compared(ours, theirs)))
+        console().print(terminal(table_of_comparison(compared(ours, theirs))))
 
 
 def _show(recipe: object) -> None:
@@ -363,9 +370,9 @@ def demo(
     out = console()
     with reported(), study_packages("demo"):
         with out.status("Loading Lightning"):
-            from momos.study.demo import demo as run
-            from momos.study.processes import cores
-            from momos.study.recipes.demo import Demo
+            from momos.study.demonstration import demo as run
+            from momos.study.execution.processes import cores
+            from momos.study.recipes.questions import Demo
 
         recipe = Demo(seeds=seeds, epochs=epochs)
         run(output, recipe, console=out, processes=processes or cores())

@@ -8,21 +8,19 @@ process dies, the cells that it may have been running are tried once more, from 
 checkpoints.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from momos.study.cells import Cell, ordered
-from momos.study.cluster import Cluster
-from momos.study.processes import each, ended_by_sigterm
-from momos.study.run import run
-from momos.study.sharing import Busy, alone, check_shared, shared
-from momos.study.store import FAILURE, finished
+from momos.study.cell import Cell, ordered
+from momos.study.execution.cluster import Cluster
+from momos.study.execution.locks import Busy, alone, check_shared, shared
+from momos.study.execution.processes import Processes, ended_by_sigterm
+from momos.study.store import FAILURE, NOBODY, RESULT, Asked, finished
+from momos.study.training.run import run
 
 ATTEMPTS = 2  # of a cell whose process dies
 
@@ -41,7 +39,7 @@ Tell = Callable[[Event], None]
 
 @dataclass
 class Report:
-    """What became of cells: finished now, finished before, failed (and why)."""
+    """Cells by outcome: finished now, finished before, failed (and why)."""
 
     ran: list[Cell] = field(default_factory=list)
     skipped: list[Cell] = field(default_factory=list)
@@ -52,16 +50,26 @@ class Report:
 class _Job:
     cell: Cell
     root: Path
-    recipe: str
+    recipe: Asked
     logger: str
     wait: bool = False  # for another process that is at work on the cell
+
+    @property
+    def folder(self) -> Path:
+        return self.root / self.cell.folder
+
+    @property
+    def begun(self) -> bool:
+        """Whether it was begun, and neither finished nor failed."""
+        here, failed = self.folder.exists(), (self.folder / FAILURE).exists()
+        return here and not finished(self.folder) and not failed
 
 
 def run_all(
     cells: Iterable[Cell],
     root: Path,
     *,
-    recipe: str = "",
+    recipe: Asked = NOBODY,
     logger: str = "csv",
     processes: int = 1,
     cluster: Cluster | None = None,
@@ -79,16 +87,15 @@ def run_all(
         SystemExit: on SIGTERM, likewise.
     """
     report = Report()
+    team = cluster or Processes(processes, begun=lambda job: job.begun)
+    # The machines of a cluster need not be in the same folder as this process.
+    place = root if cluster is None else root.absolute()
     with ended_by_sigterm():
         for level in levels(ordered(cells)):
             left = [cell for cell in level if _left(cell, root, report, retry)]
-            jobs = [_Job(cell, root, recipe, logger) for cell in left]
-            deaths: Counter[str] = Counter()
+            jobs = [_Job(cell, place, recipe, logger) for cell in left]
             while jobs:
-                if cluster is not None:
-                    jobs = _on_cluster(jobs, root, cluster, report, tell)
-                else:
-                    jobs = _attempt(jobs, processes, report, deaths, tell)
+                jobs = _attempt(jobs, place, team, report, tell)
     return report
 
 
@@ -122,92 +129,50 @@ def _left(cell: Cell, root: Path, report: Report, retry: bool) -> bool:
 
 
 def _attempt(
-    jobs: list[_Job],
-    processes: int,
-    report: Report,
-    deaths: Counter[str],
-    tell: Tell,
+    jobs: list[_Job], root: Path, team: Cluster | Processes, report: Report, tell: Tell
 ) -> list[_Job]:
-    """Runs jobs, in order; returns those to be tried again: others ran them, or a process died."""
-    done, busy = 0, []
-    try:
-        for job, failure in zip(
-            jobs, each(_work, jobs, processes=processes, note=tell), strict=True
-        ):
-            done += 1
+    """Runs jobs; returns those that another process is at work on, to be waited for."""
+    busy = []
+    with ExitStack() as using:
+        work = _work
+        if isinstance(team, Cluster):
+            work = partial(_work_shared, mark=using.enter_context(shared(root)))
+        results = using.enter_context(
+            closing(
+                team.each(
+                    *(work, jobs),
+                    attempts=ATTEMPTS,
+                    died=_given_up,
+                    name=lambda job: job.cell.folder,
+                    note=tell,
+                )
+            )
+        )
+        for job, failure in results:
             if failure is None:
                 busy.append(replace(job, wait=True))
+                continue
+            if failure:
+                report.failed[job.cell.folder] = failure
             else:
-                _end(job, failure, report, tell)
-    except BrokenProcessPool:
-        return _again(jobs[done:], report, deaths, tell) + busy
+                report.ran.append(job.cell)
+            tell(Event(job.cell, failure=failure))
     return busy
-
-
-def _again(
-    jobs: list[_Job], report: Report, deaths: Counter[str], tell: Tell
-) -> list[_Job]:
-    """What is left of `jobs` after a process died; those that were begun too often have failed."""
-    left = []
-    for job in jobs:
-        folder = job.root / job.cell.folder
-        begun = folder.exists() and not finished(folder) and not (folder / FAILURE).exists()
-        deaths[job.cell.key] += begun
-        if deaths[job.cell.key] >= ATTEMPTS:
-            _end(job, _given_up(job), report, tell)
-        else:
-            left.append(job)
-    return left
-
-
-def _on_cluster(
-    jobs: list[_Job], root: Path, cluster: Cluster, report: Report, tell: Tell
-) -> list[_Job]:
-    """Runs jobs, each as a task; returns those that others run.
-
-    The machines need not be in the same folder as this process.
-    """
-    root, busy = root.absolute(), []
-    with shared(root) as mark:
-        results = cluster.each(
-            partial(_work_shared, mark=mark),
-            [replace(job, root=root) for job in jobs],
-            attempts=ATTEMPTS,
-            died=_given_up,
-            name=lambda job: job.cell.folder,
-            note=tell,
-        )
-        with closing(results):
-            for job, failure in results:
-                if failure is None:
-                    busy.append(replace(job, wait=True))
-                else:
-                    _end(job, failure, report, tell)
-    return busy
-
-
-def _end(job: _Job, failure: str, report: Report, tell: Tell) -> None:
-    if failure:
-        report.failed[job.cell.folder] = failure
-    else:
-        report.ran.append(job.cell)
-    tell(Event(job.cell, failure=failure))
 
 
 def _given_up(job: _Job) -> str:
     """Says in a cell's folder that its processes died, unless the last one had finished."""
-    folder = job.root / job.cell.folder
-    if finished(folder):
+    if finished(job.folder):
         return ""
     failure = f"its process died {ATTEMPTS} times, as for want of memory"
-    folder.mkdir(exist_ok=True)
-    (folder / FAILURE).write_text(failure + "\n", "utf-8")
+    job.folder.mkdir(exist_ok=True)
+    (job.folder / FAILURE).write_text(failure + "\n", "utf-8")
     return failure
 
 
 def _work_shared(job: _Job, note: Callable[[Any], None], *, mark: Path) -> str | None:
     """The same on a machine of a cluster, where a task that was given up may still be at work."""
-    check_shared(mark, [job.root / other.folder for other in job.cell.needs])
+    check_shared(mark, [job.root / other.folder / RESULT for other in job.cell.needs])
     return _work(job, note)
 
 
@@ -234,6 +199,6 @@ def _work(job: _Job, note: Callable[[Any], None]) -> str | None:
 
 def _failed_elsewhere(job: _Job) -> str:
     """Waits for the process that is at work on a cell, if one is; why the cell failed there."""
-    failure = job.root / job.cell.folder / FAILURE
+    failure = job.folder / FAILURE
     with alone(job.root, job.cell.key):  # one from before was removed when that one began
         return failure.read_text("utf-8").strip() if failure.exists() else ""

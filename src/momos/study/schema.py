@@ -1,116 +1,143 @@
-"""Checks what the files of a run folder say, which strangers may have written.
+"""Values that are checked when they are made: cells, recipes, and what run folders hold.
 
-Whatever passes can be tabulated, averaged and drawn: values have the types that reports rely on,
-numbers can be divided and squared without overflow, and text can be stored as UTF-8.
+One schema (pydantic) serves all: `value` declares a class whose fields are checked, `checked`
+reads one from JSON that strangers may have written, and both say what was required and what was
+found. Whatever passes can be tabulated, averaged and drawn: numbers can be divided and squared
+without overflow, and text can be stored as UTF-8.
 """
 
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from functools import cache, wraps
+from typing import Annotated, Any, TypeVar, dataclass_transform
+
+from pydantic import ConfigDict, PlainValidator, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 DEEPEST = 64  # objects and arrays in one another: cells that start from others are
 LONGEST = 4096  # characters of one text
 MOST, LEAST = 1e100, 1e-100  # of the magnitude of a number other than 0
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # as JSON writes them
+CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Kind:
-    """Values for which `holds`, in `words`."""
+def kind(words: str, holds: Callable[[Any], bool]) -> PlainValidator:
+    """Values for which `holds`, left as they are: 1 and 1.0 differ in the key of a cell."""
 
-    words: str
-    holds: Callable[[Any], bool]
+    def check(value: Any) -> Any:
+        if not holds(value):
+            raise ValueError(f"must be {words}")
+        return value
 
-    def __or__(self, other: "Kind") -> "Kind":
-        return Kind(
-            f"{self.words} or {other.words}",
-            lambda value: self.holds(value) or other.holds(value),
-        )
+    return PlainValidator(check)
 
 
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float)
 
 
-NOTHING = Kind("null", lambda value: value is None)
-NUMBER = Kind("a number", _is_number)
-FINITE = Kind("a finite number", lambda v: _is_number(v) and math.isfinite(v))
-AMOUNT = Kind("a number of at least 0", lambda v: FINITE.holds(v) and v >= 0)
-POSITIVE = Kind("a number above 0", lambda v: FINITE.holds(v) and v > 0)
-COUNT = Kind("a whole number of at least 0", lambda v: type(v) is int and v >= 0)
-SIZE = Kind("a whole number of at least 1", lambda v: type(v) is int and v >= 1)
-FACT = Kind("true or false", lambda value: isinstance(value, bool))
-TEXT = Kind("text", lambda value: isinstance(value, str))
-NAME = Kind("text that is not empty", lambda value: isinstance(value, str) and bool(value))
-FILE = Kind(
-    "the name of a file in the run folder",
-    lambda v: NAME.holds(v) and v not in (".", "..") and not set(v) & set("/\\:\0"),
-)
-OBJECT = Kind("an object", lambda value: isinstance(value, dict))
-ARRAY = Kind("an array", lambda value: isinstance(value, list))
-USAGE = Kind(
-    "an array of numbers of blocks",
-    lambda v: ARRAY.holds(v) and all(map(AMOUNT.holds, v)) and (sum(v) > 0 or not v),
-)
+def _is_finite(value: Any) -> bool:
+    return type(value) is int or (type(value) is float and math.isfinite(value))
 
-RESULT = {
-    "metric_name": NAME,
-    "metric": NUMBER,
-    "higher_is_better": FACT,
-    "num_weights": SIZE,
-    "file": FILE,
-    "lengths": OBJECT,
-    "measures": ARRAY,
-    "seconds": AMOUNT,
-}
-RESULT_OPTIONS = {
-    "motifs_used": COUNT | NOTHING,
-    "validation": NUMBER | NOTHING,
-    "kept_epoch": COUNT | NOTHING,
-    "stopped_epoch": COUNT | NOTHING,
-}
-LENGTHS = {"dense": POSITIVE, "file": POSITIVE}
-LENGTHS_OPTIONS = {"bound": POSITIVE, "entropy": POSITIVE}
-ROW = {
-    "name": NAME,
-    "kind": Kind("code or score", lambda value: value in ("code", "score")),
-    "unit": TEXT,
-    "tensor": TEXT,
-    "value": NUMBER | NOTHING,
-}
-NUMBERS = (
-    *("bits_per_weight", "shuffled_mean", "shuffled_deviation", "shuffled_z"),
-    *("shuffled_repeats", "init_value", "arrangement", "value_distribution", "ratio"),
-)
-ROW_OPTIONS = {
-    **dict.fromkeys(("unavailable", "view", "about"), TEXT),
-    "num_weights": COUNT,
-    "raw_bits": COUNT,
-    "ordered": FACT,
-    **dict.fromkeys(NUMBERS, NUMBER | NOTHING),
-}
-LINE = {"epoch": COUNT, "metric": NUMBER}
-LINE_OPTIONS = {
-    "train_loss": NUMBER | NOTHING,
-    "validation": NUMBER,
-    "measures": OBJECT,
-    "usage": USAGE,
-}
-DESCRIBED = {"format": SIZE, "cell": OBJECT, "recipe": TEXT, "environment": OBJECT}
-ENVIRONMENT = {
-    "commit": TEXT,
-    "when": TEXT,
-    "versions": OBJECT,
-    "machine": OBJECT,
-}
-SETTINGS = {
-    "block_size": SIZE,
-    "num_motifs": SIZE,
-    "capacity": POSITIVE,
-}  # reports plot these
+
+def _is_whole(value: Any, least: int) -> bool:
+    return type(value) is int and value >= least
+
+
+def _is_file_name(value: Any) -> bool:
+    return _is_text(value) and value not in (".", "..") and not set(value) & set("/\\:\0")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_usage(value: Any) -> bool:
+    """Counts by motif, of at least one block if there are motifs."""
+    counts = isinstance(value, list) and all(_is_finite(v) and v >= 0 for v in value)
+    return counts and (sum(value) > 0 or not value)
+
+
+Number = Annotated[float, kind("a number", _is_number)]
+Amount = Annotated[
+    float, kind("a number of at least 0", lambda v: _is_finite(v) and v >= 0)
+]
+Positive = Annotated[float, kind("above 0 and finite", lambda v: _is_finite(v) and v > 0)]
+Count = Annotated[int, kind("a whole number of at least 0", lambda v: _is_whole(v, 0))]
+Size = Annotated[int, kind("a whole number of at least 1", lambda v: _is_whole(v, 1))]
+Fact = Annotated[bool, kind("true or false", lambda v: isinstance(v, bool))]
+Text = Annotated[str, kind("text", lambda v: isinstance(v, str))]
+Name = Annotated[str, kind("text that is not empty", _is_text)]
+FileName = Annotated[str, kind("the name of a file in the run folder", _is_file_name)]
+Object = Annotated[dict[str, Any], kind("an object", lambda v: isinstance(v, dict))]
+Usage = Annotated[list[int], kind("an array of numbers of blocks", _is_usage)]
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def value(cls: type[T]) -> type[T]:
+    """A frozen dataclass of keywords, whose fields must be of their kinds.
+
+    Making one raises ValueError, with the words of `checked`, if a field is wrong or unknown.
+    """
+    made = dataclass(frozen=True, kw_only=True, config=CONFIG)(cls)
+    build = made.__init__
+
+    @wraps(build)
+    def __init__(self: Any, **given: Any) -> None:
+        try:
+            build(self, **given)
+        except ValidationError as error:
+            raise ValueError(explained(error)) from None
+
+    made.__init__ = __init__  # type: ignore[method-assign]
+    return made  # type: ignore[return-value]
+
+
+def checked(form: type[T], values: Any) -> T:
+    """`values`, of JSON, as a value of that form.
+
+    Raises:
+        ValueError: if something is missing, unknown, or not of its kind; says which.
+    """
+    try:
+        return _adapter(form).validate_python(values)
+    except ValidationError as error:
+        raise ValueError(explained(error)) from None
+
+
+@cache
+def _adapter(form: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(form)
+
+
+def explained(error: ValidationError) -> str:
+    """The first thing that is wrong: where, what was required, and what was found."""
+    first = error.errors(include_url=False)[0]
+    *inside, name = first["loc"] or ("",)
+    place = _joined((*inside, name))
+    if first["type"] == "missing":
+        return f"it lacks {name!r}" + (f" in {_joined(tuple(inside))}" if inside else "")
+    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"fields must be known, got {place!r}"
+    words = str(first.get("ctx", {}).get("error", first["msg"]))
+    if not words.startswith(("must ", "Input should ")):
+        return words  # of the value as a whole
+    return f"{place} {words.replace('Input should', 'must')}, got {shown(first['input'])}"
+
+
+def _joined(location: tuple[int | str, ...]) -> str:
+    """Names and places of a value inside others."""
+    text = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in location)
+    return text.removeprefix(".")
+
+
+def shown(found: Any) -> str:
+    """A value in a message, shortened."""
+    text = repr(found)
+    return text if len(text) <= 60 else f"{text[:59]}…"
 
 
 def parsed(text: str) -> Any:
@@ -120,102 +147,39 @@ def parsed(text: str) -> Any:
         ValueError: if it is no JSON, or beyond the bounds; what is wrong with the file.
     """
     try:
-        value = json.loads(text)
+        found = json.loads(text)
     except ValueError as error:  # also a whole number of thousands of digits
         raise ValueError(f"is no JSON ({error})") from error
     except RecursionError:
         raise ValueError(f"must nest at most {DEEPEST} deep, got more") from None
-    _check_bounds(value)
+    _check_bounds(found)
     if SURROGATE.search(text):
         try:
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
+            json.dumps(found, ensure_ascii=False).encode("utf-8")
         except UnicodeEncodeError:
             raise ValueError("must be Unicode text, but has a lone surrogate") from None
-    return value
+    return found
 
 
-def check_result(result: Mapping[str, Any]) -> None:
-    """Raises ValueError if `result.json` does not hold a result."""
-    _check(result, RESULT, RESULT_OPTIONS)
-    _check(result["lengths"], LENGTHS, LENGTHS_OPTIONS, "lengths")
-    for number, row in enumerate(result["measures"]):
-        place = f"measures[{number}]"
-        if not isinstance(row, dict):
-            raise ValueError(f"{place} must be an object, got {_shown(row)}")
-        _check(row, ROW, ROW_OPTIONS, place)
-
-
-def check_line(line: Mapping[str, Any]) -> None:
-    """Raises ValueError if this is no line of a history."""
-    _check(line, LINE, LINE_OPTIONS)
-    for name, row in line.get("measures", {}).items():
-        place = f"measures.{name}"
-        if not isinstance(row, dict):
-            raise ValueError(f"{place} must be an object, got {_shown(row)}")
-        _check(row, {}, dict.fromkeys(("value", *NUMBERS), NUMBER | NOTHING), place)
-
-
-def check_described(described: Mapping[str, Any], version: int) -> None:
-    """Raises ValueError if `cell.json` describes no run in this version of the format."""
-    _check(described, {"format": SIZE}, {})
-    if described["format"] != version:
-        raise ValueError(f"its format must be {version}, got {described['format']}")
-    _check(described, DESCRIBED, {})
-    _check(described["environment"], {}, ENVIRONMENT, "environment")
-    settings = described["cell"].get("settings", {})
-    if isinstance(settings, dict):  # else the cell says so
-        _check(settings, {}, SETTINGS, "settings")
-
-
-def _check(
-    values: Mapping[str, Any],
-    needed: Mapping[str, Kind],
-    options: Mapping[str, Kind],
-    place: str = "",
-) -> None:
-    for name, kind in {**needed, **options}.items():
-        if name not in values:
-            if name in needed:
-                raise ValueError(f"it lacks {name!r}{place and f' in {place}'}")
-        elif not kind.holds(values[name]):
-            where = f"{place}.{name}" if place else name
-            raise ValueError(f"{where} must be {kind.words}, got {_shown(values[name])}")
-
-
-def _check_bounds(value: Any) -> None:
+def _check_bounds(found: Any) -> None:
     """Bounds of every value inside; a long array of whole numbers is checked at once."""
-    left = [(value, 1)]
+    left: list[tuple[Any, int]] = [(found, 1)]
     while left:
         each, depth = left.pop()
-        if isinstance(each, str):
-            _check_text(each)
-        elif _is_number(each):
-            _check_number(each)
-        elif isinstance(each, dict | list):
+        if isinstance(each, str) and len(each) > LONGEST:
+            raise ValueError(
+                f"must have texts of at most {LONGEST} characters, got {len(each)}"
+            )
+        size = abs(each) if isinstance(each, int | float) and _is_finite(each) else 0
+        if size and not LEAST <= size <= MOST:
+            more = "more" if size > MOST else "less"
+            raise ValueError(
+                f"must have numbers of 0, or {LEAST:g} to {MOST:g}, got {more}"
+            )
+        if isinstance(each, dict | list):
             if depth > DEEPEST:
                 raise ValueError(f"must nest at most {DEEPEST} deep, got more")
             inner = each if isinstance(each, list) else [*each, *each.values()]
             if inner and set(map(type, inner)) == {int}:
                 inner = [min(inner), max(inner)]
             left += [(one, depth + 1) for one in inner]
-
-
-def _check_text(text: str) -> None:
-    if len(text) > LONGEST:
-        raise ValueError(
-            f"must have texts of at most {LONGEST} characters, got {len(text)}"
-        )
-
-
-def _check_number(number: float) -> None:
-    if isinstance(number, float) and not math.isfinite(number):
-        return
-    if number and not LEAST <= abs(number) <= MOST:
-        size = "more" if abs(number) > MOST else "less"
-        raise ValueError(f"must have numbers of 0, or {LEAST:g} to {MOST:g}, got {size}")
-
-
-def _shown(value: Any) -> str:
-    """A value in a message, shortened."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:59]}…"

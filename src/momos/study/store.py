@@ -2,7 +2,7 @@
 
 A folder holds `cell.json` from the beginning, `history.jsonl` (a line an epoch), the trained
 network and, written last and at once, `result.json`: only a folder that has it is finished.
-`failure.txt` says why a run failed.
+`failure.txt` says why a run failed. What is read is checked: a folder may be a stranger's.
 """
 
 import json
@@ -10,18 +10,31 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, NotRequired, Required, TypeVar
+
+from pydantic import BeforeValidator, ConfigDict
+from typing_extensions import TypedDict
 
 from momos._util.escaping import visible
-from momos.study.cells import Cell
+from momos.study.cell import Cell
 from momos.study.schema import (
     LONGEST,
-    check_described,
-    check_line,
-    check_result,
+    Amount,
+    Count,
+    Fact,
+    FileName,
+    Name,
+    Number,
+    Object,
+    Positive,
+    Size,
+    Text,
+    Usage,
+    checked,
+    kind,
     parsed,
 )
 
@@ -34,40 +47,120 @@ PART = ".part"  # ends the names of what is not whole yet
 LARGEST = 2**30  # bytes of a file that is read
 FORMAT = 1  # of the files; others are refused
 T = TypeVar("T")
-R = TypeVar("R")
 
 
-@dataclass(frozen=True, eq=False)
-class Finished:
-    """One finished cell.
+OPEN = ConfigDict(extra="allow")  # what is not known is kept
 
-    `lengths` are in bits: dense, file, and for a mosaic bound and entropy, with what stays dense. `measures` are rows
-    of `momos.measure` on the trained network, against its own initialization; `history` has a
-    line for every epoch (0 is before training): epoch, train_loss, metric, and where they were
-    asked for `validation`, `measures` (by name: value, bits_per_weight, shuffled_mean, shuffled_deviation) and
-    `usage` (blocks of each motif, the most used first). `environment` is versions, commit,
-    machine and when.
-    """
+
+def _as_asked(found: Any) -> Any:
+    return {"name": found, "settings": {}} if isinstance(found, str) else found
+
+
+class Lengths(TypedDict):
+    """In bits; bound and entropy are of mosaics, with what stays dense."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    dense: Positive
+    file: Positive
+    bound: NotRequired[Positive]
+    entropy: NotRequired[Positive]
+
+
+Levels = dict[str, Number | None]  # what a measure gives, as a line of the history has it
+
+
+class Row(TypedDict, total=False):
+    """A row of `momos.measure`; `tensor` is empty where it is of the whole network."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    name: Required[Name]
+    kind: Required[Literal["code", "score"]]
+    unit: Required[Text]
+    tensor: Required[Text]
+    value: Required[Number | None]
+    bits_per_weight: Number | None
+    shuffled_mean: Number | None
+    shuffled_z: Number | None
+    init_value: Number | None
+    arrangement: Number | None
+    value_distribution: Number | None
+    ratio: Number | None
+    unavailable: Text
+    view: Text
+    about: Text
+    num_weights: Count
+    raw_bits: Count
+    ordered: Fact
+
+
+class Line(TypedDict, total=False):
+    """A line of the history; epoch 0 is before training, `usage` has the most used motif first."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    epoch: Required[Count]
+    metric: Required[Number]
+    train_loss: Number | None
+    validation: Number
+    measures: dict[str, Levels]
+    usage: Usage
+
+
+class Environment(TypedDict, total=False):
+    """Where a run took place."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    versions: Object
+    commit: Text
+    machine: Object
+    when: Text
+
+
+class Asked(TypedDict):
+    """The recipe that asked for a run; of a sweep the name alone."""
+
+    name: Text
+    settings: Object
+
+
+NOBODY: Asked = {"name": "", "settings": {}}
+
+
+class Described(TypedDict):
+    """What `cell.json` holds."""
+
+    format: Annotated[int, kind(f"{FORMAT}", lambda v: v == FORMAT)]
+    cell: Cell
+    recipe: Annotated[Asked, BeforeValidator(_as_asked)]
+    environment: Environment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What `result.json` holds."""
+
+    metric_name: Name
+    metric: Number
+    higher_is_better: Fact
+    num_weights: Size
+    file: FileName
+    lengths: Lengths
+    measures: tuple[Row, ...]
+    seconds: Amount
+    motifs_used: Count | None = None  # of a mosaic
+    validation: Number | None = None  # the metric on samples held out, if there were any
+    kept_epoch: Count | None = None  # of the network, where it was chosen
+    stopped_epoch: Count | None = None  # where training stopped early
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Finished(Result):
+    """One finished cell."""
 
     folder: Path
     cell: Cell
-    recipe: str
-    metric_name: str
-    metric: float
-    higher_is_better: bool
-    num_weights: int
-    file: str
-    lengths: dict[str, float]
-    measures: tuple[dict[str, Any], ...]
-    history: tuple[dict[str, Any], ...]
-    seconds: float
-    environment: dict[str, Any]
-    motifs_used: int | None = None  # of a mosaic
-    validation: float | None = None  # the metric on samples held out, if there were any
-    kept_epoch: int | None = (
-        None  # that the network is of, and where training stopped early
-    )
-    stopped_epoch: int | None = None
+    recipe: Asked
+    environment: Environment
+    history: tuple[Line, ...]
 
     @property
     def factor(self) -> float:
@@ -89,12 +182,12 @@ class Finished:
         """
         return inside(self.folder, self.file)
 
-    def measure(self, name: str) -> dict[str, Any] | None:
+    def measure(self, name: str) -> Row | None:
         """The row of one measure of the whole network, if it was taken."""
-        for row in self.measures:
-            if row["name"] == name and not row["tensor"]:
-                return row
-        return None
+        return next(
+            (row for row in self.measures if row["name"] == name and not row["tensor"]),
+            None,
+        )
 
 
 @dataclass(frozen=True)
@@ -105,37 +198,38 @@ class Broken:
     reason: str
 
 
-class NotFinished(ValueError):
-    """A run folder without a result."""
-
-
 def read(folder: Path) -> Finished:
     """The finished run in a folder.
 
     Raises:
-        NotFinished: if it has not finished, or failed (says why).
-        ValueError: if its files are damaged or of another format; names the file.
+        ValueError: if it has not finished, or failed (says why), or its files are damaged or
+            of another format; names the file.
     """
-    if not (folder / RESULT).exists():
+    if not finished(folder):
         failure = folder / FAILURE
-        why = "it has not finished"
-        if failure.exists():
-            why = f"it failed: {_last_line(failure)}"
-        raise NotFinished(f"a run must be finished, but {folder.name} is not: {why}")
-    try:
-        described, result = _described(folder), _json(folder, RESULT)
-        _named(RESULT, check_result, result)
-        result["measures"] = tuple(result["measures"])
-        return Finished(
-            folder=folder,
-            cell=Cell.of(described["cell"]),
-            recipe=described["recipe"],
-            environment=described["environment"],
-            history=tuple(_lines(folder)),
-            **result,
+        why = (
+            f"it failed: {_last_line(failure)}"
+            if failure.exists()
+            else "it has not finished"
         )
-    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"a run must be finished, but {folder.name} is not: {why}")
+    try:
+        described = _checked(Described, _text(folder, CELL), CELL)
+        result = _checked(Result, _text(folder, RESULT), RESULT)
+        lines = enumerate(_text(folder, HISTORY).split("\n"), start=1)
+        history = [
+            _checked(Line, text, f"{HISTORY}, line {n}") for n, text in lines if text
+        ]
+    except (OSError, ValueError) as error:
         raise ValueError(f"run folder {folder} is damaged: {error}") from error
+    return Finished(
+        folder=folder,
+        cell=described["cell"],
+        recipe=described["recipe"],
+        environment=described["environment"],
+        history=tuple(history),
+        **vars(result),
+    )
 
 
 def read_all(places: Iterable[Path]) -> tuple[list[Finished], list[Broken]]:
@@ -143,14 +237,40 @@ def read_all(places: Iterable[Path]) -> tuple[list[Finished], list[Broken]]:
 
     Runs come in the order of their folders' names, each once.
     """
-    finished: list[Finished] = []
+    runs: list[Finished] = []
     broken: list[Broken] = []
     for folder in sorted({f.resolve() for place in places for f in run_folders(place)}):
         try:
-            finished.append(read(folder))
+            runs.append(read(folder))
         except ValueError as error:
             broken.append(Broken(folder, visible(str(error))))
-    return finished, broken
+    return runs, broken
+
+
+def selected(words: str, root: Path) -> tuple[list[Finished], list[Broken]]:
+    """The finished runs in the folder named, or those under `root` that all the words fit.
+
+    Words fit a run if all of them are in its task and label, as in "digits learned
+    rate_weight=0.8". The second value is whatever is no finished run there.
+
+    Raises:
+        ValueError: if no run fits; lists what there is.
+        FileNotFoundError: if there is no folder of runs.
+    """
+    if Path(words).is_dir():
+        return read_all([Path(words)])
+    runs, broken = read_all([root])
+    names = [f"{run.cell.task} {run.cell.label}" for run in runs]
+    wanted = set(words.split())
+    found = [
+        run for run, name in zip(runs, names, strict=True) if wanted <= {*name.split()}
+    ]
+    if not found:
+        known = "; ".join(sorted(set(names))) or "none"
+        raise ValueError(
+            f"runs must fit all words of {words!r}, but none does; there are {known} in {root}"
+        )
+    return found, broken
 
 
 def run_folders(place: Path) -> Iterator[Path]:
@@ -179,7 +299,13 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
-def begin(folder: Path, cell: Cell, *, recipe: str, environment: dict[str, Any]) -> None:
+def begin(
+    folder: Path,
+    cell: Cell,
+    *,
+    recipe: Asked,
+    environment: Mapping[str, Any],
+) -> None:
     """Makes the folder of a cell that is about to be run."""
     folder.mkdir(parents=True, exist_ok=True)
     clear(folder)
@@ -206,16 +332,14 @@ def clear(folder: Path) -> None:
             path.unlink()
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, found: Any) -> None:
     """Writes a file at once: it is there whole, or as it was before."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+    write_text(path, json.dumps(found, ensure_ascii=False, indent=1) + "\n")
 
 
-def write_lines(path: Path, values: Iterable[Any]) -> None:
+def write_lines(path: Path, found: Iterable[Any]) -> None:
     """The same for a file of JSON lines."""
-    write_text(
-        path, "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
-    )
+    write_text(path, "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in found))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -240,27 +364,6 @@ def sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _described(folder: Path) -> dict[str, Any]:
-    """What `cell.json` says."""
-    described = _json(folder, CELL)
-    _named(CELL, lambda found: check_described(found, FORMAT), described)
-    return described
-
-
-def _lines(folder: Path) -> Iterator[dict[str, Any]]:
-    """The lines of the history."""
-    for number, line in enumerate(_text(folder, HISTORY).split("\n"), start=1):
-        if line:
-            place = f"{HISTORY}, line {number}"
-            value = _object(line, place)
-            _named(place, check_line, value)
-            yield value
-
-
-def _json(folder: Path, name: str) -> dict[str, Any]:
-    return _object(_text(folder, name), name)
-
-
 def _text(folder: Path, name: str) -> str:
     path = inside(folder, name)
     if (num_bytes := path.stat().st_size) > LARGEST:
@@ -268,19 +371,18 @@ def _text(folder: Path, name: str) -> str:
     return path.read_text("utf-8")
 
 
-def _object(text: str, name: str) -> dict[str, Any]:
-    found = _named(name, parsed, text, " ")
-    if not isinstance(found, dict):
-        raise ValueError(f"{name} must hold an object, got {type(found).__name__}")
-    return found
-
-
-def _named(name: str, check: Callable[[T], R], value: T, joint: str = ": ") -> R:
-    """What `check` returns; its errors begin with the name of the file."""
+def _checked(form: type[T], text: str, place: str) -> T:
+    """The value in a JSON text; errors begin with its place."""
     try:
-        return check(value)
+        found = parsed(text)
     except ValueError as error:
-        raise ValueError(f"{name}{joint}{error}") from error
+        raise ValueError(f"{place} {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{place} must hold an object, got {type(found).__name__}")
+    try:
+        return checked(form, found)
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error
 
 
 def _last_line(path: Path) -> str:
@@ -290,4 +392,4 @@ def _last_line(path: Path) -> str:
     except (OSError, ValueError) as error:
         return str(error)
     lines = text.strip().splitlines()
-    return lines[-1][:LONGEST] if lines else "nobody knows why"
+    return lines[-1][:LONGEST] if lines else "the reason is missing"

@@ -1,37 +1,26 @@
-"""Recipes: studies that can be repeated, one file per family."""
+"""Recipes: studies that can be repeated, by name."""
 
-import ast
-import json
 from dataclasses import fields
 from difflib import get_close_matches
 from math import prod
 
-from momos.study.recipes.ablations import Ablations
-from momos.study.recipes.capacity import Capacity
-from momos.study.recipes.compressors import Compressors
-from momos.study.recipes.demo import Demo
-from momos.study.recipes.grokking import Grokking
-from momos.study.recipes.plane import Plane
-from momos.study.recipes.recipe import Recipe as Recipe
-from momos.study.recipes.simplify import Simplify
-from momos.study.recipes.sizes import Sizes
-from momos.study.recipes.usage import Usage
+from momos.study.recipes.questions import (
+    Capacity,
+    Compressors,
+    Demo,
+    Grokking,
+    Plane,
+    Simplify,
+    Usage,
+)
+from momos.study.recipes.recipe import Recipe
+from momos.study.recipes.sizes import Ablations, Sizes
+from momos.study.schema import checked, shown
+from momos.study.store import Asked
 
 MOST_CELLS = 100_000  # of a recipe that a run folder names
-RECIPES: dict[str, type[Recipe]] = {
-    recipe.name: recipe
-    for recipe in (
-        Demo,
-        Simplify,
-        Compressors,
-        Sizes,
-        Ablations,
-        Capacity,
-        Usage,
-        Plane,
-        Grokking,
-    )
-}
+_KINDS = (Demo, Simplify, Compressors, Sizes, Ablations, Capacity, Usage, Plane, Grokking)
+RECIPES: dict[str, type[Recipe]] = {recipe.name: recipe for recipe in _KINDS}
 
 
 def recipe_named(name: str) -> type[Recipe]:
@@ -49,34 +38,22 @@ def recipe_named(name: str) -> type[Recipe]:
     return RECIPES[name]
 
 
-def recipe_of(text: str) -> Recipe | None:
-    """The recipe that prints so, as run folders name it; None if the text is of something else.
+def recipe_of(asked: Asked) -> Recipe | None:
+    """The recipe that a run folder names; None if it names something else, as a sweep.
 
     Raises:
         ValueError: if the settings are not, or no longer, the recipe's own.
     """
-    name, bracket, _ = text.partition("(")
-    if name not in RECIPES or not bracket:
+    if asked["name"] not in RECIPES:
         return None
     try:
-        call = ast.parse(text, mode="eval").body
-        assert isinstance(call, ast.Call)
-        values = {str(each.arg): ast.literal_eval(each.value) for each in call.keywords}
-        given = {setting: json.dumps(value) for setting, value in values.items()}
-        recipe = RECIPES[name]().with_settings(given)
-        _check_size(recipe)
+        recipe = checked(RECIPES[asked["name"]], asked["settings"])
+        values = (getattr(recipe, field.name) for field in fields(recipe))
+        count = recipe.seeds * prod(len(v) for v in values if isinstance(v, tuple))
+        if count > MOST_CELLS:
+            raise ValueError(f"it must have at most {MOST_CELLS} runs, got about {count}")
         recipe.runs()
-    except (
-        *(SyntaxError, TypeError, ValueError, AssertionError),
-        *(KeyError, RecursionError, MemoryError),  # of texts that no recipe prints
-    ) as error:
-        raise ValueError(f"recipe must be one of today's, got {text!r}: {error}") from error
+    except ValueError as error:
+        message = f"recipe must be one of today's, got {shown(dict(asked))}: {error}"
+        raise ValueError(message) from error
     return recipe
-
-
-def _check_size(recipe: Recipe) -> None:
-    """Refuses to list more cells than anybody runs."""
-    values = (getattr(recipe, field.name) for field in fields(recipe))
-    count = recipe.seeds * prod(len(value) for value in values if isinstance(value, tuple))
-    if count > MOST_CELLS:
-        raise ValueError(f"it must have at most {MOST_CELLS} runs, got about {count}")

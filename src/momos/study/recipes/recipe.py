@@ -1,45 +1,67 @@
-"""What every recipe is: values that stand for cells."""
+"""What every recipe is: a question as a value that stands for cells."""
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, field, fields, replace
 from difflib import get_close_matches
-from pathlib import Path
 from shlex import quote
-from types import UnionType
-from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
-from momos.study.cells import OPTIONS, Cell, Keep, Precision
-from momos.study.treatments import PUBLISHED
+from pydantic import BeforeValidator
+
+from momos.study.cell import OPTIONS, PUBLISHED, Cell, Keep, Precision, Share
+from momos.study.plane import Wanted
+from momos.study.schema import (
+    Count,
+    Fact,
+    Name,
+    Number,
+    Object,
+    Positive,
+    Size,
+    checked,
+    value,
+)
+from momos.study.store import Asked
+
+T = TypeVar("T")
+Several = Annotated[  # one value stands for a tuple of it
+    tuple[T, ...], BeforeValidator(lambda v: v if isinstance(v, list | tuple) else (v,))
+]
+Settings = dict[str, Any]
+GIVEN = ("resnet20",)  # tasks whose network is trained already
 
 
-@dataclass(frozen=True, kw_only=True)
+@value
 class Recipe(ABC):
-    """A study as a value: printable, saved with every run, and changed by `with_settings`.
+    """A study as a value: saved with every run, and changed by `with_settings`.
 
     The first line of a recipe's docstring says what it asks. Settings from `validation` on are
     those of every cell, as `Cell` explains them.
     """
 
     name: ClassVar[str]
-    least_seeds: ClassVar[int] = 1
-    task: str = "digits"
-    seeds: int = 5
-    epochs: float | None = None
-    validation: float = 0.0
-    patience: int = 0
+    task: Name = "digits"
+    seeds: Size = 5
+    epochs: Positive | None = None
+    validation: Share = 0.0
+    patience: Count = 0
     keep: Keep = "last"
     precision: Precision = "float32"
-    channels_last: bool = False
-
-    def __post_init__(self) -> None:
-        if self.seeds < self.least_seeds:
-            raise ValueError(f"seeds must be at least {self.least_seeds}, got {self.seeds}")
+    channels_last: Fact = False
 
     @abstractmethod
     def cells(self) -> list[Cell]:
         """What it asks for, without the settings that all cells share."""
+
+    def cell(self, seed: int, **others: Any) -> Cell:
+        """A cell of the recipe's task and epochs."""
+        return Cell(task=self.task, seed=seed, epochs=self.epochs, **others)
+
+    def planes(self) -> list[Wanted]:
+        """The loss planes to be computed from the finished runs."""
+        return []
 
     def runs(self) -> list[Cell]:
         """The cells that it consists of."""
@@ -57,32 +79,31 @@ class Recipe(ABC):
             given = {"validation": self.validation}
         return replace(cell, **found, **given)
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether it has none of the settings that all cells share."""
-        return not self._shared()
-
-    def _shared(self) -> dict[str, Any]:
+    def _shared(self) -> Settings:
         given = {name: getattr(self, name) for name in OPTIONS}
         return {n: v for n, v in given.items() if v != getattr(Recipe, n)}
 
-    def finish(self, root: Path) -> list[Path]:
-        """What is to be made of the finished runs under `root`; the files written."""
-        return []
+    @property
+    def settings(self) -> Settings:
+        """Its own settings, and those of all cells that are not as by default."""
+        own = {n: v for n, v in asdict(self).items() if n not in OPTIONS}
+        return own | self._shared()
+
+    @property
+    def asked(self) -> Asked:
+        """As it is saved with its runs; `recipe_of` reads it."""
+        return {"name": self.name, "settings": self.settings}
 
     def __str__(self) -> str:
-        names = [f.name for f in fields(self) if f.name not in OPTIONS]
-        values = (f"{n}={getattr(self, n)!r}" for n in [*names, *self._shared()])
-        return f"{self.name}({', '.join(values)})"
+        return f"{self.name}({', '.join(f'{n}={v!r}' for n, v in self.settings.items())})"
 
     @property
     def command(self) -> str:
         """What runs it from the shell."""
-        own = [f for f in fields(self) if f.name != "task"]
         changed = [
             f"--set {quote(f'{f.name}={json.dumps(getattr(self, f.name))}')}"
-            for f in own
-            if getattr(self, f.name) != f.default
+            for f in fields(self)
+            if f.name != "task" and getattr(self, f.name) != f.default
         ]
         return " ".join([f"momos study run {self.name} --task {self.task}", *changed])
 
@@ -92,45 +113,86 @@ class Recipe(ABC):
         Raises:
             ValueError: if a setting is unknown (names those like it) or of a wrong kind.
         """
-        own, hints = [f.name for f in fields(self)], get_type_hints(type(self))
-        changed = {}
-        for name, text in settings.items():
+        own = [f.name for f in fields(self)]
+        for name in settings:
             if name not in own:
                 near = get_close_matches(name, own, n=3, cutoff=0.5) or own
                 raise ValueError(
                     f"settings of {self.name} must be its own, got {name!r} "
                     f"(near it: {', '.join(near)})"
                 )
-            changed[name] = _value(name, text, hints[name])
-        return replace(self, **changed)
+        given = {name: _value(text) for name, text in settings.items()}
+        return checked(type(self), asdict(self) | given)
 
 
-def _value(name: str, text: str, hint: Any) -> Any:
+def _value(text: str) -> Any:
     try:
-        value = json.loads(text)
+        return json.loads(text)
     except json.JSONDecodeError:
-        value = text
-    kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-    if any(get_origin(kind) is tuple for kind in kinds) and value is not None:
-        value = tuple(value) if isinstance(value, list) else (value,)
-    if not _fits(value, hint):
-        if get_origin(hint) is Literal:
-            known = " or ".join(get_args(hint))
-            raise ValueError(f"{name} must be {known}, got {text!r}")
-        kind = getattr(hint, "__name__", str(hint)) if isinstance(hint, type) else str(hint)
-        raise ValueError(f"{name} must be of type {kind}, got {text!r}")
-    return value
+        return text
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of a field's type; whole numbers are numbers, truth values are not."""
-    if get_origin(hint) is tuple:
-        kind = get_args(hint)[0]
-        return isinstance(value, tuple) and all(_fits(item, kind) for item in value)
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    if isinstance(hint, UnionType):
-        return any(_fits(value, kind) for kind in get_args(hint))
-    if isinstance(value, bool):
-        return hint is bool
-    return isinstance(value, int | float if hint is float else get_origin(hint) or hint)
+def is_given(task: str, network: str, epochs: float | None) -> bool:
+    """Whether the network is there before anything is trained."""
+    return task in GIVEN and not network and epochs is None
+
+
+def dense_start(
+    task: str,
+    seed: int,
+    epochs: float | None,
+    *,
+    network: str = "",
+    published: bool = False,
+) -> Cell:
+    """The dense network of a seed that others start from: trained, or as it was published.
+
+    A network that a task has trained already is taken as it is, unless epochs are given.
+    """
+    if published or is_given(task, network, epochs):
+        return Cell(task=task, network=network, treatment=PUBLISHED, seed=seed)
+    return Cell(task=task, network=network, seed=seed, epochs=epochs)
+
+
+@value
+class Variation:
+    """A treatment of a dense network that is trained further.
+
+    `epochs` are those that the recipe has for all, and `learning_rate` is the task's own, where
+    None. With `once` only the first seed is treated so.
+    """
+
+    treatment: Name
+    settings: Object = field(default_factory=dict)
+    epochs: Positive | None = None
+    learning_rate: Positive | None = None
+    taught: Fact = True
+    once: Fact = False
+
+    def of(self, dense: Cell, epochs: Number | None) -> Cell:
+        """The cell that goes on from a dense one, with it as the teacher."""
+        return replace(
+            dense,
+            treatment=self.treatment,
+            settings=self.settings,
+            epochs=epochs if self.epochs is None else self.epochs,
+            learning_rate=self.learning_rate,
+            start=dense,
+            teacher=dense if self.taught else None,
+        )
+
+
+def each(
+    treatment: str,
+    name: str,
+    values: Iterable[Any],
+    *,
+    learning_rate: float | None = None,
+    **others: Any,
+) -> list[Variation]:
+    """One variation for each value of one setting; the others are the same for all."""
+    settings = [{name: value} | others for value in values]
+    return [
+        Variation(treatment=treatment, settings=own, learning_rate=learning_rate)
+        for own in settings
+    ]

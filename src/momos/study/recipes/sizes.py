@@ -1,15 +1,104 @@
-"""Accuracy against file size."""
+"""Accuracy against file size, and what each ingredient of learned motifs is worth.
 
-from dataclasses import dataclass
+Presets say what both recipes run on a task where nothing else is given. A task that has none
+gets the defaults.
+"""
+
+import tomllib
+from dataclasses import field, replace
+from functools import cache
+from importlib.resources import files
 from typing import Any, ClassVar
 
-from momos.study.cells import Cell
-from momos.study.recipes.presets import SIZES, Sizing
-from momos.study.recipes.recipe import Recipe
-from momos.study.recipes.variations import Variation, dense_start, each
+from momos.study.cell import Cell
+from momos.study.recipes.recipe import (
+    Recipe,
+    Settings,
+    Several,
+    Variation,
+    dense_start,
+    each,
+)
+from momos.study.schema import (
+    Count,
+    Fact,
+    Name,
+    Number,
+    Object,
+    Positive,
+    Size,
+    checked,
+    value,
+)
+
+REFERENCE = "reference"  # the row of ablations that the others are compared with
+PAIRS: tuple[Settings, ...] = (  # block size and number of motifs
+    {"block_size": 2, "capacity": 0.05},
+    *({"block_size": size, "num_motifs": 256} for size in (2, 4, 8)),
+)
 
 
-@dataclass(frozen=True, kw_only=True)
+@value
+class Sizing:
+    """Settings of `sizes`, named like its fields.
+
+    `learned` are those of learned motifs beside the rate weight, which train at `learning_rate`;
+    `quantized` those of quantization beside the bits. `more` is trained as well. Epochs and
+    rates are the task's own where None.
+    """
+
+    seeds: Size = 3
+    epochs: Positive | None = None
+    tuning: Positive | None = None
+    learned: Object = field(default_factory=lambda: {"sensitive": True})
+    learning_rate: Positive | None = None
+    rate_weights: Several[Number] = (0.05, 0.3, 0.7, 1.2, 2.0, 3.0, 5.0, 8.0)
+    bits: Several[Size] = (2, 3, 4, 8)
+    quantized: Object = field(default_factory=dict)
+    sparsities: Several[Number] = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
+    sampled: Several[Object] = (*PAIRS, {"block_size": 8, "num_motifs": 32})
+    more: tuple[Variation, ...] = ()
+
+
+@value
+class Ablating:
+    """Settings of `ablations`, named like its fields.
+
+    `reference` is what learned motifs have, beside the rate weight, and `changes` what is
+    otherwise in each row; with `only`, these rows are run.
+    """
+
+    seeds: Size = 3
+    epochs: Positive | None = None
+    tuning: Positive | None = None
+    rate_weight: Number = 1.2
+    reference: Object = field(default_factory=lambda: {"sensitive": True})
+    changes: Object = field(default_factory=dict)
+    only: Several[Name] | None = None
+
+
+@cache
+def presets(recipe: str) -> dict[str, dict[str, Any]]:
+    """What the file of presets has for a recipe, by task."""
+    text = files("momos.study.recipes").joinpath("presets.toml").read_text("utf-8")
+    return tomllib.loads(text)[recipe]
+
+
+def sizing(task: str) -> Sizing:
+    """The preset of `sizes` for a task."""
+    return checked(Sizing, presets("sizes").get(task, {}))
+
+
+def ablating(task: str) -> Ablating:
+    """The preset of `ablations` for a task; changes of any task come first."""
+    known = presets("ablations")
+    own = checked(Ablating, known.get(task, {}))
+    changes = known["any"]["changes"] | own.changes
+    names = changes if own.only is None else own.only
+    return replace(own, changes={name: changes[name] for name in names})
+
+
+@value
 class Sizes(Recipe):
     """How accurate are files of each size? Learned motifs, QAT, pruning, sampling, from one start.
 
@@ -21,19 +110,17 @@ class Sizes(Recipe):
     """
 
     name: ClassVar[str] = "sizes"
-    least_seeds: ClassVar[int] = 0
-    seeds: int = 0
-    tuning: float | None = None
-    rate_weights: tuple[float, ...] | None = None
-    bits: tuple[int, ...] | None = None
-    sparsities: tuple[float, ...] | None = None
-    sampled: tuple[dict[str, Any], ...] | None = None
-    more: bool = True
+    seeds: Count = 0
+    tuning: Positive | None = None
+    rate_weights: Several[Number] | None = None
+    bits: Several[Size] | None = None
+    sparsities: Several[Number] | None = None
+    sampled: Several[Object] | None = None
+    more: Fact = True
 
     def cells(self) -> list[Cell]:
-        preset = SIZES.get(self.task, Sizing())
-        epochs = preset.epochs if self.epochs is None else self.epochs
-        tuning = preset.tuning if self.tuning is None else self.tuning
+        preset = sizing(self.task)
+        epochs, tuning = self._or("epochs", preset), self._or("tuning", preset)
         variations, cells = self._variations(preset), []
         for seed in range(self.seeds or preset.seeds):
             dense = dense_start(self.task, seed, epochs)
@@ -41,21 +128,77 @@ class Sizes(Recipe):
             cells += [v.of(dense, tuning) for v in variations if not (v.once and seed)]
         return cells
 
-    def _variations(self, preset: Sizing) -> list[Variation]:
-        def chosen(name: str) -> tuple[Any, ...]:
-            own = getattr(self, name)
-            return getattr(preset, name) if own is None else own
+    def _or(self, name: str, preset: Sizing) -> Any:
+        own = getattr(self, name)
+        return getattr(preset, name) if own is None else own
 
+    def _variations(self, preset: Sizing) -> list[Variation]:
+        rates = self._or("rate_weights", preset)
+        learned = preset.learned | {"learning_rate": preset.learning_rate}
+        sampled = self._or("sampled", preset)
         return [
-            *each(
-                "learned",
-                "rate_weight",
-                chosen("rate_weights"),
-                learning_rate=preset.learning_rate,
-                **preset.learned,
-            ),
-            *each("quantize_aware", "bits", chosen("bits"), **preset.quantized),
-            *each("prune", "sparsity", chosen("sparsities")),
-            *(Variation(treatment="sampled", settings=pair) for pair in chosen("sampled")),
+            *each("learned", "rate_weight", rates, **learned),
+            *each("quantize_aware", "bits", self._or("bits", preset), **preset.quantized),
+            *each("prune", "sparsity", self._or("sparsities", preset)),
+            *(Variation(treatment="sampled", settings=pair) for pair in sampled),
             *(preset.more if self.more else ()),
         ]
+
+
+@value
+class Ablations(Recipe):
+    """What is each ingredient of learned motifs worth? A reference, and one change to it at a time.
+
+    All start from one dense network of their seed, trained for `epochs` or as published, for
+    `tuning` epochs. `ingredients` are the rows wanted in addition to the reference. What is None,
+    or 0 seeds, is as the task's preset says.
+    """
+
+    name: ClassVar[str] = "ablations"
+    seeds: Count = 0
+    tuning: Positive | None = None
+    rate_weight: Number | None = None
+    ingredients: Several[Name] | None = None
+
+    def __post_init__(self) -> None:
+        known = self._variations()
+        for name in self.ingredients or ():
+            if name not in known:
+                raise ValueError(
+                    f"ingredients must be among {'; '.join(known)}, got {name!r}"
+                )
+
+    def cells(self) -> list[Cell]:
+        rows = self.rows()
+        return [cell for seed in zip(*rows.values(), strict=True) for cell in seed]
+
+    def rows(self) -> dict[str, list[Cell]]:
+        """The cells of each row of the table, one a seed."""
+        preset = self._preset
+        epochs = preset.epochs if self.epochs is None else self.epochs
+        tuning = preset.tuning if self.tuning is None else self.tuning
+        seeds = range(self.seeds or preset.seeds)
+        starts = [dense_start(self.task, seed, epochs) for seed in seeds]
+        return {
+            name: [variation.of(dense, tuning) for dense in starts]
+            for name, variation in self._variations().items()
+            if self.ingredients is None or name in (REFERENCE, *self.ingredients)
+        }
+
+    @property
+    def _preset(self) -> Ablating:
+        return ablating(self.task)
+
+    def _variations(self) -> dict[str, Variation]:
+        preset = self._preset
+        rate_weight = preset.rate_weight if self.rate_weight is None else self.rate_weight
+        settings = {"rate_weight": rate_weight} | preset.reference
+        reference = Variation(treatment="learned", settings=settings)
+        changed = {
+            name: replace(reference, settings=settings | change)
+            for name, change in preset.changes.items()
+        }
+        return {
+            REFERENCE: reference,
+            "no teacher": replace(reference, taught=False),
+        } | changed

@@ -1,1 +1,1 @@
-"""What a comparison shows: a table, and two pictures."""
+"""Figures and tables of finished runs, and the page of them."""

@@ -1,205 +1,222 @@
-"""The picture of accuracy against length, with the way there beside it."""
+"""The metric against file length and against capacity."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from math import isfinite
-from statistics import mean
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from math import ceil
+from typing import Any, NamedTuple
 
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.text import Annotation
 
-from momos.study.report.labels import Box, placed
-from momos.study.report.names import by_treatment, mean_and_deviation
-from momos.study.store import Finished
+from momos.study.analysis.cohort import (
+    Cohort,
+    Subject,
+    plain,
+    reference_of,
+    seedless,
+    seeds_of,
+)
+from momos.study.analysis.statistics import Estimate
+from momos.study.report.figure import (
+    INK,
+    Figure,
+    bound_,
+    canvas,
+    draw_band,
+    file_name,
+    legend,
+    logarithmic,
+    look,
+    look_of,
+    sentence,
+)
 
-COLOURS = ("#4d4d4d", "#0b6fb8", "#d1495b", "#3a8f5c", "#8a5fb0", "#b7791f")
-BOUND = {"marker": "o", "ms": 10}
-ENTROPY = {"marker": "o", "ms": 10, "mfc": "white", "mew": 2}
-FILE = {"marker": "s", "ms": 5, "zorder": 3}
-LABEL = 40  # pixels that a label of two lines takes, with the space around it
-GAP = 8  # pixels between a point and its label
-NEAR = 30  # pixels from which a label needs a line to its point
+BITS = (0.1, 0.2, 0.5, 1, 2, 4, 8, 16, 32)  # ticks
+PERCENTS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+PLACED = ("block_size", "capacity", "num_motifs")  # settings that capacity is drawn over
 
 
-@dataclass(frozen=True)
-class Series:
-    """One treatment: its colour, accuracies of the seeds in %, and bits per weight."""
+def envelope(cohorts: Sequence[Cohort]) -> list[Cohort]:
+    """Those that no other is as good as and smaller, or as small as and better; largest first."""
+    kept: list[Cohort] = []
+    for each in sorted(cohorts, key=lambda c: (-c.factor, -c.metric.goodness(c.mean))):
+        if not kept or each.metric.goodness(each.mean) > each.metric.goodness(
+            kept[-1].mean
+        ):
+            kept.append(each)
+    return kept[::-1]
 
-    name: str
-    runs: Sequence[Finished]
-    colour: str
 
-    @property
-    def accuracies(self) -> list[float]:
-        return [100 * run.metric for run in self.runs]
+def accuracy_against_length(subject: Subject) -> Figure | None:
+    """The metric over bits per weight of whole files; None without a finite metric."""
+    cohorts = [cohort for cohort in subject.cohorts if cohort.score]
+    if not cohorts:
+        return None
+    metric = subject.metric
+    drawing, axes = canvas(height=4.6)
+    fronts: list[Cohort] = []
+    for number, treatment in enumerate(subject.treatments):
+        own = [cohort for cohort in cohorts if cohort.treatment == treatment]
+        front = envelope(own)
+        fronts += front
+        _draw_lengths(axes, own, front, look_of(treatment, number))
+    axes.set_xlabel("whole file, bits per weight (logarithmic)")
+    axes.set_ylabel(metric.label)
+    axes.margins(x=0.12)
+    bound_(axes, [cohort.score for cohort in cohorts if cohort.score], best=metric.best)
+    logarithmic(axes, "x", BITS)
+    above = axes.secondary_xaxis("top", functions=(_factor, _factor))
+    above.set_xlabel("times smaller than 32 bits a weight")
+    ticks = axes.get_xticks()
+    above.set_ticks([32 / tick for tick in ticks], labels=[f"{32 / t:.3g}×" for t in ticks])
+    above.minorticks_off()
+    legend(drawing, axes)
+    return Figure(
+        name=file_name("length", subject.task, subject.network, metric.label),
+        title=f"{sentence(metric.name)} against file length: {subject.title}",
+        caption=(
+            f"{sentence(metric.label)}, of data never trained on, against bits per weight of the "
+            f"whole file (all parameters at 32 bits are 32). Means over seeds, {seeds_of(cohorts)} "
+            "a point; bars: bootstrap 95 % intervals of the mean, cut off where wider than the picture. Lines join the points of a "
+            "treatment that no other of it beats in both; those that are beaten are faint."
+        ),
+        alt=_alt_of_lengths(subject, cohorts),
+        drawing=drawing,
+        header=(
+            *("treatment", "group", "seeds", "bits per weight", "times smaller"),
+            *("metric, mean", "interval, low", "interval, high"),
+            "on the front of its treatment",
+        ),
+        rows=[_length_row(cohort, cohort in fronts) for cohort in cohorts],
+    )
 
-    def bits_per_weight(self, length: str) -> float:
-        return mean(
-            run.lengths.get(length, run.lengths["dense"]) / run.num_weights
-            for run in self.runs
+
+def _factor(values):  # times smaller from bits per weight, and back; an array or a number
+    return 32 / (values + 1e-300)
+
+
+def _draw_lengths(
+    axes: Axes, cohorts: Sequence[Cohort], front: Sequence[Cohort], style: dict[str, Any]
+) -> None:
+    points = {"color": style["color"], "marker": style["marker"], "ms": 7}
+    for cohort in cohorts:
+        assert cohort.score
+        alpha = 1.0 if cohort in front else 0.35
+        place = (cohort.bits_per_weight, cohort.mean)
+        axes.errorbar(*place, cohort.score.bars, capsize=3, lw=1.2, alpha=alpha, **points)
+    if front:
+        axes.plot(
+            [cohort.bits_per_weight for cohort in front],
+            [cohort.mean for cohort in front],
+            ls=style["ls"],
+            label=f"{plain(front[0].treatment)} ({seeds_of(cohorts)})",
+            **points,
         )
 
 
-def accuracy_against_length(runs: Sequence[Finished], *, title: str) -> Figure:
-    """Test accuracy of every run over its bits per weight, and over its epochs.
+def _length_row(cohort: Cohort, on_front: bool) -> tuple[Any, ...]:
+    score = cohort.score
+    assert score
+    length = (len(cohort.runs), cohort.bits_per_weight, cohort.factor)
+    values = (score.mean, score.low, score.high)
+    return (cohort.treatment, cohort.label, *length, *values, on_front)
 
-    A treatment with a run that diverged has curves, but no accuracy to be drawn.
-    """
-    series = [
-        Series(name, group, COLOURS[number % len(COLOURS)])
-        for number, (name, group) in enumerate(by_treatment(runs).items())
+
+def _alt_of_lengths(subject: Subject, cohorts: Sequence[Cohort]) -> str:
+    metric = subject.metric
+    best = max(cohorts, key=lambda cohort: metric.goodness(cohort.mean))
+    small = max(cohorts, key=lambda cohort: cohort.factor)
+    said = [
+        f"{what} is {cohort.label}: {metric.label} {metric.text(cohort.mean)} "
+        f"at {cohort.bits_per_weight:.2f} bits per weight"
+        for what, cohort in (("best", best), ("smallest", small))
     ]
-    finite = [each for each in series if all(map(isfinite, each.accuracies))]
-    height = 2 * LABEL * len(finite)
-    figure = Figure(
-        figsize=(12.8, max(6.6, 1.6 + height / 110)), dpi=110, layout="constrained"
-    )
-    lengths, epochs = figure.subplots(1, 2, width_ratios=(3, 2))
-    for each in series:
-        _draw_epochs(epochs, each)
-    for each in finite:
-        _draw_lengths(lengths, each)
-    _finish_lengths(lengths)
-    _finish_epochs(epochs, series)
-    for axes in (lengths, epochs):
-        axes.set_ylabel("test accuracy, %")
-        axes.grid(alpha=0.25)
-    figure.suptitle(title, fontsize=14)
-    _label(figure, lengths, finite)
-    return figure
-
-
-def _draw_lengths(axes: Axes, series: Series) -> None:
-    middle, deviation = mean_and_deviation(series.accuracies)
-    bound, entropy, file = map(series.bits_per_weight, ("bound", "entropy", "file"))
-    colour = series.colour
-    axes.plot(file, middle, color=colour, **FILE)
-    axes.plot([file, entropy, bound], [middle] * 3, color=colour)
-    axes.plot(entropy, middle, color=colour, **ENTROPY)
-    axes.errorbar(bound, middle, deviation, color=colour, capsize=6, **BOUND)
-    seeds = [1.13 * bound] * len(series.runs)
-    axes.plot(seeds, series.accuracies, ".", color=colour, ms=9, alpha=0.6)
-
-
-def _finish_lengths(axes: Axes) -> None:
-    axes.set_xscale("log", base=2)
-    axes.set_xlim(0.3, 80)
-    ticks = [0.5, 1, 2, 4, 8, 16, 32, 64]
-    axes.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
-    axes.margins(y=0.25)
-    axes.set_title("accuracy against length")
-    axes.set_xlabel("bits per weight")
-    handles = [
-        Line2D([], [], color="black", label="by bound, mean ± deviation", **BOUND),
-        Line2D([], [], color="black", label="by entropy of usage", **ENTROPY),
-        Line2D([], [], color="black", ls="", label="the whole file", **FILE),
-        Line2D([], [], color="black", marker=".", ms=9, ls="", alpha=0.6, label="one seed"),
-    ]
-    _legend(axes, handles)
-
-
-def _legend(axes: Axes, handles: Sequence[Artist]) -> None:
-    """Below the axes, where no data can be."""
-    axes.legend(
-        handles=handles,
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.12),
-        ncols=2,
-        frameon=False,
+    return (
+        f"{len(cohorts)} points of {len(subject.treatments)} treatments; {'; '.join(said)}."
     )
 
 
-def _label(figure: Figure, axes: Axes, series: Sequence[Series]) -> None:
-    """Names at the files, with a line to those that had to be moved.
+class Point(NamedTuple):
+    """Where a cohort of sampled motifs is."""
 
-    Points and lines are kept free where there is room.
-    """
-    FigureCanvasAgg(figure)
-    figure.draw_without_rendering()  # from here on places in pixels are known
-    wanted = []
-    for each in series:
-        text = _text(axes, each, (0, GAP))
-        wanted.append(Box(*text.get_window_extent().extents))
-        text.remove()
-    taken = [box for each in series for box in _drawn(axes, each)]
-    left, bottom, right, top = axes.get_window_extent().extents
-    frame = Box(left + GAP, bottom + GAP, right - GAP, top - GAP)
-    for each, before, after in zip(
-        series, wanted, placed(wanted, frame, taken), strict=True
-    ):
-        up = after.bottom - before.bottom + GAP
-        text = _text(axes, each, (after.left - before.left, up))
-        if not 0 <= up <= NEAR:
-            _lead(axes, text, up if up > 0 else up + after.height)
+    block_size: int
+    capacity: float
+    cohort: Cohort
+    score: Estimate
 
 
-def _text(axes: Axes, series: Series, offset: tuple[float, float]) -> Annotation:
-    """A label so many pixels above its file, on white, so that lines pass behind it."""
-    file, middle = series.bits_per_weight("file"), mean(series.accuracies)
-    text = axes.annotate(
-        f"{series.name}\n{middle:.1f} %, file {32 / file:.1f} × smaller",
-        (file, middle),
-        xytext=offset,
-        textcoords="offset pixels",
-        ha="center",
-        va="bottom",
-        color=series.colour,
-        fontsize=11,
-        linespacing=1.1,
-        bbox={"boxstyle": "square,pad=0", "fc": "white", "alpha": 0.8, "lw": 0},
-        zorder=5,
-    )
-    text.set_in_layout(False)
-    return text
-
-
-def _lead(axes: Axes, text: Annotation, up: float) -> None:
-    """A line from a file to its label, whose nearer edge is so many pixels above it."""
-    line = {"arrowstyle": "-", "color": text.get_color(), "lw": 0.8, "shrinkA": 0}
-    across, _ = text.get_position()
-    axes.annotate(
-        *("", text.xy, (across, up)),
-        textcoords="offset pixels",
-        arrowprops=line,
-        zorder=1,
-    ).set_in_layout(False)
-
-
-def _drawn(axes: Axes, series: Series) -> list[Box]:
-    """What the points and lines of a series cover: along its lengths, and up its seeds."""
-    middle, deviation = mean_and_deviation(series.accuracies)
-    file, bound = map(series.bits_per_weight, ("file", "bound"))
-    spread = [*series.accuracies, middle - (deviation or 0), middle + (deviation or 0)]
-    corners = [(file, middle), (bound, min(spread)), (1.13 * bound, max(spread))]
-    (left, y), (middle_x, low), (right, high) = axes.transData.transform(corners)
+def accuracy_against_capacity(subject: Subject) -> list[Figure]:
+    """The paper's figure, for all that was trained alike and has two capacities."""
+    families: dict[str, list[Point]] = {}
+    for point in sorted(_points(subject), key=lambda point: point[:2]):
+        cell = point.cohort.cell
+        others = {name: v for name, v in cell.settings.items() if name not in PLACED}
+        families.setdefault(seedless(replace(cell, settings=others)).key, []).append(point)
     return [
-        Box(min(left, middle_x) - GAP, y - GAP, max(left, middle_x) + GAP, y + GAP),
-        Box(middle_x - GAP, low - GAP, right + GAP, high + GAP),
+        _capacity_figure(subject, points)
+        for points in families.values()
+        if len({point.capacity for point in points}) > 1
     ]
 
 
-def _draw_epochs(axes: Axes, series: Series) -> None:
-    seeds = list(zip(*_curves(series), strict=True))
-    numbers = range(1, len(seeds) + 1)
-    low, high = list(map(min, seeds)), list(map(max, seeds))
-    axes.fill_between(numbers, low, high, color=series.colour, alpha=0.15, lw=0)
-    axes.plot(numbers, list(map(mean, seeds)), color=series.colour, label=series.name)
+def _points(subject: Subject) -> Iterator[Point]:
+    for cohort in subject.cohorts:
+        size = cohort.settings.get("block_size")
+        if cohort.treatment == "sampled" and size and cohort.score:
+            blocks = ceil(cohort.first.num_weights / size)  # a few more, by ends of tensors
+            motifs = cohort.settings.get("num_motifs")
+            capacity = cohort.settings.get("capacity") or (motifs and motifs / blocks)
+            if capacity:
+                yield Point(size, float(capacity), cohort, cohort.score)
 
 
-def _curves(series: Series) -> list[list[float]]:
-    return [[100 * line["metric"] for line in run.history[1:]] for run in series.runs]
+def _capacity_figure(subject: Subject, points: Sequence[Point]) -> Figure:
+    """A line for each block size, and the dense level."""
+    metric = subject.metric
+    dense = reference_of(points[0].cohort, subject.cohorts)[0] or subject.dense
+    level = dense.score if dense else None
+    sizes = {size: [p for p in points if p.block_size == size] for size, *_ in points}
+    drawing, axes = canvas(height=4.4)
+    for number, (size, own) in enumerate(sizes.items(), start=1):
+        label = f"s = {size} ({seeds_of(point.cohort for point in own)})"
+        across, scores = [100 * p.capacity for p in own], [p.score for p in own]
+        draw_band(axes, across, scores, look(number), label=label, ms=6)
+    if dense and level:
+        label = f"{dense.label} ({seeds_of([dense])})"
+        axes.axhline(level.mean, color=INK, lw=1.4, ls="--", label=label)
+        axes.axhspan(level.low, level.high, color=INK, alpha=0.15, lw=0)
+    shown = [point.score for point in points]
+    bound_(axes, [*shown, level] if level else shown, best=metric.best)
+    axes.margins(x=0.1)
+    logarithmic(axes, "x", PERCENTS)
+    axes.set_xlabel("capacity c = motifs / blocks, % (logarithmic)")
+    axes.set_ylabel(metric.label)
+    legend(drawing, axes)
+    rows = [(p.block_size, p.capacity, len(p.cohort.runs), p.score) for p in points]
+    last = [("dense", None, len(dense.runs), level)] if dense and level else []
+    return Figure(
+        name=file_name("capacity", subject.task, subject.network, metric.label),
+        title=f"{sentence(metric.name)} against capacity: {subject.title}",
+        caption=(
+            f"{sentence(metric.label)} with sampled motifs, against capacity in %, for each "
+            "block size s in weights. Means over seeds, "
+            f"{seeds_of(point.cohort for point in points)} a point; bands: bootstrap 95 % "
+            "intervals of the mean, cut off where wider than the picture; dashed: dense "
+            "networks, with theirs."
+        ),
+        alt=_alt_of_capacities(subject, sizes, level),
+        drawing=drawing,
+        header=("block size", "capacity", "seeds", "metric, mean", "low", "high"),
+        rows=[(*row, score.mean, score.low, score.high) for *row, score in (*rows, *last)],
+    )
 
 
-def _finish_epochs(axes: Axes, series: Sequence[Series]) -> None:
-    """Nothing leaves the frame but the first fifth of the epochs."""
-    curves = [curve for each in series for curve in _curves(each)]
-    shown = [v for curve in curves for v in curve[len(curve) // 5 :] if isfinite(v)]
-    if shown:
-        axes.set_ylim(min(shown) - 0.05 * (100 - min(shown)) - 0.1, 100)
-    axes.set_title("the way there: mean and range over seeds")
-    axes.set_xlabel("epoch")
-    _legend(axes, axes.get_legend_handles_labels()[0])
+def _alt_of_capacities(
+    subject: Subject, sizes: dict[int, list[Point]], level: Estimate | None
+) -> str:
+    metric, words = subject.metric, []
+    for size, own in sizes.items():
+        ends = " to ".join(metric.text(own[end].score.mean) for end in (0, -1))
+        across = " to ".join(f"{100 * own[end].capacity:g}" for end in (0, -1))
+        words.append(f"at s = {size}, {ends} from capacity {across} %")
+    dense = f"; dense {metric.text(level.mean)}" if level else ""
+    return f"{metric.label}: {'; '.join(words)}{dense}."

@@ -1,47 +1,91 @@
-"""The table of a comparison: one row per treatment, means over its seeds."""
+"""Tables: values that the page, Markdown, CSV and the terminal show."""
 
-from collections.abc import Sequence
-from statistics import mean
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
 
-from rich.table import Table
+from rich.table import Table as RichTable
+from rich.text import Text
 
-from momos.study.report.names import by_treatment, grouped, mean_and_deviation
-from momos.study.store import Finished
+from momos._util.escaping import visible
+from momos.study.analysis.metric import number
+from momos.study.report.figure import write_csv
 
-COLUMNS = (
-    "test\naccuracy, %",
-    "bits/\nbound",
-    "weight:\nentropy",
-    "\nfile",
-    "factor:\nbound",
-    "\nfile",
-    "motifs\nused",
-)
+NONE = "–"
 
 
-def table(runs: Sequence[Finished]) -> Table:
-    """Accuracy ± its deviation over seeds (with two or more), lengths, factors, motifs used."""
-    result = Table(header_style="bold", pad_edge=False, box=None, padding=(0, 2, 0, 0))
-    weights = grouped(runs[0].num_weights)
-    result.add_column(f"network of\n{weights} weights", no_wrap=True)
-    for name in COLUMNS:
-        result.add_column(name, justify="right", no_wrap=True)
-    for name, group in by_treatment(runs).items():
-        result.add_row(name, *_cells(group))
-    return result
+@dataclass(frozen=True)
+class Entry:
+    """What stands in a table: words, what they are sorted by, and where they lead."""
+
+    text: str
+    value: float | str | None = None
+    link: str = ""
+    note: str = ""
+
+    @property
+    def sorted_by(self) -> float | str:
+        """Nothing, which is sorted last, if there is no number."""
+        if isinstance(self.value, float) and not isfinite(self.value):
+            return ""
+        return "" if self.text == NONE else self.text if self.value is None else self.value
 
 
-def _cells(group: Sequence[Finished]) -> list[str]:
-    accuracy, deviation = mean_and_deviation([100 * run.metric for run in group])
-    used = [run.motifs_used for run in group if run.motifs_used is not None]
-    bound, entropy, file = (
-        mean(run.lengths.get(name, run.lengths["dense"]) for run in group)
-        for name in ("bound", "entropy", "file")
-    )
-    weights, dense = group[0].num_weights, group[0].lengths["dense"]
-    return [
-        f"{accuracy:.1f}" + (f" ± {deviation:.1f}" if deviation is not None else ""),
-        *(f"{length / weights:.2f}" for length in (bound, entropy, file)),
-        *(f"{dense / length:.2f}" for length in (bound, file)),
-        grouped(mean(used)) if used else "–",
-    ]
+@dataclass(frozen=True)
+class Table:
+    """Rows of entries under `columns`; those named in `numeric` are sorted as numbers.
+
+    Rows whose numbers are in `strong` stand out.
+    """
+
+    name: str
+    title: str
+    caption: str
+    columns: tuple[str, ...]
+    numeric: frozenset[str]
+    rows: Sequence[Sequence[Entry]]
+    strong: frozenset[int] = frozenset()
+
+    def write(self, folder: Path) -> None:
+        """As CSV: numbers as they are, words as they stand."""
+        rows = ([entry.sorted_by for entry in row] for row in self.rows)
+        write_csv(folder / f"{self.name}.csv", self.columns, rows)
+
+
+def words(*texts: str) -> Iterable[Entry]:
+    return (Entry(text or NONE) for text in texts)
+
+
+def amount(value: float | None, decimals: int = 2) -> Entry:
+    """A number, or that there is none."""
+    if value is None or not isfinite(value):
+        return Entry(NONE)
+    return Entry(number(value, decimals), value)
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: int) -> str:
+    """A table, whose first `left` columns are text and whose others are numbers."""
+    marks = ["---"] * left + ["---:"] * (len(header) - left)
+    cells = ([visible(cell).replace("|", "\\|") for cell in row] for row in (header, *rows))
+    first, *others = (f"| {' | '.join(row)} |\n" for row in cells)
+    return "".join([first, f"| {' | '.join(marks)} |\n", *others])
+
+
+def terminal(table: Table) -> RichTable:
+    """A table for the terminal, its caption below."""
+    shown = RichTable(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for column in table.columns:
+        numeric = column in table.numeric
+        shown.add_column(
+            Text("\n".join(map(visible, column.split("\n")))),
+            justify="right" if numeric else "left",
+            overflow="fold",
+        )
+    for place, row in enumerate(table.rows):
+        style = "bold" if place in table.strong else ""
+        shown.add_row(*(Text(visible(entry.text), style=style) for entry in row))
+    lines = map(visible, table.caption.splitlines())
+    shown.caption = Text("\n".join(lines)) if table.caption else None
+    shown.caption_justify = "left"
+    return shown

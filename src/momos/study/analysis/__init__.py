@@ -1,0 +1,1 @@
+"""Numbers from finished runs, with intervals; nothing of how they are shown."""

@@ -1,0 +1,182 @@
+"""Cells: what one run of the study is, before it is run.
+
+Equal cells are the same run, so each is run once, whichever recipes and sweeps it is part of. A
+cell may start from the network of another, or have it as a teacher: that one is run first.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import MISSING, asdict, field, fields
+from hashlib import sha256
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator
+from typing_extensions import TypedDict
+
+from momos.study.schema import (
+    Count,
+    Fact,
+    Name,
+    Number,
+    Object,
+    Positive,
+    Size,
+    Text,
+    checked,
+    kind,
+    value,
+)
+
+DENSE = "dense"
+PUBLISHED = "published"  # the treatment that trains nothing
+PLAIN = (DENSE, PUBLISHED)  # treatments that make nothing simpler but by training
+Keep = Literal["last", "best"]
+Precision = Literal["float32", "bfloat16"]
+OPTIONS = ("validation", "patience", "keep", "precision", "channels_last")
+Controls = Annotated[
+    int, kind("0, or at least 2", lambda v: type(v) is int and v >= 0 and v != 1)
+]
+Share = Annotated[
+    float,
+    kind("at least 0 and below 1", lambda v: type(v) in (int, float) and 0 <= v < 1),
+]
+
+
+class Plotted(TypedDict, total=False):
+    """Settings that reports reckon with."""
+
+    block_size: Size
+    num_motifs: Size
+    capacity: Positive
+
+
+def _with_plotted(settings: dict[str, Any]) -> dict[str, Any]:
+    names = settings.keys() & Plotted.__annotations__
+    checked(Plotted, {name: settings[name] for name in names})
+    return settings
+
+
+Settings = Annotated[Object, AfterValidator(_with_plotted)]
+
+
+@value
+class Cell:
+    """One network, one treatment, one seed.
+
+    `network` names one of `tasks.zoo.NETWORKS`, or is empty: the task's own. `settings` are those
+    of the treatment. `epochs`, `learning_rate` and `weight_decay` are the task's own where None.
+    Every `record_every` epochs the history gets a line and the run a checkpoint. With
+    `measure_every`, complexity is measured at every so many epochs, and usage of motifs kept;
+    `controls` are the shuffles that the finished network is compared with. `start` and `teacher`
+    are the cells whose trained networks those are.
+
+    `validation` is the share of the training samples that is held out. On them, after `patience`
+    lines of the history without a better network, training stops (0: never), and the network of
+    the best line is kept, or of the last. `precision` is that of the forward pass in training,
+    `channels_last` how weights and inputs of convolutions lie in memory there.
+    """
+
+    task: Name
+    treatment: Name = DENSE
+    settings: Settings = field(default_factory=dict)
+    seed: Count = 0
+    network: Text = ""
+    epochs: Positive | None = None
+    learning_rate: Positive | None = None
+    weight_decay: Number | None = None
+    record_every: Size = 1
+    measure_every: Count = 0
+    controls: Controls = 10
+    validation: Share = 0.0
+    patience: Count = 0
+    keep: Keep = "last"
+    precision: Precision = "float32"
+    channels_last: Fact = False
+    start: "Cell | None" = None
+    teacher: "Cell | None" = None
+
+    def __post_init__(self) -> None:
+        for name in ("patience", "keep"):
+            if not self.validation and name in self.options:
+                raise ValueError(
+                    f"validation must be above 0 for {name}={getattr(self, name)}, which "
+                    f"goes by samples held out, got {self.validation}"
+                )
+        for name in ("start", "teacher"):
+            other = getattr(self, name)
+            if other and other.task == self.task and other.validation < self.validation:
+                raise ValueError(
+                    f"validation of the {name} must be at least the cell's, "
+                    f"{self.validation}, got {other.validation}: it would have been trained "
+                    "on samples held out"
+                )
+
+    @property
+    def key(self) -> str:
+        """Twelve hexadecimal digits that identify the cell.
+
+        Defaults have no part in it, so that fields to come leave old keys alone.
+        """
+        text = json.dumps(_given(asdict(self)), sort_keys=True, ensure_ascii=True)
+        return sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """How it is trained otherwise than by default, whatever the treatment."""
+        found = {name: getattr(self, name) for name in OPTIONS}
+        return {name: given for name, given in found.items() if given != _DEFAULTS[name]}
+
+    @property
+    def option_words(self) -> list[str]:
+        return [f"{name}={given}" for name, given in self.options.items()]
+
+    @property
+    def label(self) -> str:
+        """What makes the cell differ from others of its task, seed apart."""
+        words = [self.network, self.treatment]
+        words += [f"{name}={given}" for name, given in self.settings.items()]
+        if self.weight_decay is not None:
+            words.append(f"weight_decay={self.weight_decay:g}")
+        words += self.option_words
+        return " ".join(word for word in words if word)
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder."""
+        words = [self.task, self.network, self.treatment, f"seed-{self.seed}", self.key]
+        return "-".join(
+            "".join(c if c.isalnum() else "-" for c in word) for word in words if word
+        )
+
+    @property
+    def needs(self) -> tuple["Cell", ...]:
+        """The cells that must have been run before."""
+        return tuple(cell for cell in (self.start, self.teacher) if cell is not None)
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    """What differs from the defaults in a cell, and in the cells inside it."""
+    given = {name: each for name, each in values.items() if each != _DEFAULTS.get(name)}
+    cells = {name: _given(given[name]) for name in ("start", "teacher") if name in given}
+    return given | cells
+
+
+_DEFAULTS: dict[str, Any] = {
+    known.name: {} if known.name == "settings" else known.default
+    for known in fields(Cell)  # type: ignore[arg-type]
+    if known.name == "settings" or known.default is not MISSING
+}
+
+
+def ordered(cells: Iterable[Cell]) -> list[Cell]:
+    """`cells` and all that they need, each once and after those it needs."""
+    found: dict[str, Cell] = {}
+
+    def add(cell: Cell) -> None:
+        for other in cell.needs:
+            add(other)
+        found.setdefault(cell.key, cell)
+
+    for cell in cells:
+        add(cell)
+    return list(found.values())

@@ -1,0 +1,132 @@
+"""The loss on a plane through three networks, as a value and as a file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isfinite, nan
+from pathlib import Path
+from typing import NotRequired
+
+from typing_extensions import TypedDict
+
+from momos.study.cell import Cell
+from momos.study.schema import Number, Text, checked, parsed
+from momos.study.store import inside, write_json
+
+FILE = "plane.json"
+Place = tuple[float, float]
+Losses = tuple[float, ...]  # NaN where a loss is not finite
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A plane to be computed: through the networks of three cells, at `size` × `size` places.
+
+    `batches` of the training data give the loss.
+    """
+
+    cells: Mapping[str, Cell]
+    size: int
+    batches: int
+
+    def path(self, root: Path) -> Path:
+        """Where it is written; by its last cell, which needs the others."""
+        *_, last = self.cells.values()
+        return root / f"plane-{self.size}-{self.batches}-{last.folder}" / FILE
+
+
+_Line = TypedDict("_Line", {"from": Text, "to": Text, "loss": list[Number | None]})
+
+
+class _Stored(TypedDict):
+    title: Text
+    x: list[Number]
+    y: list[Number]
+    loss: list[list[Number | None]]
+    points: dict[str, tuple[Number, Number]]
+    lines: NotRequired[list[_Line]]
+    unit: Text
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Loss at the crossings of `x` and `y`, a row for each y; and where the networks are.
+
+    `lines` has the loss on the straight line from one network to another, at even distances.
+    """
+
+    title: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    loss: tuple[Losses, ...]
+    points: Mapping[str, Place]
+    lines: Mapping[tuple[str, str], Losses]
+    unit: str
+
+    def __post_init__(self) -> None:
+        shape = (len(self.y), len(self.x))
+        if (
+            min(shape) < 2
+            or {len(row) for row in self.loss} != {shape[1]}
+            or len(self.loss) != shape[0]
+        ):
+            raise ValueError(
+                f"loss must be at each of {shape[0]} × {shape[1]} places, at least 2 × 2, got "
+                f"{len(self.loss)} rows of {sorted({len(row) for row in self.loss})}"
+            )
+        ends = [end for point in self.points.values() for end in point]
+        if not all(map(isfinite, (*self.x, *self.y, *ends))):
+            raise ValueError("places must be finite")
+        if any(list(axis) != sorted(set(axis)) for axis in (self.x, self.y)):
+            raise ValueError("places on x and y must rise")
+        for (first, second), losses in self.lines.items():
+            if not losses or not {first, second} <= self.points.keys():
+                raise ValueError(
+                    f"lines must have losses, and points at their ends, but that of {first!r} "
+                    f"to {second!r} has not"
+                )
+
+    def write(self, path: Path) -> None:
+        """Writes it as a file, at once; losses that are not finite are null there."""
+        lines = [
+            {"from": first, "to": second, "loss": _stored(losses)}
+            for (first, second), losses in self.lines.items()
+        ]
+        loss = [_stored(row) for row in self.loss]
+        write_json(
+            path, vars(self) | {"loss": loss, "points": dict(self.points), "lines": lines}
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> "Plane":
+        """The plane in a file.
+
+        Raises:
+            ValueError: if it is damaged; says how.
+        """
+        try:
+            found = parsed(inside(path.parent, path.name).read_text("utf-8"))
+            stored = checked(_Stored, found)
+            if not any(isfinite(x) for row in stored["loss"] for x in _losses(row)):
+                raise ValueError("loss must be finite somewhere")
+            lines = {
+                (n["from"], n["to"]): _losses(n["loss"]) for n in stored.get("lines", [])
+            }
+            return cls(
+                title=stored["title"],
+                x=tuple(stored["x"]),
+                y=tuple(stored["y"]),
+                loss=tuple(map(_losses, stored["loss"])),
+                points=stored["points"],
+                lines=lines,
+                unit=stored["unit"],
+            )
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{FILE} is damaged: {error}") from error
+
+
+def _stored(losses: Losses) -> list[float | None]:
+    return [loss if isfinite(loss) else None for loss in losses]
+
+
+def _losses(stored: list[float | None]) -> Losses:
+    return tuple(nan if loss is None else loss for loss in stored)

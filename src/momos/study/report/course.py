@@ -1,0 +1,274 @@
+"""Through training: complexity with its controls, the metric, and the use of motifs by rank."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float64
+from matplotlib.ticker import MaxNLocator
+
+from momos._util.escaping import visible
+from momos.study.analysis.cohort import Cohort, Subject, seeds_of
+from momos.study.analysis.statistics import Estimate
+from momos.study.cell import PLAIN
+from momos.study.report.figure import (
+    DASHES,
+    STEPS,
+    Figure,
+    bound_,
+    canvas,
+    draw_band,
+    file_name,
+    legend,
+    logarithmic,
+    look,
+    sentence,
+)
+from momos.study.store import Finished, Levels, Line
+
+EPOCHS = len(STEPS)  # lines of a usage at most: the first, the last, and some between
+POINTS = 160  # of a line at most
+Counts = Float64[np.ndarray, " k"]
+
+
+class Point(NamedTuple):
+    """A value at an epoch, and the mean of the same weights shuffled."""
+
+    epoch: float
+    value: Estimate
+    control: float | None
+
+
+Course = tuple[Cohort, list[Point]]
+
+
+def measured(run: Finished) -> list[Line]:
+    """The lines of the history that have measures."""
+    return [line for line in run.history if line.get("measures")]
+
+
+def complexity_through_training(subject: Subject) -> list[Figure]:
+    """A figure for each measure, in the order in which they were taken."""
+    lines = [
+        line for c in subject.cohorts for run in c.runs.values() for line in measured(run)
+    ]
+    codes: dict[str, bool] = {}  # whether a measure is of bits
+    for name, row in (pair for line in lines for pair in line.get("measures", {}).items()):
+        codes[name] = codes.get(name, False) or row.get("bits_per_weight") is not None
+    figures = []
+    for name, code in codes.items():
+        found = [(cohort, _course(cohort, name, code)) for cohort in subject.cohorts]
+        courses = [(cohort, course) for cohort, course in found if course]
+        if not courses:
+            continue
+        shown = visible(name)
+        kind = "a code, in bits per weight" if code else "a score, which is not in bits"
+        figure = _figure(
+            *(
+                subject,
+                courses,
+                shown,
+                f"{shown}, {'bits per weight' if code else 'score'}",
+            ),
+            begins=f"{sentence(shown)} ({kind})",
+            ends="; thin and dotted: the same weights shuffled, where order matters to the measure",
+        )
+        figures.append(figure)
+    return figures
+
+
+def metric_through_training(subject: Subject) -> list[Figure]:
+    """A figure of the metric, of the runs whose complexity was measured on the way."""
+    cohorts = [c for c in subject.cohorts if any(map(measured, c.runs.values()))]
+    courses = [(cohort, course) for cohort in cohorts if (course := _scores(cohort))]
+    if not courses:
+        return []
+    label = subject.metric.label
+    said = f"{sentence(label)}, on data never trained on,"
+    return [_figure(subject, courses, subject.metric.name, label, begins=said)]
+
+
+def _scores(cohort: Cohort) -> list[Point]:
+    """The metric at each epoch."""
+    values: dict[float, list[float]] = {}
+    for run in cohort.runs.values():
+        for line in run.history:
+            values.setdefault(line["epoch"], []).append(
+                cohort.metric.scale * line["metric"]
+            )
+    found = {epoch: Estimate.of_finite(values[epoch]) for epoch in sorted(values)}
+    return [Point(epoch, value, None) for epoch, value in found.items() if value]
+
+
+def _course(cohort: Cohort, name: str, code: bool) -> list[Point]:
+    """Value and control at every epoch that has them."""
+    pairs: dict[float, list[tuple[float | None, float | None]]] = {}
+    for line in (line for run in cohort.runs.values() for line in measured(run)):
+        row = line.get("measures", {}).get(name)
+        if row and row.get("value") is not None:
+            pairs.setdefault(line["epoch"], []).append(_pair(row, code))
+    course = []
+    for epoch in sorted(pairs):
+        values, controls = zip(*pairs[epoch], strict=True)
+        value, control = Estimate.of_finite(values), Estimate.of_finite(controls)
+        if value:
+            course.append(Point(epoch, value, control and control.mean))
+    return course
+
+
+def _pair(row: Levels, code: bool) -> tuple[float | None, float | None]:
+    """Value and shuffled mean, both per weight if they are bits."""
+    value, control = row.get("value"), row.get("shuffled_mean")
+    if not code:
+        return value, control
+    own = row.get("bits_per_weight")
+    if control is None or not own or not value:
+        return own, None
+    return own, control * own / value
+
+
+def _figure(
+    subject: Subject,
+    courses: Sequence[Course],
+    name: str,
+    label: str,
+    *,
+    begins: str,
+    ends: str = "",
+) -> Figure:
+    """Lines over epochs; `begins` is how the caption does, `ends` likewise."""
+    drawing, axes = canvas(height=3.8 + 0.16 * len(courses))
+    cohorts, seen = [cohort for cohort, _ in courses], []
+    first = 0 if cohorts[0].treatment in PLAIN else 1  # grey is for dense
+    for number, (cohort, course) in enumerate(courses, start=first):
+        style, values = look(number), [point.value for point in course]
+        line = {"label": f"{cohort.label} ({seeds_of([cohort])})", "ms": 5}
+        draw_band(axes, [point.epoch for point in course], values, style, **line)
+        controls = [(p.epoch, p.control) for p in course if p.control is not None]
+        if controls:
+            axes.plot(*zip(*controls, strict=True), color=style["color"], lw=1, ls=":")
+        seen += values + [Estimate(level, level, level, 1) for _, level in controls]
+    bound_(axes, seen)
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylabel(label)
+    legend(drawing, axes)
+    said = (
+        f"{cohort.label} from {course[0].value.mean:.4g} to {course[-1].value.mean:.4g}"
+        for cohort, course in courses
+    )
+    return Figure(
+        name=file_name("course", subject.task, subject.network, name),
+        title=f"{sentence(name)} through training: {subject.title}",
+        caption=(
+            f"{begins} over epochs; 0 is before training. Means over seeds, {seeds_of(cohorts)} a "
+            "line; bands: bootstrap 95 % intervals of the mean, cut off where wider than the "
+            f"picture{ends}."
+        ),
+        alt=f"{label}: {'; '.join(said)}.",
+        drawing=drawing,
+        header=(
+            *("treatment", "group", "epoch", "seeds", "value, mean"),
+            *("interval, low", "interval, high", "shuffled, mean"),
+        ),
+        rows=[
+            (
+                c.treatment,
+                c.label,
+                epoch,
+                value.n,
+                value.mean,
+                value.low,
+                value.high,
+                control,
+            )
+            for c, course in courses
+            for epoch, value, control in course
+        ],
+        about=name,
+    )
+
+
+def usages(cohort: Cohort) -> dict[float, list[list[int]]]:
+    """How often each motif is used, by epoch: of some epochs, as far apart as can be."""
+    lines: dict[float, list[list[int]]] = {}
+    for line in (line for run in cohort.runs.values() for line in run.history):
+        if usage := line.get("usage"):
+            lines.setdefault(line["epoch"], []).append(usage)
+    return {epoch: lines[epoch] for epoch in chosen(sorted(lines))}
+
+
+def chosen(epochs: Sequence[float]) -> list[float]:
+    """The first, the last, and some between."""
+    if not epochs:
+        return []
+    places = np.linspace(0, len(epochs) - 1, min(EPOCHS, len(epochs))).round().astype(int)
+    return [epochs[place] for place in places]
+
+
+def motif_usage(subject: Subject) -> list[Figure]:
+    """A figure for each cohort whose usage was kept."""
+    found = [(cohort, usages(cohort)) for cohort in subject.cohorts]
+    means = [(cohort, {e: _mean(v) for e, v in usage.items()}) for cohort, usage in found]
+    return [_usage_figure(subject, cohort, usage) for cohort, usage in means if usage]
+
+
+def _mean(usages: Sequence[Sequence[int]]) -> Counts:
+    """Mean blocks of the motif of each rank; motifs that a seed lacks are unused."""
+    counts = np.zeros((len(usages), max(map(len, usages))))
+    for row, given in zip(counts, usages, strict=True):
+        row[: len(given)] = sorted(given, reverse=True)
+    return counts.mean(0)
+
+
+def _usage_figure(subject: Subject, cohort: Cohort, usage: dict[float, Counts]) -> Figure:
+    drawing, axes = canvas()
+    for number, (epoch, counts) in enumerate(usage.items()):
+        last = number == len(usage) - 1
+        axes.plot(
+            *_thinned(counts),
+            color=STEPS[number - len(usage)],
+            ls="-" if last else DASHES[-1 - number % len(DASHES)],
+            lw=1.8,
+            label=f"epoch {epoch:g}",
+        )
+    axes.set_xlabel("rank of the motif (logarithmic)")
+    axes.set_ylabel("blocks (logarithmic)")
+    logarithmic(axes, "x")
+    logarithmic(axes, "y")
+    legend(drawing, axes)
+    first, last = min(usage), max(usage)
+    shares = f"{_lesser_half(usage[first]):.1f} % and {_lesser_half(usage[last]):.1f} %"
+    return Figure(
+        name=file_name("usage", subject.task, subject.network, cohort.label),
+        title=f"Use of motifs by rank: {subject.title}, {cohort.label}",
+        caption=(
+            "Number of blocks of each motif, the most used first. Means over seeds at each rank, "
+            f"{seeds_of([cohort])}. The less used half of the motifs holds {shares} of the blocks "
+            f"at epochs {first:g} and {last:g}; motifs without blocks are not drawn."
+        ),
+        alt=(
+            f"Falling lines, one for each of epochs {', '.join(f'{e:g}' for e in usage)}: at the "
+            f"last the first motif has {usage[last][0]:.0f} of {usage[last].sum():.0f} blocks."
+        ),
+        drawing=drawing,
+        header=("epoch", "rank", "blocks, mean over seeds"),
+        rows=[
+            (epoch, rank, count)
+            for epoch, counts in usage.items()
+            for rank, count in enumerate(counts.tolist(), start=1)
+        ],
+    )
+
+
+def _thinned(counts: Counts) -> tuple[Any, Any]:
+    """Ranks and counts, evenly spaced on the logarithmic axis."""
+    used = int((counts > 0).sum())
+    ranks = np.unique(np.geomspace(1, max(1, used), POINTS).round().astype(int))
+    return ranks, counts[ranks - 1]
+
+
+def _lesser_half(counts: Counts) -> float:
+    """Per cent of the blocks that the less used half of the motifs has."""
+    total, half = counts.sum(), len(counts) - len(counts) // 2
+    return float(100 * counts[half:].sum() / total) if total else 0.0

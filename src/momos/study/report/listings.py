@@ -1,0 +1,256 @@
+"""The tables of the report, of the demo, and of comparisons."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, geometric_mean, stdev
+from typing import Any
+from urllib.parse import quote
+
+from momos.study.analysis.claims import Claim
+from momos.study.analysis.cohort import Cohort, Subject, seeds_of
+from momos.study.analysis.comparison import Compared, Comparison
+from momos.study.analysis.metric import counted, factor_text, grouped, metric_of, number
+from momos.study.analysis.quantities import measures_of
+from momos.study.analysis.statistics import Estimate
+from momos.study.cell import PLAIN
+from momos.study.report.figure import file_name
+from momos.study.report.table import NONE, Entry, Table, amount, words
+from momos.study.store import Finished, Row
+
+FACTORS = ("now / init", "of it arrangement", "of it values")
+
+
+def table_of_measures(subject: Subject) -> Table | None:
+    """Initialization, trained, compressed: every measure of every treatment, its controls beside
+    it; None where nothing was measured."""
+    runs = [run for cohort in subject.cohorts for run in cohort.runs.values()]
+    names = [quantity.name for quantity in measures_of(runs)]
+    rows = [
+        _measure(cohort, name, found)
+        for name in names
+        for cohort in subject.cohorts
+        if (found := [row for run in cohort.runs.values() if (row := run.measure(name))])
+    ]
+    if not rows:
+        return None
+    return Table(
+        name=file_name("measures", subject.task, subject.network, subject.metric.label),
+        title=f"Initialization, trained, compressed: {subject.title}",
+        caption=(
+            f"Means over seeds, {seeds_of(subject.cohorts)} a row. Codes are bits that somebody "
+            "could decode, given in bits per weight; scores are numbers that are no bits. Now / "
+            "init = arrangement × values, geometric means: what the order of the weights gives, "
+            "and what their values alone do. Shuffled: the same weights in random order, where "
+            "order matters to the measure."
+        ),
+        columns=(
+            *("measure", "kind", "unit", "state", "treatment", "seeds"),
+            *("at initialization", "now", "95 % interval", *FACTORS),
+            *("shuffled", "z to shuffled"),
+        ),
+        numeric=frozenset(
+            ("seeds", "at initialization", "now", *FACTORS, "shuffled", "z to shuffled")
+        ),
+        rows=rows,
+    )
+
+
+def _measure(cohort: Cohort, name: str, found: Sequence[Row]) -> tuple[Entry, ...]:
+    first = found[0]
+    code = first["kind"] == "code"
+
+    def mean(key: str) -> Estimate | None:
+        """Per weight, if it is in bits."""
+        rows: Sequence[Mapping[str, Any]] = found
+        if not code:
+            return Estimate.of_finite(row.get(key) for row in rows)
+        sizes = [(row.get(key), row.get("num_weights")) for row in rows]
+        return Estimate.of_finite(v / n for v, n in sizes if v is not None and n)
+
+    now, z = mean("value"), Estimate.of_finite(row.get("shuffled_z") for row in found)
+    ends = now and now.n > 1 and f"{_digits(now.low)} to {_digits(now.high)}"
+    note = "; ".join(str(first.get(key) or "") for key in ("view", "about"))
+    return (
+        Entry(name, note=note),
+        Entry("code" if code else "score"),
+        Entry("bits per weight" if code else first["unit"]),
+        *words("trained" if cohort.treatment in PLAIN else "compressed", cohort.label),
+        Entry(str(len(found)), len(found)),
+        _mean(mean("init_value")),
+        _mean(now) if now else Entry(NONE, note=first.get("unavailable", "")),
+        Entry(ends or NONE),
+        amount(_product(row.get("ratio") for row in found), 3),
+        amount(_product(row.get("arrangement") for row in found), 3),
+        amount(_product(row.get("value_distribution") for row in found), 3),
+        _mean(mean("shuffled_mean")),
+        amount(z.mean if z else None, 1),
+    )
+
+
+def _product(values: Iterable[float | None]) -> float | None:
+    """Geometric mean of factors; None if there is none, or one is not above 0."""
+    found = [value for value in values if value is not None]
+    return geometric_mean(found) if found and min(found) > 0 else None
+
+
+def _mean(estimate: Estimate | None) -> Entry:
+    return Entry(_digits(estimate.mean), estimate.mean) if estimate else Entry(NONE)
+
+
+def _digits(value: float) -> str:
+    """Four digits, however large."""
+    return f"{value:#.4g}".rstrip(".") if abs(value) < 1e4 else f"{value:.0f}"
+
+
+def table_of_claims(found: Sequence[Claim]) -> Table:
+    """Each verdict by itself."""
+    return Table(
+        name="verdicts",
+        title="Every verdict, by case and measure",
+        caption=(
+            f"n = {len(found)} verdicts, which are not independent; claims are numbered as at "
+            "the top. Paired over seeds, with bootstrap 95 % intervals; the evidence says of how "
+            "many seeds, and splits the effect into arrangement and value distribution."
+        ),
+        columns=("claim", "case", "verdict", "measure", "evidence"),
+        numeric=frozenset({"claim"}),
+        rows=[
+            (
+                Entry(str(claim.number), claim.number),
+                *words(claim.case, claim.verdict, claim.measure, claim.evidence),
+            )
+            for claim in found
+        ],
+    )
+
+
+def table_of_runs(runs: Sequence[Finished], folder: Path) -> Table:
+    """A row for every run; links are relative to `folder`."""
+    return Table(
+        name="all-runs",
+        title="All runs",
+        caption=(
+            f"n = {len(runs)} runs. Times smaller: than all parameters at 32 bits. Time is that "
+            "of training on the machine below; a heading sorts."
+        ),
+        columns=(
+            *("recipe", "task", "network", "treatment", "settings", "seed", "metric"),
+            *("measured as", "file, bytes", "times smaller", "time, s", "commit", "folder"),
+        ),
+        numeric=frozenset({"seed", "metric", "file, bytes", "times smaller", "time, s"}),
+        rows=[_run(run, folder) for run in runs],
+    )
+
+
+def _run(run: Finished, folder: Path) -> tuple[Entry, ...]:
+    cell, metric = run.cell, metric_of(run)
+    size, name = run.lengths["file"] / 8, run.recipe["name"]
+    given = ", ".join(f"{n}={v!r}" for n, v in run.recipe["settings"].items())
+    return (
+        Entry(name, note=f"{name}({given})" if given else name),
+        *words(cell.task, cell.network, cell.treatment, settings_of(run)),
+        Entry(str(cell.seed), cell.seed),
+        amount(metric.scale * run.metric, metric.decimals),
+        Entry(metric.label),
+        Entry(grouped(size), size),
+        amount(run.factor, 1),
+        amount(run.seconds, 1),
+        Entry(str(run.environment.get("commit") or NONE)),
+        Entry(run.folder.name, link=_link(run.folder, folder)),
+    )
+
+
+def settings_of(run: Finished) -> str:
+    """Settings of the treatment, and what else the cell has of its own."""
+    cell = run.cell
+    texts = [f"{name}={value}" for name, value in cell.settings.items()]
+    for name in ("epochs", "learning_rate", "weight_decay"):
+        if getattr(cell, name) is not None:
+            texts.append(f"{name}={getattr(cell, name):g}")
+    texts += cell.option_words
+    for name in ("start", "teacher"):
+        if other := getattr(cell, name):
+            texts.append(f"{name}={other.folder}")
+    return ", ".join(texts) or NONE
+
+
+def _link(target: Path, folder: Path) -> str:
+    """From a page in `folder`, relative where there is a way."""
+    try:
+        return quote(Path(os.path.relpath(target, folder.resolve())).as_posix()) + "/"
+    except ValueError:  # on another drive
+        return target.as_uri()
+
+
+def table_of_demo(cohorts: Sequence[Cohort]) -> Table:
+    """Accuracy ± its deviation over seeds (with two or more), lengths, factors, motifs used."""
+    weights = grouped(cohorts[0].first.num_weights)
+    columns = (
+        *("test\naccuracy, %", "bits/\nbound", "weight:\nentropy", "\nfile"),
+        *("factor:\nbound", "\nfile", "motifs\nused"),
+    )
+    return Table(
+        name="demo",
+        title="",
+        caption="",
+        columns=(f"network of\n{weights} weights", *columns),
+        numeric=frozenset(columns),
+        rows=[tuple(words(cohort.label, *_shown(cohort))) for cohort in cohorts],
+    )
+
+
+def _shown(cohort: Cohort) -> Iterator[str]:
+    runs = list(cohort.runs.values())
+    values = list(cohort.values.values())
+    deviation = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
+    yield f"{fmean(values):.1f}{deviation}"
+    weights, dense = cohort.first.num_weights, cohort.first.lengths["dense"]
+    bound, entropy, file = (
+        fmean(run.lengths.get(name, run.lengths["dense"]) for run in runs)
+        for name in ("bound", "entropy", "file")
+    )
+    yield from (f"{length / weights:.2f}" for length in (bound, entropy, file))
+    yield from (f"{dense / length:.2f}" for length in (bound, file))
+    used = [run.motifs_used for run in runs if run.motifs_used is not None]
+    yield grouped(fmean(used)) if used else NONE
+
+
+def table_of_comparison(comparison: Comparison) -> Table:
+    """What differs beyond chance stands out, and says so."""
+    numbers = (*comparison.labels, "first to second", "95 % interval", "n", "differ")
+    notes = [
+        f"{task}: left out, as only one has them: {counted(len(seeds), 'seed')[2:]} "
+        f"{', '.join(map(str, seeds))}"
+        for task, seeds in comparison.lone.items()
+    ]
+    notes += [
+        f"{r.task}, {r.name}: {r.unavailable}" for r in comparison.rows if r.unavailable
+    ]
+    return Table(
+        name="comparison",
+        title="",
+        caption="\n".join(notes),
+        columns=("task", "of", *numbers),
+        numeric=frozenset(numbers),
+        rows=[tuple(words(row.task, row.name, *_compared(row))) for row in comparison.rows],
+        strong=frozenset(n for n, row in enumerate(comparison.rows) if row.decided),
+    )
+
+
+def _compared(row: Compared) -> tuple[str, ...]:
+    """Both means, how one is to the other, the interval, and whether that is beyond chance."""
+    found = row.found
+    if found is None or row.first is None or row.second is None:
+        return (NONE,) * 6
+    if row.is_ratio:
+        texts = [f"{v:,.0f}" if v >= 1000 else f"{v:.5g}" for v in (row.first, row.second)]
+        mean = f"× {factor_text(found.mean)}"
+        ends = f"{factor_text(found.low)} to {factor_text(found.high)}"
+    else:
+        texts = [number(value, 3) for value in (row.first, row.second)]
+        mean = f"{number(found.mean, 2, sign=True)} {row.unit}"
+        ends = f"{number(found.low, 2, sign=True)} to {number(found.high, 2, sign=True)}"
+    if found.n == 1:
+        return (*texts, mean, NONE, "1", NONE)
+    return (*texts, mean, ends, str(found.n), "yes" if row.decided else "no")

@@ -1,0 +1,398 @@
+"""What a network is trained for: data in memory, a network per seed, a measure of success.
+
+Samples that are held out are the same for every cell of a task, and never in a batch.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, pad
+
+from momos.study.tasks.archives import Images
+
+Batch = tuple[Tensor, Int[Tensor, "..."]]
+CONTEXT = 128  # characters that the transformer sees
+PIECE = 500  # samples evaluated at once
+PADDING = 4  # pixels that crops move images by
+TEST = 0.1  # the last share of a text
+HELD_OUT_SEED = 0  # of the order whose first samples are held out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimization:
+    """AdamW or SGD with momentum; the rate rises linearly, then falls on a cosine to zero.
+
+    Weight decay is on parameters of two dimensions or more: biases, norms and learned scales
+    have none.
+    """
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float
+    weight_decay: float = 1e-2
+    momentum: float = 0.9
+    beta2: float = 0.999
+    batch_size: int
+    epochs: int
+    warmup: float = 0.0  # share of the steps
+    clip: float | None = None  # norm of the gradient
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"warmup must be at least 0 and below 1, got {self.warmup}")
+
+    def optimizer_of(self, network: nn.Module) -> torch.optim.Optimizer:
+        trained = [weight for weight in network.parameters() if weight.requires_grad]
+        groups = [
+            {"params": [weight for weight in trained if weight.ndim >= 2]},
+            {
+                "params": [weight for weight in trained if weight.ndim < 2],
+                "weight_decay": 0.0,
+            },
+        ]
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(
+                groups,
+                lr=self.learning_rate,
+                momentum=self.momentum,
+                weight_decay=self.weight_decay,
+                nesterov=True,
+            )
+        return torch.optim.AdamW(
+            groups,
+            lr=self.learning_rate,
+            betas=(self.momentum, self.beta2),
+            weight_decay=self.weight_decay,
+            fused=True,
+        )
+
+    def rate_at(self, step: int, total_steps: int) -> float:
+        """Share of the learning rate at a step, counted from 0."""
+        rising = round(self.warmup * total_steps)
+        if step < rising:
+            return (step + 1) / rising
+        done = (step - rising) / max(1, total_steps - rising)
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steady(Optimization):
+    """The rate stays where the warm-up leaves it: what is understood late is learned at it."""
+
+    def rate_at(self, step: int, total_steps: int) -> float:
+        rising = round(self.warmup * total_steps)
+        return min(1.0, (step + 1) / rising) if rising else 1.0
+
+
+def crop_and_flip(
+    pixels: UInt8[Tensor, "n c h w"], *, generator: torch.Generator
+) -> UInt8[Tensor, "n c h w"]:
+    """Each image moved by up to 4 pixels, black moving in, and half of them mirrored."""
+    total, _, height, width = pixels.shape
+    down, right = torch.randint(2 * PADDING + 1, (2, total, 1), generator=generator)
+    mirrored = torch.rand(total, 1, generator=generator) < 0.5
+    rows = torch.arange(height) + down  # n h
+    columns = torch.arange(width).expand(total, -1)
+    columns = torch.where(mirrored, columns.flip(1), columns) + right  # n w
+    padded = pad(pixels, (PADDING,) * 4)
+    each = torch.arange(total)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[each, rows[:, :, None], columns[:, None]].permute(
+        0, 3, 1, 2
+    )
+
+
+def accuracy(
+    network: nn.Module, images: Images, prepared: Callable[[Tensor], Tensor]
+) -> float:
+    """Share of images whose class gets the highest output, from 0 to 1."""
+    right = 0
+    with torch.inference_mode(), evaluating(network):
+        for start in range(0, len(images), PIECE):
+            outputs = network(prepared(images.pixels[start : start + PIECE]))
+            right += int((outputs.argmax(1) == images.labels[start : start + PIECE]).sum())
+    return right / len(images)
+
+
+def bits_per_character(network: nn.Module, characters: Int[Tensor, " n"]) -> float:
+    """Mean of −log2 of what the network gives each character, in windows that do not overlap."""
+    count = (len(characters) - 1) // CONTEXT
+    inputs = characters[: count * CONTEXT].view(count, CONTEXT)
+    targets = characters[1 : count * CONTEXT + 1].view(count, CONTEXT)
+    nats = 0.0
+    with torch.inference_mode(), evaluating(network):
+        for rows in torch.arange(count).split(PIECE // 4):
+            outputs = network(inputs[rows]).flatten(0, 1)
+            loss = cross_entropy(outputs, targets[rows].flatten(), reduction="sum")
+            nats += float(loss)
+    return nats / math.log(2) / (count * CONTEXT)
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """A network in evaluation mode for a while."""
+    training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(training)
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One thing to learn.
+
+    `network` gives the start that belongs to a seed. `batches` are those of one epoch, drawn by
+    the generator: `steps_per_epoch` of them. `evaluate` is on samples that are never trained on,
+    and by which nothing is chosen; `validate`, if it is there, on those `held_out`. `kind`,
+    `inputs` (the shape of one sample) and `outputs` (how many classes) are what networks of any
+    name are built by; those of text have a class for every place. `without` gives the task that
+    has a share of its samples held out. Where `network` gives published weights, `untrained`
+    gives a start such as they had.
+    """
+
+    name: str
+    network: Callable[[int], nn.Module]
+    batches: Callable[[torch.Generator], Iterator[Batch]]
+    evaluate: Callable[[nn.Module], float]
+    steps_per_epoch: int
+    optimization: Optimization
+    metric: str = "accuracy"
+    higher_is_better: bool = True
+    inputs: tuple[int, ...] = ()
+    outputs: int = 0
+    kind: Literal["image", "text", "pair"] = "image"
+    validate: Callable[[nn.Module], float] | None = None
+    without: Callable[[float], "Task"] | None = None
+    untrained: Callable[[int], nn.Module] | None = None
+
+    def held_out(self, share: float) -> "Task":
+        """This task with a share of the samples to train on kept for `validate`; 0 is all of it.
+
+        Raises:
+            ValueError: if the task cannot be split, or a part would have no sample.
+        """
+        if not share:
+            return self
+        if self.without is None:
+            raise ValueError(
+                f"validation must be 0 for the task {self.name!r}, whose samples cannot be "
+                f"held out, got {share}"
+            )
+        return replace(self.without(share), untrained=self.untrained)
+
+
+def seeded(build: Callable[[], nn.Module]) -> Callable[[int], nn.Module]:
+    """`build` as a function of a seed, which leaves torch's own generator as it was."""
+
+    def network(seed: int) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return build()
+
+    return network
+
+
+def standardised(
+    mean: tuple[float, ...], deviation: tuple[float, ...]
+) -> Callable[[Tensor], Float[Tensor, "n c h w"]]:
+    """Bytes to floats of about mean 0 and deviation 1; both are per channel, of 0..1."""
+    means, deviations = (
+        torch.tensor(values)[:, None, None] for values in (mean, deviation)
+    )
+    return lambda pixels: (pixels.float() / 255 - means) / deviations
+
+
+def labelled_task(
+    name: str,
+    train: Images,
+    test: Images,
+    network: Callable[[int], nn.Module],
+    optimization: Optimization,
+    *,
+    prepared: Callable[[Tensor], Tensor],
+    batches: Callable[[Images, torch.Generator], Iterator[Batch]],
+    **about: Any,
+) -> Task:
+    """Samples and their classes; `prepared` makes samples what the network takes.
+
+    `batches` draws those of an epoch; `about` are other fields of the task.
+    """
+
+    def without(share: float) -> Task:
+        held, rest = parted(name, train, share)
+        part = labelled_task(
+            *(name, rest, test, network, optimization),
+            prepared=prepared,
+            batches=batches,
+            **about | {"outputs": task.outputs},
+        )
+        validate = lambda network: accuracy(network, held, prepared)  # noqa: E731
+        return replace(part, validate=validate, without=None)
+
+    own: dict[str, Any] = {
+        "steps_per_epoch": -(-len(train) // optimization.batch_size),
+        "outputs": int(train.labels.max()) + 1,
+    }
+    task = Task(
+        name=name,
+        network=network,
+        batches=lambda generator: batches(train, generator),
+        evaluate=lambda network: accuracy(network, test, prepared),
+        optimization=optimization,
+        without=without,
+        **own | about,
+    )
+    return task
+
+
+def image_task(
+    name: str,
+    train: Images,
+    test: Images,
+    network: Callable[[int], nn.Module],
+    optimization: Optimization,
+    *,
+    prepared: Callable[[Tensor], Tensor],
+    augmented: bool = False,
+) -> Task:
+    """Images and their classes, in another order every epoch."""
+
+    def batches(images: Images, generator: torch.Generator) -> Iterator[Batch]:
+        order = torch.randperm(len(images), generator=generator)
+        for rows in order.split(optimization.batch_size):
+            pixels = images.pixels[rows]
+            if augmented:
+                pixels = crop_and_flip(pixels, generator=generator)
+            yield prepared(pixels), images.labels[rows]
+
+    return labelled_task(
+        *(name, train, test, network, optimization),
+        prepared=prepared,
+        batches=batches,
+        inputs=tuple(train.pixels.shape[1:]),
+    )
+
+
+def pair_task(
+    name: str,
+    train: Images,
+    test: Images,
+    network: Callable[[int], nn.Module],
+    optimization: Optimization,
+    *,
+    modulus: int,
+) -> Task:
+    """Pairs of numbers below `modulus` and what they make; one batch holds all of them."""
+
+    def batches(pairs: Images, generator: torch.Generator) -> Iterator[Batch]:
+        yield pairs.pixels, pairs.labels
+
+    return labelled_task(
+        *(name, train, test, network, optimization),
+        prepared=torch.Tensor.long,
+        batches=batches,
+        steps_per_epoch=1,
+        inputs=(2,),
+        outputs=modulus,
+        kind="pair",
+    )
+
+
+def text_task(
+    name: str, text: str, network: Callable[[int], nn.Module], optimization: Optimization
+) -> Task:
+    """The next character, at random places of all but the text's end; bits per character.
+
+    An epoch is as many characters as there are to train on. What is held out is the end of them.
+    """
+    characters = encoded(text)
+    split = round(len(characters) * (1 - TEST))
+    train, test = characters[:split], characters[split:]
+    classes = len(set(text))
+    return _characters(name, train, test, network, optimization, classes)
+
+
+def _characters(
+    name: str,
+    train: Int[Tensor, " n"],
+    test: Int[Tensor, " t"],
+    network: Callable[[int], nn.Module],
+    optimization: Optimization,
+    classes: int,
+) -> Task:
+    steps = len(train) // (optimization.batch_size * CONTEXT)
+
+    def batches(generator: torch.Generator) -> Iterator[Batch]:
+        for _ in range(steps):
+            starts = torch.randint(
+                len(train) - CONTEXT, (optimization.batch_size, 1), generator=generator
+            )
+            windows = train[starts + torch.arange(CONTEXT + 1)]
+            yield windows[:, :-1], windows[:, 1:]
+
+    def without(share: float) -> Task:
+        count = round(len(train) * share)
+        rest, held = train[: len(train) - count], train[len(train) - count :]
+        if count <= CONTEXT or len(rest) < optimization.batch_size * CONTEXT:
+            raise ValueError(
+                f"validation must leave {name!r} more than {CONTEXT} characters held out "
+                f"and a batch to train on, got {share} of {len(train)} characters"
+            )
+        part = _characters(name, rest, test, network, optimization, classes)
+        validate = lambda network: bits_per_character(network, held)  # noqa: E731
+        return replace(part, validate=validate, without=None)
+
+    return Task(
+        name,
+        network,
+        batches,
+        lambda network: bits_per_character(network, test),
+        steps,
+        optimization,
+        metric="bits per character",
+        higher_is_better=False,
+        inputs=(CONTEXT,),
+        outputs=classes,
+        kind="text",
+        without=without,
+    )
+
+
+def encoded(text: str) -> Int[Tensor, " n"]:
+    """Characters as their places in the alphabet of the text."""
+    places = {character: place for place, character in enumerate(sorted(set(text)))}
+    return torch.tensor([places[character] for character in text])
+
+
+def parted(name: str, samples: Images, share: float) -> tuple[Images, Images]:
+    """The samples held out and the rest, by a split that is always the same.
+
+    What a smaller share holds out, a larger one does too.
+
+    Raises:
+        ValueError: if one part would be empty.
+    """
+    count = round(len(samples) * share)
+    if not 0 < count < len(samples):
+        raise ValueError(
+            f"validation must leave {name!r} samples to train on and samples held out, got "
+            f"{share} of {len(samples)}"
+        )
+    generator = torch.Generator().manual_seed(HELD_OUT_SEED)
+    order = torch.randperm(len(samples), generator=generator)
+    held, rest = order[:count], order[count:].sort().values
+    return (
+        Images(samples.pixels[held], samples.labels[held]),
+        Images(samples.pixels[rest], samples.labels[rest]),
+    )

@@ -1,0 +1,1 @@
+"""Training of one cell, from its start to a finished run folder."""

@@ -1,0 +1,176 @@
+"""Networks of the study as Lightning trains them."""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import lightning as L
+import torch
+from jaxtyping import Float, Int
+from lightning.pytorch.utilities.types import (
+    LRSchedulerConfigType,
+    OptimizerLRSchedulerConfig,
+)
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, kl_div, log_softmax
+
+from momos.study.tasks.task import Batch, Optimization, Task
+from momos.study.treatments.treatment import Treatment
+
+TEMPERATURE = 2.0  # of distillation
+
+
+def loss_of(
+    network: nn.Module,
+    inputs: Tensor,
+    targets: Int[Tensor, "..."],
+    teacher: nn.Module | None = None,
+) -> Float[Tensor, ""]:
+    """Cross entropy, in nats; with a teacher, its mean with what is lost against the teacher.
+
+    That is half of the loss (Hinton et al. 2015). In float32, whatever the precision of networks.
+    """
+    outputs = network(inputs).flatten(0, -2).float()
+    loss = cross_entropy(outputs, targets.flatten())
+    if teacher is None:
+        return loss
+    with torch.no_grad():
+        wanted = log_softmax(teacher(inputs).flatten(0, -2).float() / TEMPERATURE, 1)
+    own = log_softmax(outputs / TEMPERATURE, 1)
+    lost = kl_div(own, wanted, reduction="batchmean", log_target=True)
+    return (loss + TEMPERATURE**2 * lost) / 2
+
+
+class Epoch:
+    """The batches of one epoch, in the order that seed and epoch give, or the first of them."""
+
+    def __init__(self, task: Task, seed: int, epoch: int, steps: int) -> None:
+        self.task, self.seed, self.epoch, self.steps = task, seed, epoch, steps
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[Batch]:
+        seed = drawn_seed(self.seed, self.epoch)
+        return islice(self.task.batches(torch.Generator().manual_seed(seed)), self.steps)
+
+
+def drawn_seed(seed: int, number: int) -> int:
+    """The seed of one epoch: a resumed run draws as if it had never been interrupted."""
+    generator = torch.Generator().manual_seed(seed)
+    return int(torch.randint(2**62, (number + 1,), generator=generator)[-1])
+
+
+def channels_last_of(inputs: Tensor) -> Tensor:
+    """Images with the values of a pixel side by side; what is no image as it is."""
+    if inputs.ndim != 4:
+        return inputs
+    return inputs.contiguous(memory_format=torch.channels_last)
+
+
+class Learner(L.LightningModule):
+    """A network that learns a task, from a teacher too if there is one.
+
+    The learning rate follows `optimization` step by step, over all `total_steps`. With
+    `channels_last` network and teacher are laid out in memory so, and so are images.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        task: Task,
+        optimization: Optimization,
+        total_steps: int,
+        *,
+        seed: int,
+        teacher: nn.Module | None = None,
+        channels_last: bool = False,
+    ) -> None:
+        super().__init__()
+        self.network, self.task, self.optimization = network, task, optimization
+        self.total_steps, self.seed = total_steps, seed
+        self.channels_last = channels_last
+        self._losses: list[Tensor] = []  # of the epoch, times the samples of their batch
+        self._samples = 0
+        # Not a child: its weights belong into no optimizer and no checkpoint.
+        self.__dict__["teacher"] = None if teacher is None else teacher.eval()
+        for each in (network, teacher) if channels_last else ():
+            if each is not None:
+                each.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def on_train_epoch_start(self) -> None:
+        self._losses, self._samples = [], 0
+        torch.manual_seed(
+            drawn_seed(self.seed, self.current_epoch)
+        )  # dropout, if there is any
+
+    def train_dataloader(self) -> Epoch:
+        # Not max_steps: with it Lightning counts the epochs of a resumed run wrongly.
+        per_epoch = self.task.steps_per_epoch
+        left = self.total_steps - self.current_epoch * per_epoch
+        return Epoch(self.task, self.seed, self.current_epoch, min(left, per_epoch))
+
+    def training_step(self, batch: Batch) -> Tensor:
+        inputs, targets = batch
+        if self.channels_last:
+            inputs = channels_last_of(inputs)
+        loss = loss_of(self.network, inputs, targets, self.__dict__["teacher"])
+        # Not self.log, which takes a fifth of the time of a small network's step.
+        self._losses.append(loss.detach() * len(inputs))
+        self._samples += len(inputs)
+        return loss
+
+    def train_loss(self) -> float:
+        """Mean over the samples of the epoch so far."""
+        return float(torch.stack(self._losses).sum()) / self._samples
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        optimizer = self.optimization.optimizer_of(self.network)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: self.optimization.rate_at(step, self.total_steps)
+        )
+        config: LRSchedulerConfigType = {"scheduler": schedule, "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": config}
+
+
+class Treating(L.Callback):
+    """Calls a treatment's hooks during training; its state goes into checkpoints.
+
+    A network is treated before its optimizer is made. Fitting again from a checkpoint treats
+    the start first, and the checkpoint then says what has become of it.
+    """
+
+    def __init__(self, treatment: Treatment, *, epochs: float) -> None:
+        self.treatment = treatment
+        self.epochs = epochs
+        self._step = 0
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        assert isinstance(pl_module, Learner)
+        self.treatment.start(
+            pl_module.network,
+            pl_module.total_steps,
+            epochs=self.epochs,
+            seed=pl_module.seed,
+        )
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._step = trainer.global_step
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        if trainer.global_step > self._step:
+            self._step = trainer.global_step
+            self.treatment.after_step()
+
+    def state_dict(self) -> dict:
+        return self.treatment.state_dict()
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        self.treatment.load_state_dict(state_dict)  # the network's is loaded before

@@ -1,0 +1,88 @@
+"""A cell ready to be run: its task and treatment, how it is optimized, and for how long."""
+
+from dataclasses import dataclass, replace
+from math import ceil
+
+from momos.study.cell import PUBLISHED, Cell
+from momos.study.tasks import TASKS
+from momos.study.tasks.task import Optimization, Task
+from momos.study.tasks.zoo import check_published
+from momos.study.treatments import TREATMENTS
+from momos.study.treatments.learned_motifs import Learned
+from momos.study.treatments.treatment import Treatment
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A cell with its task, samples held out, and its treatment with its settings."""
+
+    cell: Cell
+    task: Task
+    treatment: Treatment
+
+    @property
+    def optimization(self) -> Optimization:
+        """The task's own, with what the cell says otherwise."""
+        own = {n: getattr(self.cell, n) for n in ("learning_rate", "weight_decay")}
+        given = {name: each for name, each in own.items() if each is not None}
+        return replace(self.task.optimization, **given)
+
+    @property
+    def epochs(self) -> float:
+        if self.cell.treatment == PUBLISHED:
+            return 0
+        own = self.cell.epochs
+        return self.task.optimization.epochs if own is None else own
+
+    @property
+    def total_steps(self) -> int:
+        if self.cell.treatment == PUBLISHED:
+            return 0
+        return max(1, round(self.epochs * self.task.steps_per_epoch))
+
+    @property
+    def last_epoch(self) -> int:
+        """The number of epochs, begun ones included."""
+        return -(-self.total_steps // self.task.steps_per_epoch)
+
+    @property
+    def settled_epoch(self) -> int:
+        """The first epoch after which a network is all that the treatment asks for."""
+        settled = ceil(self.treatment.settled * self.total_steps)
+        return -(-min(settled, self.total_steps) // self.task.steps_per_epoch)
+
+
+def prepared(cell: Cell) -> Prepared:
+    """The cell with its task and treatment.
+
+    Raises:
+        ValueError: if there is no such task, treatment or setting, or no samples to hold out.
+    """
+    for name, known in (("task", TASKS), ("treatment", TREATMENTS)):
+        if getattr(cell, name) not in known:
+            raise ValueError(
+                f"{name} must be among {', '.join(known)}, got {getattr(cell, name)!r}"
+            )
+    try:
+        treatment = TREATMENTS[cell.treatment].kind(**cell.settings)
+    except TypeError as error:
+        raise ValueError(
+            f"settings of {cell.treatment!r} must be its own: {error}"
+        ) from None
+    task = TASKS[cell.task]().held_out(cell.validation)
+    if cell.treatment == PUBLISHED:
+        _check_untouched(cell)
+        check_published(cell.network, task)
+    if isinstance(treatment, Learned):
+        treatment.task = task
+    return Prepared(cell, task, treatment)
+
+
+def _check_untouched(cell: Cell) -> None:
+    training = ("epochs", "learning_rate", "weight_decay", "start", "teacher")
+    given = [name for name in training if getattr(cell, name) is not None]
+    given += [name for name in cell.options if name != "validation"]
+    if given:
+        raise ValueError(
+            f"a published network is not trained, so it must have no {' and '.join(given)}"
+        )

@@ -1,0 +1,247 @@
+"""One cell, from its start to a finished run folder.
+
+Training is Lightning's. After every epoch there is a checkpoint, so that a run that was killed
+goes on and ends, on the CPU, with the same bits.
+"""
+
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import Logger
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import momos
+from momos.study.cell import PUBLISHED, Cell
+from momos.study.execution.locks import alone
+from momos.study.store import (
+    FAILURE,
+    HISTORY,
+    NOBODY,
+    PART,
+    RESULT,
+    WEIGHTS,
+    Asked,
+    Finished,
+    begin,
+    finished,
+    read,
+    write_json,
+    write_lines,
+)
+from momos.study.tasks.zoo import network as network_of
+from momos.study.tasks.zoo import published, untrained
+from momos.study.training.checkpoints import (
+    KeepBest,
+    WholeCheckpoints,
+    checkpoints,
+    last_whole,
+    remove_checkpoints,
+)
+from momos.study.training.history import History, Note, finish_
+from momos.study.training.learner import Learner, Treating
+from momos.study.training.preparation import Prepared, prepared
+from momos.study.training.surroundings import (
+    check_logger,
+    environment,
+    logging_to,
+    undisturbed,
+)
+
+PRECISIONS: dict[str, Any] = {  # as Lightning calls them
+    "float32": "32-true",
+    "bfloat16": "bf16-mixed",
+}
+
+
+def run(
+    cell: Cell,
+    root: Path,
+    *,
+    recipe: Asked = NOBODY,
+    threads: int = 1,
+    logger: str = "csv",
+    note: Note = lambda line: None,
+    wait: bool = True,
+) -> Finished:
+    """Runs a cell in its folder under `root`, from its last checkpoint if there is one.
+
+    The cells that it needs must be finished. A finished one is read, not run again. `logger` is
+    one of `surroundings.NEEDS`; `note` gets every line of the history. While another process
+    runs the cell, this one waits, and then reads what the other left.
+
+    Raises:
+        ValueError: if task, network, treatment or their settings are wrong.
+        Busy: if another process runs the cell, and this one is not to `wait`.
+        KeyboardInterrupt: on Ctrl-C; the folder then holds the last checkpoint.
+    """
+    folder = root / cell.folder
+    if finished(folder):
+        return read(folder)
+    begun = time.perf_counter()
+    plan = prepared(cell)
+    check_logger(logger)
+    seconds = time.perf_counter() - begun
+    with alone(root, cell.key, wait=wait):
+        if not finished(folder):
+            begin(folder, cell, recipe=recipe, environment=environment(threads))
+            with undisturbed(threads):
+                _Run(plan, root, logger, note).to_result(seconds)
+    return read(folder)
+
+
+class _Run:
+    """One run, in the folder of its cell."""
+
+    def __init__(self, plan: Prepared, root: Path, logger: str, note: Note) -> None:
+        self.plan, self.root, self.logger, self.note = plan, root, logger, note
+        self.cell, self.task, self.folder = plan.cell, plan.task, root / plan.cell.folder
+
+    def to_result(self, seconds: float) -> None:
+        """From the beginning, or a checkpoint, to the result; `seconds` have gone by."""
+        begun = time.perf_counter()
+        try:
+            network, chosen = self._network()
+            result = self._result(network) | chosen
+        except Exception as error:
+            # Whatever it is: the folder says why, and the error goes on its way.
+            reason = f"{type(error).__name__}: {error}\n"
+            (self.folder / FAILURE).write_text(reason, "utf-8")
+            raise
+        result["seconds"] = round(seconds + time.perf_counter() - begun, 2)
+        write_json(self.folder / RESULT, result)
+        remove_checkpoints(self.folder)
+
+    def _network(self) -> tuple[nn.Module, dict[str, Any]]:
+        """The finished network, and which epoch it is of, where that was chosen."""
+        if self.cell.treatment != PUBLISHED:
+            return self._trained()
+        network = published(self.cell.network, self.task, self.cell.seed)
+        write_lines(self.folder / HISTORY, [])
+        validate = self.task.validate
+        return network, {} if validate is None else {"validation": validate(network)}
+
+    def _trained(self) -> tuple[nn.Module, dict[str, Any]]:
+        learner, keeps_best = self._learner(), self.cell.keep == "best"
+        history = History(self.folder, self.plan, self.note)
+        best = KeepBest(history)
+        callbacks = [
+            Treating(self.plan.treatment, epochs=self.plan.epochs),
+            history,
+            *([best] if keeps_best else []),
+            checkpoints(self.folder, self.cell.record_every),
+        ]
+        checkpoint = last_whole(self.folder)
+        with logging_to(self.logger, self.folder, self.cell.folder) as log:
+            self._trainer(callbacks, log).fit(learner, ckpt_path=checkpoint)
+        if keeps_best:
+            best.load_(learner.network)
+        finish_(learner.network, self.plan.treatment)
+        return learner.network, self._chosen(learner.network, history)
+
+    def _started(self) -> nn.Module:
+        """The network before training."""
+        cell = self.cell
+        if cell.treatment == PUBLISHED:
+            return untrained(cell.network, self.task, cell.seed)
+        return self._loaded(cell, cell.start)
+
+    def _loaded(self, cell: Cell, source: Cell | None) -> nn.Module:
+        """The network of a cell, with the weights that another one left."""
+        network = network_of(cell.network, self.task, cell.seed)
+        if source is not None:
+            network.load_state_dict(load_file(self.root / source.folder / WEIGHTS))
+        return network
+
+    def _learner(self) -> Learner:
+        """The network before training, and its teacher if it has one."""
+        teacher = self.cell.teacher
+        return Learner(
+            self._started(),
+            self.task,
+            self.plan.optimization,
+            self.plan.total_steps,
+            seed=self.cell.seed,
+            teacher=None if teacher is None else self._loaded(teacher, teacher),
+            channels_last=self.cell.channels_last,
+        )
+
+    def _chosen(self, network: nn.Module, history: History) -> dict[str, Any]:
+        """What a result says of the choice; nothing where no samples are held out."""
+        if self.task.validate is None:
+            return {}
+        last = history.lines[-1]["epoch"]
+        line = history.best if self.cell.keep == "best" else history.lines[-1]
+        return {
+            "validation": self.task.validate(network),
+            "kept_epoch": last if line is None else line["epoch"],
+            "stopped_epoch": last if last < history.last_epoch else None,
+        }
+
+    def _trainer(self, callbacks: list[L.Callback], logger: Logger) -> L.Trainer:
+        return L.Trainer(
+            accelerator="cpu",
+            devices=1,
+            precision=PRECISIONS[self.cell.precision],
+            max_epochs=self.plan.last_epoch,
+            gradient_clip_val=self.plan.optimization.clip,
+            reload_dataloaders_every_n_epochs=1,
+            deterministic=True,
+            callbacks=callbacks,
+            plugins=[WholeCheckpoints()],
+            logger=logger,
+            log_every_n_steps=1,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+
+    def _result(self, network: nn.Module) -> dict[str, Any]:
+        start = self._started()
+        num_weights = sum(weight.numel() for weight in network.parameters())
+        tensors = {n: t.contiguous() for n, t in network.state_dict().items()}
+        save_file(tensors, self.folder / WEIGHTS)
+        name, num_bytes = self._written(network)
+        mosaic = _mosaic(network)
+        measured = momos.measure(network, init=start, controls=self.cell.controls)
+        return {
+            "metric_name": self.task.metric,
+            "metric": self.task.evaluate(network),
+            "higher_is_better": self.task.higher_is_better,
+            "num_weights": num_weights,
+            "file": name,
+            "lengths": {"dense": 32 * num_weights, "file": 8 * num_bytes}
+            | _lengths(mosaic, num_weights),
+            "motifs_used": None if mosaic is None else int((mosaic.usage() > 0).sum()),
+            "measures": measured.to_dict()["rows"],
+        }
+
+    def _written(self, network: nn.Module) -> tuple[str, int]:
+        """The name of the network's file, and its bytes; an earlier file may be there."""
+        with TemporaryDirectory(dir=self.folder, suffix=PART) as made:
+            num_bytes = self.plan.treatment.file_bytes(network, Path(made))
+            (path,) = Path(made).iterdir()
+            path.replace(self.folder / path.name)
+        return path.name, num_bytes
+
+
+def _lengths(mosaic: momos.Mosaic | None, num_weights: int) -> dict[str, float]:
+    """Those of a mosaic, and with them the parameters that are no blocks, as they are stored."""
+    if mosaic is None:
+        return {}
+    length = momos.description_length(mosaic)
+    dtype = mosaic.config.dense_dtype if mosaic.config else "float32"
+    others = torch.finfo(getattr(torch, dtype)).bits * (num_weights - length.num_weights)
+    return {"bound": length.bound + others, "entropy": length.entropy + others}
+
+
+def _mosaic(network: nn.Module) -> momos.Mosaic | None:
+    """What the network is, if it is a mosaic."""
+    try:
+        return momos.Mosaic.of(network)
+    except ValueError:
+        return None

@@ -1,0 +1,126 @@
+"""Learned motifs as a treatment: latent weights trained through their mosaic."""
+
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+import momos
+from momos.study.tasks.task import Task
+from momos.study.treatments.treatment import Treatment
+
+CALIBRATION = 4  # batches that sensitivities are measured on
+PARTS = 8  # that each of them is cut into
+
+
+@dataclass
+class Learned(Treatment):
+    """`parametrize_` with `learn="weights"`, `Reassign`, `freeze_`.
+
+    `dense`, `ramp`, `fixed` and `every` are those of `Reassign`; `sensitive` weighs errors by
+    the sensitivity of each tensor, to the power of `power`, where the network starts trained;
+    `fold` moves channel scales into normalizations. `learn="motifs"` trains motifs by gradient.
+    """
+
+    block_size: int = 2
+    num_motifs: int = 64
+    rate_weight: float = 0.5
+    bits: int = 8
+    scales: Literal["none", "tensor", "channel"] = "tensor"
+    dense_dtype: Literal["float32", "float16", "bfloat16"] = "bfloat16"
+    learn: Literal["weights", "motifs"] = "weights"
+    every: int = 1
+    dense: float = 0.0
+    ramp: float = 0.6
+    fixed: float = 0.15
+    sensitive: bool = False
+    power: float = 1.0
+    fold: bool = False
+    groups: tuple[tuple[str, ...], ...] = ()
+    task: Task | None = field(default=None, repr=False)
+
+    @property
+    def settled(self) -> float:
+        """Before its end of the ramp the rate weight is not all there, and files are larger."""
+        if self.learn == "motifs":
+            return 0.0
+        return self.ramp if self.rate_weight else self.dense
+
+    def start(
+        self, network: nn.Module, total_steps: int, *, epochs: float, seed: int
+    ) -> None:
+        super().start(network, total_steps, epochs=epochs, seed=seed)
+        config = momos.MosaicConfig.learned(
+            block_size=self.block_size,
+            num_motifs=self.num_motifs,
+            rate_weight=self.rate_weight,
+            bits=self.bits,
+            scales=self.scales,
+            dense_dtype=self.dense_dtype,
+            groups=self.groups,
+            seed=seed,
+        )
+        if self.fold:
+            momos.fold_scales_(network, self._batches(seed)[0][0])
+        momos.parametrize_(
+            network,
+            config,
+            learn=self.learn,
+            importance=self._sensitivities(network, seed) if self.sensitive else None,
+        )
+        self._schedule = None
+        if self.learn == "weights":
+            self._schedule = momos.Reassign(
+                network,
+                total_steps=total_steps,
+                every=self.every,
+                dense=self.dense,
+                ramp=self.ramp,
+                fixed=self.fixed,
+            )
+
+    def after_step(self) -> None:
+        if self._schedule is not None:
+            self._schedule.step()
+
+    def finish(self) -> None:
+        momos.freeze_(self._network)
+
+    def file_bytes(self, network: nn.Module, folder: Path) -> int:
+        return momos.save(network, folder / "learned.momos").num_bytes
+
+    def state_dict(self) -> dict[str, Any]:
+        return {} if self._schedule is None else self._schedule.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if self._schedule is not None:
+            self._schedule.load_state_dict(state)
+
+    def _batches(self, seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        if self.task is None:
+            raise ValueError("a task must be given to calibrate on, got none")
+        order = torch.Generator().manual_seed(seed)
+        batches = islice(self.task.batches(order), CALIBRATION)
+        return [
+            part
+            for inputs, targets in batches
+            for part in zip(inputs.chunk(PARTS), targets.chunk(PARTS), strict=True)
+        ]
+
+    def _sensitivities(self, network: nn.Module, seed: int) -> dict[str, float]:
+        """With classes drawn from the network's own outputs, softened: a trained network makes
+        too few mistakes for its own labels to tell much."""
+        generator = torch.Generator().manual_seed(seed)
+
+        def loss(batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+            outputs = network(batch[0]).flatten(0, -2) / 2
+            shares = outputs.detach().softmax(1)
+            drawn = torch.multinomial(shares, 1, generator=generator)[:, 0]
+            return cross_entropy(outputs, drawn)
+
+        found = momos.sensitivities(network, self._batches(seed), loss)
+        return {name: value**self.power for name, value in found.items()}

@@ -1,0 +1,101 @@
+"""What every treatment is; dense networks, trained or as published, are the plainest.
+
+Every treatment meets the same network, the same batches and the same optimizer. All keep
+parameters of one dimension and buffers, and round them to bfloat16 in the end, so that files
+differ by the treatment alone.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from momos.study.treatments.packing import write
+
+Weight = tuple[nn.Module, str]
+
+
+class Treatment(ABC):
+    """A way to train a network. `start` comes before the optimizer is made.
+
+    `finish` may be called at any time from `settled` on.
+    """
+
+    _network: nn.Module
+
+    @property
+    def settled(self) -> float:
+        """The share of all steps from which on a network is all that the settings ask for.
+
+        No network of an earlier step is chosen, and training does not stop earlier.
+        """
+        return 0.0
+
+    def start(
+        self, network: nn.Module, total_steps: int, *, epochs: float, seed: int
+    ) -> None:
+        """Prepares the network for so many steps, in so many epochs of equal length."""
+        self._network = network
+
+    def after_step(self) -> None:  # noqa: B027
+        """To be called after each step of the optimizer."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Leaves an ordinary network, which is what the file will hold."""
+
+    @abstractmethod
+    def file_bytes(self, network: nn.Module, folder: Path) -> int:
+        """Writes the finished network into the folder; the size of the file in bytes."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint needs in addition to the network."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
+        """Goes on from there, after `start` on a network like the first."""
+
+
+@dataclass
+class Dense(Treatment):
+    """Nothing but training; weights as they are, or rounded to bfloat16."""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+    def finish(self) -> None:
+        round_(self._network, everything=self.dtype == "bfloat16")
+
+    def file_bytes(self, network: nn.Module, folder: Path) -> int:
+        return write(folder / "dense.bin", network)
+
+
+@dataclass
+class Published(Dense):
+    """No training: the weights as their authors published them."""
+
+    def finish(self) -> None:
+        pass
+
+
+def weights_of(network: nn.Module) -> dict[str, Weight]:
+    """Weights of two dimensions or more, by name: what treatments are about."""
+    return {
+        f"{prefix}.{name}".lstrip("."): (module, name)
+        for prefix, module in network.named_modules()
+        for name, weight in module.named_parameters(recurse=False)
+        if weight.ndim >= 2
+    }
+
+
+@torch.no_grad()
+def round_(network: nn.Module, *, everything: bool = False) -> None:
+    """Rounds parameters of one dimension and buffers to bfloat16, or all parameters as well."""
+    for tensor in network.parameters():
+        if everything or (tensor.is_floating_point() and tensor.ndim < 2):
+            tensor.copy_(tensor.bfloat16())
+    for buffer in network.buffers():
+        if buffer.is_floating_point() and buffer.ndim < 2:
+            buffer.copy_(buffer.bfloat16())
