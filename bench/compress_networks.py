@@ -100,11 +100,10 @@ def resnet(depth: int, path: Path, num_images: int) -> Subject:
 
 
 def digits_mlp(folder: Path) -> Subject:
-    split = digits()
-    train, test = split.train, split.test
+    train, test = digits()
     network = mlp((64, 128, 64, 10))
-    _trained(network, folder / "digits.safetensors", train.images, train.labels, epochs=60)
-    return _classifier("digits MLP", network, test.images, test.labels)
+    _trained(network, folder / "digits.safetensors", train.pixels, train.labels, epochs=60)
+    return _classifier("digits MLP", network, test.pixels, test.labels)
 
 
 def fashion_mlp(folder: Path) -> Subject:

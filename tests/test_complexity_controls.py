@@ -64,12 +64,6 @@ def kt_signs(order: int):
     return measure
 
 
-def against_shuffles(measure, tensors, *, repeats: int = 10, generator) -> Control:
-    """A measure of tensors against that of shuffles within each."""
-    shuffles = ([shuffled(tensor, generator) for tensor in tensors] for _ in range(repeats))
-    return Control.of(measure(tensors), [measure(own) for own in shuffles])
-
-
 # Shuffles
 
 
