@@ -1,6 +1,7 @@
 """Streams of whole numbers are what their page says, and quantizing finds the best path."""
 
 from collections import Counter
+from functools import partial
 from itertools import count, product
 from math import inf, log2
 from random import Random
@@ -368,6 +369,210 @@ def test_each_stream_has_its_own_path():
     alone = quantize(weights[STREAM_SYMBOLS:].clone(), memory=3, rate_weight=0.0)
     assert torch.equal(values[STREAM_SYMBOLS:], alone)
     assert fits(values, memory=3)
+
+
+# Quantizing: errors that cancel
+
+
+def normal(n: int, spread: float, seed: int) -> Tensor:
+    return spread * torch.randn(n, generator=torch.Generator().manual_seed(seed))
+
+
+def sums_of_errors(weights: Tensor, values: Tensor, size: int, position: int = 0) -> Tensor:
+    """Of groups of `size`, the first of which began `position` values earlier."""
+    groups = (torch.arange(len(weights), device="cpu") + position) // size
+    sums = torch.zeros(int(groups[-1]) + 1, dtype=torch.float64, device="cpu")
+    return sums.index_add(0, groups, values.double() - weights.double())
+
+
+def balanced_cost(weights, values, geometry, kernel_weight, row_weight) -> float:
+    kernels, rows = (
+        sums_of_errors(weights, values, size, geometry.position)
+        for size in (geometry.kernel, geometry.row)
+    )
+    errors = values.double() - weights.double()
+    return float(
+        errors.square().sum()
+        + kernel_weight * kernels.square().sum()
+        + row_weight * rows.square().sum()
+    )
+
+
+def candidates(w: float, state: int, memory: int) -> list[int]:
+    """Indices next to a weight; 0 instead of the even one if it is nearer."""
+    if not memory or w == 0:
+        return [0] if w == 0 else [int(abs(w)), int(abs(w)) + 1]
+    below = (int(abs(w)) + state % 2) // 2
+    odd, even = below | 1, below + below % 2
+    return [min(0, even, key=lambda k: abs(abs(w) - size_of(k, state, memory))), odd]
+
+
+def balanced_reference(weights, importance, geometry, memory, factors) -> list[int]:
+    """The definition without a rate: each state keeps the best path into it, and its sums."""
+    sizes, paths, old = (geometry.kernel, geometry.row), {0: (0.0, (0.0, 0.0), [])}, [0, 0]
+    for i, (w, h) in enumerate(zip(weights, importance, strict=True)):
+        ends = [
+            min(n - 1 - (geometry.position + i) % n, len(weights) - 1 - i) for n in sizes
+        ]
+        new = [f / (1 + f * n) for f, n in zip(factors, ends, strict=True)]
+        found = {}
+        for state, (cost, sums, values) in paths.items():
+            for k in candidates(w, state, memory):
+                value = size_of(k, state, memory) * (1 if w >= 0 else -1)
+                after = [s + value - w for s in sums]
+                total = cost + h * (value - w) ** 2
+                total += sum(f * s * s for f, s in zip(new, after, strict=True))
+                total -= sum(f * s * s for f, s in zip(old, sums, strict=True))
+                kept = [s if n else 0.0 for s, n in zip(after, ends, strict=True)]
+                to = next_state(state, k, memory)
+                if to not in found or total < found[to][0]:
+                    found[to] = (total, kept, [*values, value])
+        paths, old = found, new
+    return min(paths.values())[2]
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize(
+    "geometry", [Geometry(18, 9), Geometry(12, 4, 7), Geometry(200, 2)]
+)
+def test_paths_with_sums_are_those_of_the_definition(memory, geometry):
+    weights, importance = normal(60, 3, 11), normal(60, 1, 12).abs() + 0.2
+    weights[[3, 20, 21]] = 0
+    values = quantize(
+        weights,
+        memory=memory,
+        rate_weight=0.0,
+        importance=importance,
+        geometry=geometry,
+        kernel_weight=0.4,
+        row_weight=0.15,
+    )
+    expected = balanced_reference(
+        weights.tolist(), importance.tolist(), geometry, memory, (0.4, 0.15)
+    )
+    assert values.tolist() == expected
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_without_weights_a_geometry_changes_nothing(memory):
+    weights = normal(3000, 2, 13)
+    plain = quantize(weights, memory=memory, rate_weight=0.2)
+    same = quantize(weights, memory=memory, rate_weight=0.2, geometry=Geometry(90, 9, 4))
+    ones = quantize(
+        weights,
+        memory=memory,
+        rate_weight=0.2,
+        geometry=Geometry(1),
+        kernel_weight=0.5,
+        row_weight=0.5,
+    )
+    assert torch.equal(plain, same)
+    assert torch.equal(plain, ones)  # there is nothing to sum
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_errors_of_kernels_and_rows_cancel(memory):
+    weights, geometry = normal(14_400, 2.5, 14), Geometry(144, 9)
+    weights[::7] = 0
+    plain = quantize(weights, memory=memory, rate_weight=0.05)
+    values = quantize(
+        weights,
+        memory=memory,
+        rate_weight=0.05,
+        geometry=geometry,
+        kernel_weight=0.3,
+        row_weight=0.1,
+    )
+    assert fits(values, memory=memory)
+    assert not values[::7].any()
+
+    def total(found: Tensor, size: int) -> float:
+        return float(sums_of_errors(weights, found, size).square().sum())
+
+    assert total(values, 9) < 0.45 * total(plain, 9)
+    assert total(values, 144) < 0.2 * total(plain, 144)
+    assert total(values, 1) < 1.15 * total(plain, 1)
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_few_weights_cost_less_with_sums(memory):
+    geometry, plain, balanced = Geometry(12, 4, 5), 0.0, 0.0
+    for seed in range(30):
+        weights = normal(11, 2, seed)
+        for kernel_weight, row_weight in ((0.3, 0.1), (1.0, 0.0), (0.0, 1.0)):
+            values = quantize(
+                weights,
+                memory=memory,
+                rate_weight=0.0,
+                geometry=geometry,
+                kernel_weight=kernel_weight,
+                row_weight=row_weight,
+            )
+            without = quantize(weights, memory=memory, rate_weight=0.0)
+            balanced += balanced_cost(weights, values, geometry, kernel_weight, row_weight)
+            plain += balanced_cost(weights, without, geometry, kernel_weight, row_weight)
+    assert balanced < 0.9 * plain
+
+
+@pytest.mark.parametrize("memory", [0, 3])
+def test_sums_start_anew_in_each_stream(memory):
+    weights, geometry = normal(STREAM_SYMBOLS + 4096, 1, 15), Geometry(45, 9, position=6)
+    assert (STREAM_SYMBOLS + 6) % 9  # the second stream begins within a kernel
+    quantized = [
+        quantize(
+            part,
+            memory=memory,
+            rate_weight=0.0,
+            geometry=geometry.at(6 + begin),
+            kernel_weight=0.3,
+            row_weight=0.1,
+        )
+        for begin, part in (
+            (0, weights),
+            (STREAM_SYMBOLS, weights[STREAM_SYMBOLS:].clone()),
+        )
+    ]
+    assert torch.equal(quantized[0][STREAM_SYMBOLS:], quantized[1])
+
+
+@pytest.mark.parametrize("memory", [0, 3, 8])
+def test_sums_of_huge_errors_keep_zeros(memory):
+    weights = torch.tensor([2.0**30, 0.0, -(2.0**30), 3.0] * 50, device="cpu")
+    values = quantize(
+        weights,
+        memory=memory,
+        rate_weight=1e20,
+        importance=torch.zeros(200, device="cpu"),
+        geometry=Geometry(100, 10),
+        kernel_weight=1e-12,
+        row_weight=1e6,
+    )
+    assert fits(values, memory=memory)
+    assert not values[1::4].any()
+
+
+@pytest.mark.parametrize("weight", [-0.1, float("nan"), 2e6])
+def test_weights_of_sums_are_checked(weight):
+    quantized = partial(quantize, normal(9, 1, 0), memory=3, rate_weight=0.1)
+    with pytest.raises(ValueError, match=f"^kernel_weight must be 0 to 1e6, got {weight}$"):
+        quantized(geometry=Geometry(9, 3), kernel_weight=weight)
+    with pytest.raises(ValueError, match=f"^row_weight must be 0 to 1e6, got {weight}$"):
+        quantized(geometry=Geometry(9, 3), row_weight=weight)
+
+
+def test_weights_of_sums_need_a_geometry():
+    quantized = partial(quantize, normal(9, 1, 0), memory=3, rate_weight=0.1)
+    for wanted in (
+        partial(quantized, kernel_weight=0.1),
+        partial(quantized, row_weight=0.1),
+    ):
+        with pytest.raises(
+            ValueError, match=r"^kernel_weight and row_weight need a geometry"
+        ):
+            wanted()
+
+
+# Quantizing: numbers of any size, and what is refused
 
 
 @pytest.mark.parametrize("size", [1e-30, 1e5, 2.0**30])

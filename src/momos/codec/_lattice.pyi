@@ -15,5 +15,10 @@ def quantize(
     importance: np.ndarray | None,
     memory: int,
     rate_weight: float,
+    kernel_weight: float,
+    row_weight: float,
+    row: int,
+    kernel: int,
+    position: int,
     values: np.ndarray,
 ) -> None: ...

@@ -9,6 +9,7 @@ namespace {
 
 using momos::Buffer;
 using momos::unlocked;
+using momos::lattice::Balance;
 using momos::lattice::Geometry;
 
 // How many items of `width` bytes the buffer holds; -1 with a Python error if not whole ones.
@@ -69,9 +70,10 @@ PyObject* fits(PyObject*, PyObject* args) {
 
 template <class T>
 bool quantized(const Buffer& weights, const Buffer& importance, int64_t count, int memory,
-               double rate_weight, const Buffer& values) {
+               double rate_weight, const Balance& balance, const Buffer& values) {
     const momos::lattice::Steps<T> steps{static_cast<const T*>(weights.view.buf),
-                                         static_cast<const float*>(importance.view.buf), count};
+                                         static_cast<const float*>(importance.view.buf), count,
+                                         balance};
     return unlocked([&] {
         momos::lattice::quantize(steps, memory, rate_weight,
                                  static_cast<int32_t*>(values.view.buf));
@@ -81,10 +83,17 @@ bool quantized(const Buffer& weights, const Buffer& importance, int64_t count, i
 PyObject* quantize(PyObject*, PyObject* args) {
     Buffer weights, importance, values;
     int width, memory;
-    double rate_weight;
-    if (!PyArg_ParseTuple(args, "y*iz*idw*", &weights.view, &width, &importance.view, &memory,
-                          &rate_weight, &values.view))
+    double rate_weight, kernel_weight, row_weight;
+    long long row, kernel, position;
+    if (!PyArg_ParseTuple(args, "y*iz*idddLLLw*", &weights.view, &width, &importance.view, &memory,
+                          &rate_weight, &kernel_weight, &row_weight, &row, &kernel, &position,
+                          &values.view))
         return nullptr;
+    if (row < 1 || kernel < 1 || position < 0) {
+        PyErr_SetString(PyExc_ValueError, "row and kernel must be at least 1, and position 0");
+        return nullptr;
+    }
+    const Balance balance{Geometry{row, kernel, position}, kernel_weight, row_weight};
     if (width != 4 && width != 8) {
         PyErr_SetString(PyExc_ValueError, "weights must be float32 or float64");
         return nullptr;
@@ -96,9 +105,8 @@ PyObject* quantize(PyObject*, PyObject* args) {
         PyErr_SetString(PyExc_ValueError, "weights, importance and values must be as many");
         return nullptr;
     }
-    const bool done = width == 4
-                          ? quantized<float>(weights, importance, count, memory, rate_weight, values)
-                          : quantized<double>(weights, importance, count, memory, rate_weight, values);
+    const auto fill = width == 4 ? quantized<float> : quantized<double>;
+    const bool done = fill(weights, importance, count, memory, rate_weight, balance, values);
     if (!done) return nullptr;
     Py_RETURN_NONE;
 }
@@ -108,7 +116,8 @@ PyMethodDef methods[] = {
     {"decode", decode, METH_VARARGS, "Fills values: (stream, values, memory, row, kernel, position)."},
     {"fits", fits, METH_VARARGS, "Whether values are a path of the trellis: (values, memory)."},
     {"quantize", quantize, METH_VARARGS,
-     "Fills values: (weights, width, importance or None, memory, rate_weight, values)."},
+     "Fills values: (weights, width, importance or None, memory, rate_weight, kernel_weight, "
+     "row_weight, row, kernel, position, values)."},
     {nullptr, nullptr, 0, nullptr}};
 
 PyModuleDef module = {PyModuleDef_HEAD_INIT, "_lattice", "Streams of whole numbers.", -1, methods,

@@ -9,6 +9,7 @@
 #include <limits>
 #include <vector>
 
+#include "balance.hpp"
 #include "contexts.hpp"
 #include "rans.hpp"
 #include "trellis.hpp"
@@ -84,12 +85,18 @@ struct Steps {
     const T* weights;
     const float* importance;  // or null
     int64_t count;
+    Balance balance;
 
+    Steps part(int64_t begin, int64_t size) const {
+        return {weights + begin, importance ? importance + begin : nullptr, size,
+                balance.from(begin)};
+    }
     double size(int64_t i) const { return std::fabs(double(weights[i])); }
     int32_t signed_value(int64_t i, int32_t value) const {  // signs cannot be foreseen
         const int32_t sign = int32_t(weights[i] < 0);
         return (value ^ -sign) + sign;
     }
+    double sign(int64_t i) const { return weights[i] < 0 ? -1.0 : 1.0; }
     double importance_of(int64_t i) const { return importance ? double(importance[i]) : 1.0; }
 };
 
@@ -100,9 +107,14 @@ inline int64_t index_below(double size, int subset) {
     return int64_t((size + double(subset)) * 0.5);
 }
 
-// Puts what the best even and the best odd index of a subset cost into `branch`; whether the even
-// one is 0 though others are nearer.
-inline bool weigh(double size, double importance, int subset, const Costs& costs, float branch[2]) {
+constexpr double kMostError = 8192;  // that is added to sums, so that no sum nears kNever
+
+// Puts what the best even and the best odd index of a subset cost into `branch`, and by how much
+// they exceed the size into `errors` unless null; whether the even one is 0 though others are
+// nearer.
+[[gnu::always_inline]] inline bool weigh(double size, double importance, int subset,
+                                         const Costs& costs, float branch[2],
+                                         float* errors = nullptr) {
     const int64_t below = index_below(size, subset);
     const double lower = size - double(2 * below - (subset & int(below != 0)));
     const double upper = double(2 * below + 2 - subset) - size;
@@ -112,6 +124,11 @@ inline bool weigh(double size, double importance, int subset, const Costs& costs
     const bool zero = none < branch[0];
     branch[0] = zero ? none : branch[0];
     branch[1] = size == 0 ? kNever : branch[1];  // what was pruned stays 0
+    if (errors) {
+        errors[below & 1] = float(-lower);
+        errors[~below & 1] = float(upper);
+        errors[0] = zero ? float(-std::min(size, kMostError)) : errors[0];
+    }
     return zero;
 }
 
@@ -124,6 +141,10 @@ using Floats4 = float __attribute__((vector_size(16)));
 #endif
 
 // The paths into all states at once.
+//
+// Without sums, only what each path costs. With sums, each path keeps those of its own errors, and
+// a branch costs a path more or less by them ("per-survivor processing", Raheli, Polydoros & Tzou
+// 1995).
 template <int V>
 class Survivors {
   public:
@@ -151,6 +172,28 @@ class Survivors {
         half<kOdd>(odd, branch + 2, costs_ + kVectors, parities + kHalf / 8);
     }
 
+    // The same with `sums` of errors; `errors` are those of the branches.
+    template <int kSums>
+    void step(const float branch[4], const float errors[4], const Tally (&tallies)[kSums],
+              Floats4 (&sums)[kSums][kStates / 4], uint8_t* parities) {
+        Paths<kSums> even, odd;
+#pragma GCC unroll 8
+        for (int i = 0; i < kVectors; ++i) {
+            const Floats4 a = costs_[2 * i], b = costs_[2 * i + 1];
+            even.costs[i] = MOMOS_SHUFFLE(a, b, 0, 2, 4, 6);
+            odd.costs[i] = MOMOS_SHUFFLE(a, b, 1, 3, 5, 7);
+            for (int k = 0; k < kSums; ++k) {
+                const Floats4 c = sums[k][2 * i], d = sums[k][2 * i + 1];
+                even.sums[k][i] = MOMOS_SHUFFLE(c, d, 0, 2, 4, 6);
+                odd.sums[k][i] = MOMOS_SHUFFLE(c, d, 1, 3, 5, 7);
+            }
+            even.weigh_sums(i, tallies);
+            odd.weigh_sums(i, tallies);
+        }
+        half<0, kSums>(even, branch, errors, 0, sums, parities);
+        half<kOdd, kSums>(odd, branch + 2, errors + 2, kVectors, sums, parities + kHalf / 8);
+    }
+
     // Keeps costs small. What is taken from all alike changes no path.
     void lower() {
         const float least = smallest();
@@ -174,6 +217,22 @@ class Survivors {
     }
 
   private:
+    // Half of the paths, and how much an error of 1 costs each.
+    template <int kSums>
+    struct Paths {
+        Floats4 costs[kVectors], slopes[kVectors], sums[kSums][kVectors];
+
+        [[gnu::always_inline]] void weigh_sums(int i, const Tally (&tallies)[kSums]) {
+            Floats4 slope{};
+            for (int k = 0; k < kSums; ++k) {
+                const Floats4 sum = sums[k][i];
+                costs[i] += sum * sum * tallies[k].rise();
+                slope += sum * tallies[k].slope();
+            }
+            slopes[i] = slope;
+        }
+    };
+
     float cost_of(int s) const { return costs_[s / 4][s % 4]; }
 
     template <int X>
@@ -197,6 +256,29 @@ class Survivors {
             else parities[i / 2] = uint8_t(nibble | less << 4);
         }
     }
+    template <int X, int kSums>
+    void half(const Paths<kSums>& from, const float branch[2], const float errors[2], int to,
+              Floats4 (&sums)[kSums][kStates / 4], uint8_t* parities) {
+        constexpr int Y = X ^ kOne;
+        unsigned nibble = 0;
+#pragma GCC unroll 8
+        for (int i = 0; i < kVectors; ++i) {
+            const Floats4 zero = exchanged<X>(from.costs, i) + branch[0] +
+                                 exchanged<X>(from.slopes, i) * errors[0];
+            const Floats4 one = exchanged<Y>(from.costs, i) + branch[1] +
+                                exchanged<Y>(from.slopes, i) * errors[1];
+            costs_[to + i] = smaller(one, zero);
+            for (int k = 0; k < kSums; ++k) {
+                const Floats4 after_zero = exchanged<X>(from.sums[k], i) + errors[0];
+                const Floats4 after_one = exchanged<Y>(from.sums[k], i) + errors[1];
+                sums[k][to + i] = one < zero ? after_one : after_zero;
+            }
+            const unsigned less = lanes_below(one, zero);
+            if (kVectors == 1) *parities |= uint8_t(X == 0 ? less : less << 4);
+            else if (i % 2 == 0) nibble = less;
+            else parities[i / 2] = uint8_t(nibble | less << 4);
+        }
+    }
 #if defined(__SSE2__)
     static Floats4 smaller(Floats4 a, Floats4 b) { return Floats4(_mm_min_ps(__m128(a), __m128(b))); }
     static unsigned lanes_below(Floats4 a, Floats4 b) {
@@ -214,19 +296,40 @@ class Survivors {
 };
 
 // The best path of one stream; tells `costs` what it uses.
-template <int V, class T>
+template <int V, int kSums, class T>
 void find_path(const Steps<T>& steps, Costs& costs, int32_t* values) {
     using Paths = Survivors<V>;
     constexpr int kBytes = V == 3 ? 1 : Paths::kStates / 8;
     std::vector<uint8_t> parities(size_t(steps.count * kBytes)), zeros(size_t(steps.count));
     Paths paths;
-    for (int64_t i = 0; i < steps.count; ++i) {
-        const double size = steps.size(i), importance = steps.importance_of(i);
-        float branch[4];
-        const int zero = weigh(size, importance, 0, costs, branch);
-        zeros[size_t(i)] = uint8_t(zero | weigh(size, importance, 1, costs, branch + 2) << 1);
-        paths.step(branch, &parities[size_t(i * kBytes)]);
-        if (i % 8 == 7) paths.lower();
+    if constexpr (kSums == 0) {
+        for (int64_t i = 0; i < steps.count; ++i) {
+            const double size = steps.size(i), importance = steps.importance_of(i);
+            float branch[4];
+            const int zero = weigh(size, importance, 0, costs, branch);
+            zeros[size_t(i)] = uint8_t(zero | weigh(size, importance, 1, costs, branch + 2) << 1);
+            paths.step(branch, &parities[size_t(i * kBytes)]);
+            if (i % 8 == 7) paths.lower();
+        }
+    } else {
+        Tally tallies[kSums];
+        Floats4 sums[kSums][Paths::kStates / 4] = {};
+        steps.balance.start(tallies, steps.count);
+        for (int64_t i = 0; i < steps.count; ++i) {
+            const double size = steps.size(i), sign = steps.sign(i);
+            double importance = steps.importance_of(i);
+            for (Tally& tally : tallies) importance += tally.next();
+            float branch[4], errors[4];
+            const int zero = weigh(size, importance, 0, costs, branch, errors);
+            zeros[size_t(i)] =
+                uint8_t(zero | weigh(size, importance, 1, costs, branch + 2, errors + 2) << 1);
+            for (float& error : errors) error *= float(sign);
+            paths.step(branch, errors, tallies, sums, &parities[size_t(i * kBytes)]);
+            for (int k = 0; k < kSums; ++k)
+                if (tallies[k].ends())
+                    for (Floats4& sum : sums[k]) sum = Floats4{};
+            if (i % 8 == 7) paths.lower();
+        }
     }
     int state = paths.best();
     for (int64_t i = steps.count; i-- > 0;) {
@@ -259,10 +362,49 @@ void find_nearest(const Steps<T>& steps, Costs& costs, int32_t* values) {
     }
 }
 
+// The same with sums of errors: each number is the best after those before it.
+template <class T>
+void find_nearest_balanced(const Steps<T>& steps, Costs& costs, int32_t* values) {
+    Tally tallies[2];
+    double sums[2] = {};
+    const int count = steps.balance.start(tallies, steps.count);
+    for (int64_t i = 0; i < steps.count; ++i) {
+        const double size = steps.size(i), sign = steps.sign(i);
+        double importance = steps.importance_of(i), slope = 0;
+        for (int k = 0; k < count; ++k) {
+            importance += tallies[k].next();
+            slope += sums[k] * double(tallies[k].slope());
+        }
+        slope *= sign;
+        const int64_t below = int64_t(size);
+        const double lower = double(below) - size, upper = lower + 1;
+        const double less = importance * (lower * lower) + costs.of(0, below) + slope * lower;
+        const double more = importance * (upper * upper) + costs.of(0, below + 1) + slope * upper;
+        const double none = importance * (size * size) + costs.of(0, 0) - slope * size;
+        const int64_t near = below + (more < less && size > 0);
+        const int64_t best = near & -int64_t(!(none < std::min(less, more)));
+        costs.see(0, best);
+        values[i] = steps.signed_value(i, int32_t(best));
+        for (int k = 0; k < count; ++k)
+            sums[k] = tallies[k].ends() ? 0 : sums[k] + sign * (double(best) - size);
+    }
+}
+
+template <int V, class T>
+void find_path(const Steps<T>& steps, Costs& costs, int32_t* values) {
+    switch (steps.balance.sums()) {
+        case 0: return find_path<V, 0>(steps, costs, values);
+        case 1: return find_path<V, 1>(steps, costs, values);
+        default: return find_path<V, 2>(steps, costs, values);
+    }
+}
+
 template <class T>
 void find(const Steps<T>& steps, int memory, Costs& costs, int32_t* values) {
     switch (memory) {
-        case 0: return find_nearest(steps, costs, values);
+        case 0:
+            return steps.balance.sums() ? find_nearest_balanced(steps, costs, values)
+                                        : find_nearest(steps, costs, values);
         case 3: return find_path<3>(steps, costs, values);
         case 4: return find_path<4>(steps, costs, values);
         case 5: return find_path<5>(steps, costs, values);
@@ -284,6 +426,8 @@ double largest_of(const Steps<T>& steps, double rate_weight) {
             throw std::invalid_argument("importance must be 0 to 1e20");
     if (!(rate_weight >= 0) || !(rate_weight <= 1e20))
         throw std::invalid_argument("rate_weight must be 0 to 1e20");
+    if (!steps.balance.valid())
+        throw std::invalid_argument("kernel_weight and row_weight must be 0 to 1e6");
     return largest;
 }
 
@@ -300,17 +444,13 @@ void quantize(const Steps<T>& steps, int memory, double rate_weight, int32_t* va
         for (int64_t run = 0; run < runs; run += stride) {
             const int64_t begin = run * kRun;
             const int64_t some = std::min(kRun, steps.count - begin);
-            find(Steps<T>{steps.weights + begin,
-                          steps.importance ? steps.importance + begin : nullptr, some},
-                 memory, costs, values + begin);
+            find(steps.part(begin, some), memory, costs, values + begin);
         }
         costs.learn(rate_weight);
     }
     for (int64_t begin = 0; begin < steps.count; begin += kMostInStream)
-        find(Steps<T>{steps.weights + begin,
-                      steps.importance ? steps.importance + begin : nullptr,
-                      std::min(kMostInStream, steps.count - begin)},
-             memory, costs, values + begin);
+        find(steps.part(begin, std::min(kMostInStream, steps.count - begin)), memory, costs,
+             values + begin);
 }
 
 }  // namespace momos::lattice
