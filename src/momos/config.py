@@ -136,6 +136,9 @@ class LatticeConfig:
       (trellis-coded quantization, Marcellin and Fischer 1990), for a sixth less error at the same
       size. None takes 256, but 64 for more than a million weights and 8 for more than
       ten million.
+    - `balance`: whether errors of neighbouring weights shall cancel: the squared sums of the errors
+      in each kernel and each output channel count too. Inputs at neighbouring positions are alike,
+      and those after a ReLU have a mean, so outputs depend on these sums.
     - `channel_axis`: which dimension of a tensor holds its output channels: the "first", as
       PyTorch has it, or the "last", as Flax and Keras do (embeddings apart).
     - `include`, `exclude`, `min_ndim`, `dense_dtype` are those of `MosaicConfig`.
@@ -150,6 +153,7 @@ class LatticeConfig:
     unit: Unit = "auto"
     channel_axis: ChannelAxis = "first"
     states: int | None = None
+    balance: bool = True
     include: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
     min_ndim: int = 2
@@ -160,6 +164,8 @@ class LatticeConfig:
         object.__setattr__(self, "rate_weight", _rate_weight(self.rate_weight))
         check_whole("block_size", self.block_size, least=1)
         check_whole("min_ndim", self.min_ndim, least=0)
+        if not isinstance(self.balance, bool):
+            raise TypeError(f"balance must be a bool, got {self.balance!r}")
         if self.states is not None:
             check_whole("states", self.states, least=1)
             if self.states not in TRELLISES:

@@ -20,7 +20,14 @@ from momos.checkpoints.weights import Piece, Weights, check_squares
 from momos.codec import STREAM_SYMBOLS, lattice, raw
 from momos.codec.lattice import MOST_VALUE
 from momos.config import LatticeConfig
-from momos.files.coding import ByValue, CodedMosaic, by_channel, by_position, encoded
+from momos.files.coding import (
+    ByValue,
+    CodedMosaic,
+    by_channel,
+    by_position,
+    encoded,
+    geometry_of,
+)
 from momos.mosaic import Mosaic, scaled
 
 HALF_STEP = 0.65  # relative to the step with as many bits a weight without a trellis
@@ -28,6 +35,8 @@ STATES = {
     1_000_000: 256,
     10_000_000: 64,
 }  # of the trellis, by the most weights for which it is used
+# Of the squared sum of errors in a kernel and in an output channel, relative to squared errors.
+KERNEL_WEIGHT, ROW_WEIGHT = 0.3, 0.1
 FEWEST_STATES = 8  # for more weights, which would take too long
 
 
@@ -87,6 +96,9 @@ def quantized(
             memory=states.bit_length() - 1,
             rate_weight=_rate_weight(config, states),
             importance=stretch.importance,
+            geometry=geometry_of(stretch.place, stretch.first),
+            kernel_weight=KERNEL_WEIGHT if config.balance else 0.0,
+            row_weight=ROW_WEIGHT if config.balance else 0.0,
         )
         data = encoded(values, states, stretch.place, stretch.first)
         return stretch, data, _counted(values), *_lost(stretch, values)

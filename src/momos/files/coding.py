@@ -88,7 +88,7 @@ class ByValue:
         self, stream: Stream, indices: Integer[Tensor, " n"], place: Place, first: int
     ) -> None:
         values = torch.empty(len(indices), dtype=torch.int32, device="cpu")
-        geometry = _geometry(place, first)
+        geometry = geometry_of(place, first)
         lattice.decode(stream.data, values, geometry, memory=_bits_of(self.states))
         indices.copy_(self._numbering.of(values))
 
@@ -99,7 +99,7 @@ class ByValue:
 
 def encoded(values: Int32[Tensor, " n"], states: int, place: Place, first: int) -> bytes:
     """The stream of values of a tensor, starting at value `first`."""
-    return lattice.encode(values, _geometry(place, first), memory=_bits_of(states))
+    return lattice.encode(values, geometry_of(place, first), memory=_bits_of(states))
 
 
 def fits(values: Int32[Tensor, " n"], states: int) -> bool:
@@ -111,7 +111,8 @@ def _bits_of(states: int) -> int:
     return states.bit_length() - 1
 
 
-def _geometry(place: Place, first: int) -> Geometry:
+def geometry_of(place: Place, first: int) -> Geometry:
+    """Where block `first` of a tensor lies, output channels first."""
     shape = list(place.shape)
     channels_first = [shape.pop(place.axis), *shape] if place.axis else shape
     return Geometry.of(channels_first).at(first)
