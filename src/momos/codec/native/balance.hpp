@@ -14,8 +14,8 @@ constexpr double kMostBalance = 1e6;
 
 // The sum over consecutive groups of weights: how much its square counts after each weight.
 //
-// If each of the n weights that follow can be moved by d at a cost of d^2, the least that the square
-// of the whole sum, times a weight w, and the moves cost together is s^2 w / (1 + w n).
+// If each of the n weights that follow can be moved by d at a cost of d^2, a sum s that counts w
+// times its square when complete costs at least s^2 w / (1 + w n), the moves included.
 class Tally {
   public:
     static constexpr int64_t kAhead = 64;  // weights after which n grows no more
@@ -27,7 +27,7 @@ class Tally {
         for (int64_t n = 0; n < kAhead; ++n) weights_[n] = weight / (1 + weight * double(n));
     }
 
-    // Goes on to the next weight; how much the square of the sum counts after it.
+    // Advances to the next weight. Returns how much the square of the sum counts after it.
     double next() {
         if (left_ == 0) left_ = size_;
         const double before = weight_;
@@ -36,8 +36,8 @@ class Tally {
         slope_ = float(2 * weight_);
         return weight_;
     }
-    float rise() const { return rise_; }    // of what the square counts, by this weight
-    float slope() const { return slope_; }  // of the square, times the sum before this weight
+    float rise() const { return rise_; }    // how much more the square counts than before
+    float slope() const { return slope_; }  // what an error of 1 costs for a sum of 1
     bool ends() const { return left_ == 0; }
 
   private:

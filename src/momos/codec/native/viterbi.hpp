@@ -107,11 +107,11 @@ inline int64_t index_below(double size, int subset) {
     return int64_t((size + double(subset)) * 0.5);
 }
 
-constexpr double kMostError = 8192;  // that is added to sums, so that no sum nears kNever
+constexpr double kMostError = 8192;  // added to a sum, so that no cost comes near kNever
 
 // Puts what the best even and the best odd index of a subset cost into `branch`, and by how much
-// they exceed the size into `errors` unless null; whether the even one is 0 though others are
-// nearer.
+// their numbers exceed the size into `errors`, unless null. Returns whether the even one is 0
+// though others are nearer.
 [[gnu::always_inline]] inline bool weigh(double size, double importance, int subset,
                                          const Costs& costs, float branch[2],
                                          float* errors = nullptr) {
@@ -140,11 +140,10 @@ using Floats4 = float __attribute__((vector_size(16)));
 #define MOMOS_SHUFFLE(a, b, i, j, k, l) __builtin_shuffle(a, b, Four{i, j, k, l})
 #endif
 
-// The paths into all states at once.
+// The best paths into all states at once.
 //
-// Without sums, only what each path costs. With sums, each path keeps those of its own errors, and
-// a branch costs a path more or less by them ("per-survivor processing", Raheli, Polydoros & Tzou
-// 1995).
+// If sums of errors count, each path keeps its own, and what a branch costs depends on them
+// (per-survivor processing, Raheli, Polydoros & Tzou 1995).
 template <int V>
 class Survivors {
   public:
@@ -172,7 +171,7 @@ class Survivors {
         half<kOdd>(odd, branch + 2, costs_ + kVectors, parities + kHalf / 8);
     }
 
-    // The same with `sums` of errors; `errors` are those of the branches.
+    // The same if sums of errors count: `sums` those of each path, `errors` of each branch.
     template <int kSums>
     void step(const float branch[4], const float errors[4], const Tally (&tallies)[kSums],
               Floats4 (&sums)[kSums][kStates / 4], uint8_t* parities) {
@@ -362,7 +361,7 @@ void find_nearest(const Steps<T>& steps, Costs& costs, int32_t* values) {
     }
 }
 
-// The same with sums of errors: each number is the best after those before it.
+// The same if sums of errors count: each number is the best one after those before it.
 template <class T>
 void find_nearest_balanced(const Steps<T>& steps, Costs& costs, int32_t* values) {
     Tally tallies[2];
