@@ -13,7 +13,7 @@ NATIVE = "src/momos/vq/native"
 CODEC = "src/momos/codec/native"
 BINDING = "src/momos/native/binding.hpp"
 HEADERS = ("cells", "engine", "flat", "grid", "lanes", "parallel", "sums", "tiles")
-LATTICE_HEADERS = ("contexts", "lattice", "rans", "table", "trellis", "viterbi")
+LATTICE_HEADERS = ("balance", "contexts", "lattice", "rans", "table", "trellis", "viterbi")
 # Exactness: a multiply and an add must round twice (see native/engine.hpp).
 FLAGS = [
     "-std=c++17",
