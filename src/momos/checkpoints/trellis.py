@@ -36,7 +36,7 @@ STATES = {
     10_000_000: 64,
 }  # of the trellis, by the most weights for which it is used
 # Of the squared sum of errors in a kernel and in an output channel, relative to squared errors.
-KERNEL_WEIGHT, ROW_WEIGHT = 0.3, 0.1
+KERNEL_WEIGHT, ROW_WEIGHT = 0.4, 0.1
 FEWEST_STATES = 8  # for more weights, which would take too long
 
 
