@@ -94,7 +94,7 @@ def test_few_weights_take_more_states_than_many():
 
 def test_without_a_rate_weight_each_weight_is_rounded_to_the_nearest_step(tmp_path):
     state = {"a": weights(30, 20)}
-    settings = {"rate_weight": 0, "unit": "network", "states": 1}
+    settings = {"rate_weight": 0, "unit": "network", "states": 1, "balance": False}
     mosaic, found, _ = compressed(tmp_path, state, **settings)
     (step,) = mosaic.scale(mosaic.layout.placements[0])
     assert torch.equal(found["a"], (state["a"] / step).round() * step)

@@ -49,8 +49,9 @@ SETTINGS = (
     '"config":{"block_size":2,"capacity":null,"num_motifs":64,"include":["*"],"exclude":[],'
     '"zero_motif":true,"selection":"kmeans","seed":0,"min_ndim":2,"scales":"tensor",'
     '"rate_weight":0.5,"bits":8,"dense_dtype":"bfloat16","groups":[]}}'
-    '"config":{"step":0.1,"rate_weight":0.1,"block_size":1,"unit":"auto","include":["*"],'
-    '"exclude":[],"min_ndim":2,"dense_dtype":"bfloat16","states":null}}'
+    '"config":{"step":0.07,"rate_weight":0.1,"block_size":1,"unit":"auto",'
+    '"channel_axis":"first","states":null,"balance":true,"include":["*"],"exclude":[],'
+    '"min_ndim":2,"dense_dtype":"bfloat16"}}'
     '"metadata":{"format":"pt"}}'
 )
 FRAME = (
