@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Float32, Int8
 from torch import Tensor
 
-from momos._util.work import Progress, quiet
+from momos._util.work import Progress, in_parallel, quiet
 from momos.blocks import PIECE, Layout, Placement
 from momos.codec import (
     PACK_VALUES,
@@ -117,7 +117,7 @@ class MosaicFile:
 
     def indices(self, record: Record) -> Iterator[Tensor]:
         """Index of each block's motif, piece by piece."""
-        parts = map(self.decode, self.streams(record))
+        parts = in_parallel(self.decode, self.streams(record))
         if record.axis and self._code.by_channel:
             return iter([by_position(torch.cat(list(parts)), record)])
         return parts
