@@ -14,6 +14,7 @@ import pytest
 import results_page
 import sizes_page
 from study_runs import write_everything
+from typer import rich_utils
 from typer.testing import CliRunner
 
 from momos.cli import app
@@ -183,6 +184,8 @@ def test_the_command_is_as_it_was(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "90")
     monkeypatch.setenv("TERM", "dumb")
+    # Read from the environment once, when typer is imported: by whichever test was first.
+    monkeypatch.setattr(rich_utils, "MAX_WIDTH", 90)
     words = ["study", *filter(None, [command]), "--help"]
     found = CliRunner().invoke(app, words, color=False)
     check(f"help_{command or 'study'}.txt", found.output, writes)
