@@ -43,9 +43,10 @@ def share(cell: Cell, place: int) -> float:
     return int(cell.key[place : place + 3], 16) / 4095
 
 
-def row(name: str, cell: Cell, part: float) -> dict[str, Any]:
+def row(name: str, part: float, *, seed: int) -> dict[str, Any]:
+    """A row of a measure, as `momos.measure` gives it, `part` of it at initialization."""
     kind, level = MEASURES[name]
-    initial = level * NUM_WEIGHTS * (1 + 0.002 * cell.seed)
+    initial = level * NUM_WEIGHTS * (1 + 0.002 * seed)
     value = part * initial
     ordered_ = name != "4-bit codes"
     return {
@@ -79,7 +80,9 @@ def history(cell: Cell, metric: float, part: float) -> list[dict[str, Any]]:
         line: dict[str, Any] = {"epoch": epoch, "train_loss": 2.3 * 0.8**epoch or None}
         line["metric"] = 0.1 + (metric - 0.1) * progress
         if cell.measure_every:
-            rows = [row(name, cell, 1 - (1 - part) * progress) for name in MEASURES]
+            rows = [
+                row(name, 1 - (1 - part) * progress, seed=cell.seed) for name in MEASURES
+            ]
             kept = ("value", "bits_per_weight", "shuffled_mean", "shuffled_deviation")
             line["measures"] = {r["name"]: {k: r[k] for k in kept} for r in rows}
             if cell.treatment in ("sampled", "learned"):
@@ -117,7 +120,7 @@ def write_made_up(
         "num_weights": NUM_WEIGHTS,
         "file": name,
         "lengths": {"dense": 32 * NUM_WEIGHTS, "file": length} | bound,
-        "measures": [row(name, cell, part) for name in MEASURES],
+        "measures": [row(name, part, seed=cell.seed) for name in MEASURES],
         "seconds": 12.5 + cell.seed,
     }
     write_json(folder / RESULT, result | dict(others or {}))

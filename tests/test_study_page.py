@@ -1,10 +1,10 @@
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from made_up import finished
+from study_runs import MEASURES, NUM_WEIGHTS, row
 from torch import nn
 
 import momos
@@ -35,12 +35,6 @@ from networks import projected
 
 HOSTILE = '<script>alert("settings")</script>'
 EPOCHS = (0, 1, 2, 4, 8, 16)
-NUM_WEIGHTS = 2410
-MEASURES = {
-    "signs, order 4": ("code", 1.0),
-    "4-bit codes": ("code", 4.1),
-    "BDM": ("score", 6.4),
-}
 ENVIRONMENT = {
     "versions": {"momos": "0.1.0", "torch": "2.13.0"},
     "commit": "abc1234",
@@ -51,36 +45,6 @@ ENVIRONMENT = {
 
 def build() -> nn.Module:
     return nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
-
-
-def row(name: str, share: float, *, seed: int) -> dict[str, Any]:
-    """A row of a measure, as `momos.measure` gives it, `share` of it at initialization."""
-    kind, level = MEASURES[name]
-    initial = level * NUM_WEIGHTS * (1 + 0.002 * seed)
-    value = share * initial
-    ordered = name != "4-bit codes"
-    return {
-        "name": name,
-        "kind": kind,
-        "view": "{−, 0, +}",
-        "unit": "bits" if kind == "code" else "score",
-        "about": "made up",
-        "num_weights": NUM_WEIGHTS,
-        "raw_bits": 32 * NUM_WEIGHTS,
-        "value": value,
-        "unavailable": "",
-        "ordered": ordered,
-        "init_value": initial,
-        "tensor": "",
-        "bits_per_weight": value / NUM_WEIGHTS if kind == "code" else None,
-        "shuffled_mean": 1.04 * value if ordered else None,
-        "shuffled_deviation": 0.01 * value if ordered else None,
-        "shuffled_z": -4.0 if ordered else None,
-        "shuffled_repeats": 10 if ordered else None,
-        "arrangement": share**0.25,
-        "value_distribution": share**0.75,
-        "ratio": share,
-    }
 
 
 def history(cell: Cell, metric: float, share: float, usage: list[int]) -> list[dict]:

@@ -5,6 +5,7 @@ cut; blocks never cross parameters (Bakhtiarifard et al. 2026, §3). `read` and 
 inverses on the weights; the padding is written as zeros and never read back.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
@@ -116,6 +117,10 @@ class Layout:
     def axes(self) -> dict[str, int]:
         """The dimension of the output channels by name, where it is not the first."""
         return {place.name: place.axis for place in self.placements if place.axis}
+
+    def number(self, placement: Placement) -> int:
+        """Which of the placements one is."""
+        return bisect_left(self.placements, placement.start, key=lambda place: place.start)
 
     @property
     def num_blocks(self) -> int:

@@ -128,17 +128,16 @@ class LatticeConfig:
       their output channel. "channel" takes `step` times the root mean square of each output channel.
       "auto" takes the channel's in a network with recurrent layers, known by their names, and
       for embeddings; elsewhere the network's.
-    - `rate_weight`: squares of a step that one bit less is worth. Without it no weight is
-      further than half a step from its motif; a block moves on where it saves more than it costs.
+    - `rate_weight`: squares of a step that one bit less is worth.
     - `block_size`: longer blocks do not lower the error; they serve what runs from blocks.
-    - `states` of the trellis on which blocks of one weight are rounded: 1 rounds each on its own;
-      8 to 256 take half steps of which each weight may have every other one, by what came before
-      (trellis-coded quantization, Marcellin and Fischer 1990), for a sixth less error at the same
-      size. None takes 256, but 64 for more than a million weights and 8 for more than
-      ten million.
-    - `balance`: whether errors of neighbouring weights shall cancel: the squared sums of the errors
-      in each kernel and each output channel count too. Inputs at neighbouring positions are alike,
-      and those after a ReLU have a mean, so outputs depend on these sums.
+    - `states`: of the trellis on which blocks of one weight are rounded. 1 rounds each on its own.
+      8 to 256 use half steps (0.65 of `step`), of which each weight may take every other one,
+      depending on those before it (trellis-coded quantization, Marcellin and Fischer 1990): a fifth
+      to a quarter less squared error at the same size. None means 256, but 64 for more than a
+      million weights and 8 for more than ten million.
+    - `balance`: makes the errors of neighbouring weights cancel: the squared sum of the errors in each
+      kernel and in each output channel counts too. Inputs at neighbouring positions are alike,
+      and inputs after a ReLU have a mean, so outputs depend on these sums. Blocks of one weight only.
     - `channel_axis`: which dimension of a tensor holds its output channels: the "first", as
       PyTorch has it, or the "last", as Flax and Keras do (embeddings apart).
     - `include`, `exclude`, `min_ndim`, `dense_dtype` are those of `MosaicConfig`.

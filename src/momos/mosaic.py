@@ -5,7 +5,6 @@ can give it back after checking that every weight still is what the mosaic says.
 came another way are compared with what a config allows.
 """
 
-from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -159,8 +158,7 @@ class Mosaic:
         """Factors of the motifs in one parameter, if there are scales."""
         if self.scales is None:
             return None
-        places = self.layout.placements
-        return self.scales[bisect_left(places, placement.start, key=lambda p: p.start)]
+        return self.scales[self.layout.number(placement)]
 
     def dense(self) -> dict[str, Tensor]:
         """All constrained parameters by name, as ordinary tensors."""

@@ -1,6 +1,7 @@
 """Compresses a checkpoint on disk, or a module, to a small file, without training.
 
-Tensors are read piece by piece, so that memory holds the indices and little else.
+Tensors are read piece by piece, so that memory holds the coded file, or the indices where there is a
+bank, and little else.
 """
 
 import os
@@ -90,10 +91,9 @@ def compress(
     A checkpoint is a safetensors file, what torch.save wrote, or a folder with either, as
     Hugging Face writes it; of several state dicts in a torch file `key` chooses one, as "ema" or
     "model.state_dict". Of a module it is the state dict that is compressed; the module itself is
-    never changed. All floating tensors that `config` chooses become blocks, running
-    statistics and single numbers excepted. The report lists how every tensor is stored, and what else the checkpoint
-    held; quantized and sparse tensors can only be excluded, which leaves them
-    out. A warning says if it seems to be quantized already, so that its scales are all that
+    never changed. All floating tensors that `config` chooses become blocks, except running
+    statistics and single numbers. The report lists how every tensor is stored, and what else the
+    checkpoint held; quantized and sparse tensors can only be excluded, which leaves them out. A warning says if it seems to be quantized already, so that its scales are all that
     becomes blocks.
 
     Without a `config` weights are rounded to whole steps (`LatticeConfig`), so finely that most

@@ -15,7 +15,7 @@ from torch import Tensor
 from momos._util.work import Progress, quiet
 from momos.blocks import PIECE, Placement, matches
 from momos.checkpoints.banks import Rows, assign_rows
-from momos.checkpoints.trellis import HALF_STEP, Rounded, quantized, states_of
+from momos.checkpoints.trellis import HALF_STEP, Rounded, narrowest, quantized, states_of
 from momos.checkpoints.weights import (
     Weights,
     check_squares,
@@ -31,10 +31,6 @@ RECURRENT = ("*weight_hh*", "*recurrent_kernel*")  # names in recurrent networks
 EMBEDDINGS = ("*embed*", "*wte.*", "*wpe.*")
 ROUNDS = 2  # of assigning by code length, each with the usage of the previous round
 LEAST_CHANNEL = 0.01  # root mean square of a channel, at least, relative to the largest
-EXACT = {
-    torch.int8: 127,
-    torch.float16: 2048,
-}  # the largest whole number up to which all are exact
 
 
 def lattice_mosaic(
@@ -70,7 +66,7 @@ def lattice_mosaic(
     renumbered = (used.cumsum(0) - 1).to(index_dtype(int(used.sum())))
     for part in indices.split(PIECE):
         part.copy_(renumbered[part.int()])
-    mosaic = Mosaic(_narrow(motifs[used]), indices, layout, weights.scales, config)
+    mosaic = Mosaic(narrowest(motifs[used]), indices, layout, weights.scales, config)
     return Rounded(mosaic, distortions, energies)
 
 
@@ -173,10 +169,3 @@ def _rounded(weights: Weights, progress: Progress) -> Float[Tensor, "k s"]:
         found = torch.cat([found, rounded.unique(dim=0)]).unique(dim=0)
         progress("choosing motifs", piece.row + len(rounded), weights.layout.num_blocks)
     return found[found.abs().sum(1).argsort(stable=True)]
-
-
-def _narrow(motifs: Tensor) -> Tensor:
-    """Whole-numbered `motifs` in the smallest dtype that holds them exactly."""
-    largest = float(motifs.abs().max())
-    fitting = (dtype for dtype, most in EXACT.items() if largest <= most)
-    return motifs.to(next(fitting, motifs.dtype))

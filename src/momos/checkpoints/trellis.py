@@ -285,7 +285,7 @@ def _mosaic(
     motifs = torch.tensor(values, dtype=torch.int32, device="cpu")
     assert weights.scales is not None
     return CodedMosaic(
-        motifs=_exact(motifs),
+        motifs=narrowest(motifs)[:, None],
         layout=weights.layout,
         scales=weights.scales,
         config=config,
@@ -296,10 +296,10 @@ def _mosaic(
     )
 
 
-def _exact(motifs: Int32[Tensor, " k"]) -> Tensor:
-    """Motifs in the narrowest dtype that holds them exactly."""
-    for dtype in (torch.int8, torch.float16, torch.float32, torch.float64):
+def narrowest(motifs: Tensor) -> Tensor:
+    """Whole numbers in the narrowest dtype that holds them exactly."""
+    for dtype in (torch.int8, torch.float16, torch.float32):
         narrow = motifs.to(dtype)
-        if torch.equal(narrow.to(torch.int64), motifs.long()):
-            return narrow[:, None]
-    raise AssertionError("float64 holds every int32")
+        if torch.equal(narrow.double(), motifs.double()):
+            return narrow
+    return motifs.double()

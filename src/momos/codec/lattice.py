@@ -20,8 +20,10 @@ from torch import Tensor
 
 from momos.codec import _lattice
 from momos.codec.streams import STREAM_SYMBOLS, CorruptError, raw
+from momos.config import TRELLISES
 
-MEMORIES = (0, 3, 4, 5, 6, 8)  # v, in bits: the trellis has 2^v states; 0 is none
+# v, in bits: the trellis has 2^v states; 0 is none.
+MEMORIES = tuple(states.bit_length() - 1 for states in TRELLISES)
 MOST_VALUE = (1 << 30) - 1  # of a whole number, its sign apart
 MOST_LISTED = 1 << 20  # of values that are looked up in a table
 

@@ -5,7 +5,6 @@ in its filter predict its magnitude, which the index of its motif does not show.
 mosaic of any size as such streams.
 """
 
-from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,8 +19,6 @@ from momos.codec import STREAM_SYMBOLS, Geometry, Model, Numbering, Stream, latt
 from momos.config import LatticeConfig
 from momos.mosaic import index_dtype, scaled
 from momos.stored import spread
-
-STATES = tuple(1 << v for v in lattice.MEMORIES)  # of a trellis; 1 means no trellis
 
 
 class Place(Protocol):
@@ -161,8 +158,7 @@ class CodedMosaic:
 
     def scale(self, placement: Placement) -> Float32[Tensor, " c"]:
         """Factors of the motifs in one parameter."""
-        places = self.layout.placements
-        return self.scales[bisect_left(places, placement.start, key=lambda p: p.start)]
+        return self.scales[self.layout.number(placement)]
 
     def rebuilt(self, placement: Placement) -> Iterator[tuple[int, Tensor]]:
         """First weight and values of successive pieces of one parameter, flat, in its dtype."""

@@ -15,7 +15,7 @@ import torch
 from momos.blocks import DTYPES as BLOCK_DTYPES
 from momos.codec import DEFLATE, PACK_VALUES, RATES, SIGNIFICANT, STREAM_SYMBOLS, inflate
 from momos.codec.streams import MOST_SYMBOLS
-from momos.files.coding import STATES
+from momos.config import TRELLISES
 from momos.files.manifest import (
     DICTIONARY,
     DTYPES,
@@ -222,8 +222,8 @@ def _states(fields: Fields, block_size: int) -> int:
     if "states" not in fields:
         return 0
     states = fields.whole("states")
-    if states not in STATES:
-        raise ValueError(f"'states' of motifs must be one of {STATES}, got {states}")
+    if states not in TRELLISES:
+        raise ValueError(f"'states' of motifs must be one of {TRELLISES}, got {states}")
     if block_size > 1:
         raise ValueError(f"only blocks of 1 can be coded by value, got {block_size}")
     return states

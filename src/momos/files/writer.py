@@ -29,7 +29,8 @@ from momos.codec import (
     pack,
     whole_numbers,
 )
-from momos.files.coding import STATES, ByUsage, ByValue, Code, CodedMosaic, by_channel, fits
+from momos.config import TRELLISES
+from momos.files.coding import ByUsage, ByValue, Code, CodedMosaic, by_channel, fits
 from momos.files.container import (
     CHUNK,
     TRAILER,
@@ -61,8 +62,8 @@ def write(file: BinaryIO, contents: Contents, *, progress: Progress = quiet) -> 
         ValueError: if a name or a shape is one that no reader would accept.
     """
     writer = _Writer(file, header_size(contents.num_bytes))
-    bank, code = _write_bank(writer, contents)
-    records = _write_mosaic(writer, contents, code, progress)
+    bank, streams = _write_bank(writer, contents)
+    records = _write_mosaic(writer, contents, streams, progress)
     dense, sha256 = _write_dense(writer, contents, progress)
     manifest = Manifest(
         bank=bank,
@@ -74,9 +75,7 @@ def write(file: BinaryIO, contents: Contents, *, progress: Progress = quiet) -> 
         producer=f"momos {__version__}",
     )
     section = write_manifest(manifest)
-    read_manifest(
-        section, VERSION
-    )  # what no reader would take must not replace an old file
+    read_manifest(section, VERSION)  # a file no reader takes must not replace an old one
     writer.section("manifest", [section])
     writer.finish()
 
@@ -106,12 +105,13 @@ class _Writer:
 
 def _write_bank(
     writer: _Writer, contents: Contents
-) -> tuple[CodedBank | None, Code | None]:
+) -> tuple[CodedBank | None, Iterable[Stream]]:
+    """Writes motifs and usage; how they are coded, and the streams of the blocks."""
     mosaic = contents.mosaic
     if mosaic is None:
         writer.section("motifs", [])
         writer.section("usage", [])
-        return None, None
+        return None, ()
     motifs = mosaic.motifs.cpu()
     values = whole_numbers(motifs)
     between = None if values is None else distances(values)
@@ -121,9 +121,9 @@ def _write_bank(
     if mosaic.scales is not None:
         scales = [pack(part) for part in split(torch.cat(mosaic.scales).cpu())]
     writer.section("motifs", bytes_of([*packs, *(scales or [])]))
-    code, table = _code_of(mosaic, values)
-    streams = table.streams if table else []
-    writer.section("usage", (stream.data for stream in streams))
+    code, table, streams = _coded(mosaic, values)
+    usage = table.streams if table else []
+    writer.section("usage", (stream.data for stream in usage))
     bank = CodedBank(
         block_size=mosaic.layout.block_size,
         num_motifs=mosaic.num_motifs,
@@ -132,38 +132,43 @@ def _write_bank(
         scales=lengths(scales) if scales is not None else None,
         num_scales=sum(map(len, mosaic.scales or ())),
         significant=table.significant if table else 0,
-        usage=tuple(map(coded, streams)),
+        usage=tuple(map(coded, usage)),
         ordered=between is not None,
         states=code.states if isinstance(code, ByValue) else 0,
     )
-    return bank, code
+    return bank, streams
 
 
-def _code_of(
+def _coded(
     mosaic: Mosaic | CodedMosaic, values: Int32[Tensor, " k"] | None
-) -> tuple[Code, UsageTable | None]:
-    """The code that makes the mosaic's streams shorter, and the usage table if it needs one."""
+) -> tuple[Code, UsageTable | None, Iterable[Stream]]:
+    """The shorter code of the blocks, the usage table if it needs one, and the streams."""
     if isinstance(mosaic, CodedMosaic):
-        return mosaic.code, None
+        own = (mosaic.streams[place.name] for place in mosaic.layout.placements)
+        return mosaic.code, None, (Stream(0, data) for data in chain.from_iterable(own))
     usage = mosaic.usage().cpu()
     states = 0 if values is None else _states_of(mosaic, values)
     if values is not None and states > 1:  # weights are not on a trellis by chance
-        return ByValue(values, states), None
+        code = ByValue(values, states)
+        return code, None, _streams(mosaic, code)
     table = choose_usage_table(usage)
     by_usage = ByUsage(Model(table.usage if table else torch.ones_like(usage)))
     if values is None:
-        return by_usage, table
-    by_value = ByValue(values, 1)
-    needed = sum(len(stream.data) for stream in (table.streams if table else ()))
-    needed += sum(len(stream.data) for stream in _streams(mosaic, by_usage))
-    if sum(len(stream.data) for stream in _streams(mosaic, by_value)) < needed:
-        return by_value, None
-    return by_usage, table
+        return by_usage, table, _streams(mosaic, by_usage)
+    by_value, tables = ByValue(values, 1), table.streams if table else []
+    first, second = list(_streams(mosaic, by_usage)), list(_streams(mosaic, by_value))
+    if _num_bytes(second) < _num_bytes([*tables, *first]):
+        return by_value, None, second
+    return by_usage, table, first
+
+
+def _num_bytes(streams: Iterable[Stream]) -> int:
+    return sum(len(stream.data) for stream in streams)
 
 
 def _states_of(mosaic: Mosaic, values: Int32[Tensor, " k"]) -> int:
     """The most states of a trellis that all values are a path of; with 1 they always are."""
-    for states in sorted(STATES, reverse=True):
+    for states in sorted(TRELLISES, reverse=True):
         if all(
             fits(values.index_select(0, part.int()), states)
             for place in mosaic.layout.placements
@@ -173,11 +178,8 @@ def _states_of(mosaic: Mosaic, values: Int32[Tensor, " k"]) -> int:
     return 1
 
 
-def _streams(mosaic: Mosaic | CodedMosaic, code: Code) -> Iterator[Stream]:
+def _streams(mosaic: Mosaic, code: Code) -> Iterator[Stream]:
     """The streams of all blocks, tensor after tensor."""
-    if isinstance(mosaic, CodedMosaic):
-        own = (mosaic.streams[place.name] for place in mosaic.layout.placements)
-        return (Stream(0, data) for data in chain.from_iterable(own))
     parts = (
         (part, place, number * STREAM_SYMBOLS)
         for place in mosaic.layout.placements
@@ -199,23 +201,23 @@ def _parts(mosaic: Mosaic, place: Placement, channels: bool) -> Iterator[Tensor]
 
 
 def _write_mosaic(
-    writer: _Writer, contents: Contents, code: Code | None, progress: Progress
+    writer: _Writer, contents: Contents, streams: Iterable[Stream], progress: Progress
 ) -> tuple[Record, ...]:
     mosaic = contents.mosaic
-    if mosaic is None or code is None:
+    if mosaic is None:
         writer.section("mosaic", [])
         return contents.records
-    streams: list[Coded] = []
+    about: list[Coded] = []
     most = mosaic.layout.num_blocks
 
     def encoded() -> Iterator[bytes]:
-        for number, stream in enumerate(_streams(mosaic, code)):
-            streams.append(coded(stream))
+        for number, stream in enumerate(streams):
+            about.append(coded(stream))
             progress("encoding", min(most, (number + 1) * STREAM_SYMBOLS), most)
             yield stream.data
 
     writer.section("mosaic", encoded())
-    left = iter(streams)
+    left = iter(about)
     own = {
         place.name: tuple(next(left) for _ in range(-(-place.num_blocks // STREAM_SYMBOLS)))
         for place in mosaic.layout.placements

@@ -11,6 +11,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, Required, TypeVar
@@ -344,18 +345,16 @@ def write_lines(path: Path, found: Iterable[Any]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """The same for text as it is."""
-    part = path.with_name(
-        f"{path.name}.{secrets.token_hex(8)}{PART}"
-    )  # of this writer alone
-    try:
+    own = f"{path.name}.{secrets.token_hex(8)}{PART}"  # of this writer alone
+    part = path.with_name(own)
+    with ExitStack() as undo:
+        undo.callback(part.unlink, missing_ok=True)
         with part.open("x", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+        undo.pop_all()
 
 
 def sync(path: Path) -> None:
