@@ -19,6 +19,7 @@ from results_page import (
     main,
     origin_part,
     plane_part,
+    publish,
     simplify_part,
     usage_part,
 )
@@ -247,6 +248,24 @@ def test_commands_have_their_runs_time_and_commit() -> None:
     (table,) = part.tables
     assert "folder" not in table.columns
     assert len(table.rows) == 3
+
+
+def test_recipes_that_are_none_of_today_are_named(tmp_path: Path) -> None:
+    asked: list[Asked] = [
+        {"name": "simplify", "settings": {"seed": 1}},
+        {"name": "simplify(seeds=3)", "settings": {}},
+        {"name": "sweep simplify(seeds=3)", "settings": {}},
+    ]
+    for run, recipe in zip(runs_of("simplify"), asked, strict=True):
+        stored(replace(run, recipe=recipe), tmp_path)
+    (tmp_path / "results.md").write_text(PAGE)
+    assert publish([tmp_path], tmp_path) == [
+        "the recipe of 1 run: recipe must be one of today's, got "
+        "{'name': 'simplify', 'settings': {'seed': 1}}: fields must be known, got 'seed'",
+        "the recipe of 1 run: recipe must be a name with settings, got the text "
+        "'simplify(seeds=3)' of an older folder, which "
+        "`python tools/upgrade_runs.py RUNS` rewrites",
+    ]
 
 
 def stored(run: Finished, root: Path) -> None:

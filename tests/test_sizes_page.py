@@ -32,7 +32,7 @@ from momos.study.cell import Cell
 from momos.study.recipes.questions import Simplify
 from momos.study.recipes.recipe import Recipe
 from momos.study.recipes.sizes import Ablations, Sizes
-from momos.study.store import Finished
+from momos.study.store import NOBODY, Finished
 from momos.study.treatments import TREATMENTS
 from page_parts import fill
 
@@ -114,7 +114,7 @@ def rows(table: str, start: str) -> list[list[str]]:
 def runs_of(recipe: Recipe) -> list[Finished]:
     return [
         replace(finished(), cell=cell, recipe=recipe.asked, environment=ENVIRONMENT)
-        for cell in recipe.cells()
+        for cell in recipe.runs()
     ]
 
 
@@ -340,6 +340,53 @@ def test_other_runs_have_no_place(capsys: pytest.CaptureFixture[str]) -> None:
     assert asked_for(lost)[0] == {}
     assert "its metric is nan" in capsys.readouterr().err
     assert asked_for(runs_of(replace(SIZES, precision="bfloat16")))[0] == {}
+
+
+def test_how_many_runs_were_left_out_is_said_with_the_reason(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sizes, simplify = runs_of(SIZES), runs_of(Simplify(seeds=2, epochs=3))
+    stale: Any = {"name": "sizes", "settings": {"sedes": 1}}
+    text: Any = {"name": "sizes(task='digits', seeds=2)", "settings": {}}
+    sweep: Any = {"name": "sweep mine", "settings": {}}
+    others = [run("prune", 0.9, factor) for factor in range(2, 9)]
+    named = [
+        replace(each, recipe=recipe)
+        for each, recipe in zip(others, (stale, stale, text, sweep, NOBODY), strict=False)
+    ]
+    held_out = runs_of(replace(SIZES, validation=0.1))
+    starts = [each for each in runs_of(ABLATIONS) if each.cell.start][:1]
+    start = replace(starts[0], cell=Cell(task="digits", seed=7))
+    twice = replace(sizes[0])
+    asked_for([twice, *sizes, *simplify, *named, *held_out, start])
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "left out: 1 run of a cell that another folder has as well",
+        f"left out: {len(simplify)} runs of another recipe: simplify",
+        "left out: 2 runs whose recipe must be one of today's, got {'name': 'sizes', "
+        "'settings': {'sedes': 1}}: fields must be known, got 'sedes'",
+        "left out: 1 run whose recipe must be a name with settings, got the text "
+        "\"sizes(task='digits', seeds=2)\" of an older folder, which "
+        "`python tools/upgrade_runs.py RUNS` rewrites",
+        "left out: 1 run of another recipe: sweep mine",
+        "left out: 1 run of another recipe: none",
+        f"left out: {len(held_out)} runs with validation=0.1",
+        "left out: 1 run without a row in ablations, as starts of others",
+    ]
+
+
+def test_a_page_whose_runs_are_all_on_it_leaves_none_out(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked_for(runs_of(SIZES))
+    assert capsys.readouterr().err == ""
+
+
+def test_commands_are_of_recipes_whose_runs_are_on_the_page() -> None:
+    other = replace(SIZES, validation=0.1)
+    tasks, _ = asked_for(runs_of(SIZES) + runs_of(other))
+    assert tasks["digits"][0] == [SIZES]
+    assert "validation" not in parts_of(tasks, [])["digits"]
 
 
 # The page and its figures

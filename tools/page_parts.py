@@ -4,6 +4,7 @@ A part goes between the lines `<!-- generated: NAME -->` and `<!-- end -->` of i
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -12,12 +13,13 @@ from pathlib import Path
 from momos._util.escaping import visible
 from momos.study.analysis.claims import comparable
 from momos.study.analysis.cohort import Cohort, cohorts
-from momos.study.analysis.metric import metric_difference, number
+from momos.study.analysis.metric import counted, metric_difference, number
 from momos.study.analysis.statistics import LEAST, Estimate
 from momos.study.cell import PUBLISHED, Cell, ordered
-from momos.study.recipes import Recipe, recipe_of
+from momos.study.recipes import RECIPES, Recipe, recipe_of
 from momos.study.report.figure import Figure, write_csv
 from momos.study.report.table import NONE, Table
+from momos.study.schema import shown
 from momos.study.store import Asked, Finished
 
 PLACE = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -65,11 +67,37 @@ def fill(page: str, parts: Mapping[str, str]) -> str:
 
 
 def parsed(asked: Asked) -> Recipe | None:
-    """The recipe that asked for a run; None if there is none of such settings today."""
+    """The recipe that asked for a run; None for a sweep, and where `outdated` says why."""
     try:
         return recipe_of(asked)
     except ValueError:
         return None
+
+
+def outdated(asked: Asked) -> str:
+    """Why what asked for a run is no recipe of today; empty if it is one, or a sweep."""
+    name, rest, _ = asked["name"].partition("(")
+    if rest and name in RECIPES and not asked["settings"]:
+        return (
+            f"recipe must be a name with settings, got the text {shown(asked['name'])} of an "
+            "older folder, which `python tools/upgrade_runs.py RUNS` rewrites"
+        )
+    try:
+        recipe_of(asked)
+    except ValueError as error:
+        return visible(str(error))
+    return ""
+
+
+def outdated_in(runs: Sequence[Finished]) -> list[str]:
+    """A line for each recipe that is none of today: how many runs it asked for, and why."""
+    counts = Counter(str(run.recipe) for run in runs)
+    known = {str(run.recipe): run.recipe for run in runs}
+    return [
+        f"the recipe of {counted(count, 'run')}: {why}"
+        for text, count in counts.items()
+        if (why := outdated(known[text]))
+    ]
 
 
 def recipes_in(runs: Iterable[Finished]) -> list[Recipe]:

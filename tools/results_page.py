@@ -53,6 +53,7 @@ from page_parts import (
     compared,
     fill,
     of_recipe,
+    outdated_in,
     parsed,
     score,
     title,
@@ -103,7 +104,7 @@ def publish(places: Sequence[Path], folder: Path) -> list[str]:
         for part in parts.values():
             part.write(figures)
     page.write_text(text, "utf-8")
-    return [each.reason for each in (*broken, *unread)]
+    return [*(each.reason for each in (*broken, *unread)), *outdated_in(runs)]
 
 
 def origin_part(runs: Sequence[Finished]) -> Part:

@@ -7,7 +7,8 @@ docs/results. What was not run says so.
 import json
 import sys
 from argparse import ArgumentParser
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import isfinite, log
@@ -22,9 +23,15 @@ from matplotlib.ticker import NullLocator
 
 from momos._util.escaping import visible
 from momos.study.analysis.cohort import Cohort, cohorts
-from momos.study.analysis.metric import Metric, grouped, metric_difference, number
+from momos.study.analysis.metric import (
+    Metric,
+    counted,
+    grouped,
+    metric_difference,
+    number,
+)
 from momos.study.analysis.statistics import LEAST, Estimate
-from momos.study.cell import DENSE, PUBLISHED
+from momos.study.cell import DENSE, PUBLISHED, Cell
 from momos.study.recipes import Recipe
 from momos.study.recipes.sizes import REFERENCE, Ablations, Sizes
 from momos.study.report.accuracy import envelope
@@ -34,7 +41,7 @@ from momos.study.store import Finished, read_all, write_text
 from momos.study.tasks import TASKS
 from momos.study.training.preparation import Prepared
 from momos.study.treatments import TREATMENTS
-from page_parts import NOT_RUN, fill, recipes_in, with_ends
+from page_parts import NOT_RUN, fill, outdated, recipes_in, with_ends
 
 PAGE, FIGURES = "sizes.md", Path("results")
 ABLATIONS, SUMMARY = "ablations", "summary"
@@ -212,30 +219,58 @@ def asked_for(runs: Sequence[Finished]) -> tuple[dict[str, Asked], list[Row]]:
     """By task, the recipes `sizes` and their runs; and the rows of `ablations`.
 
     Runs with held-out samples or another precision are not comparable and have no place, nor
-    have those whose metric is not finite; the latter are named.
+    have those whose metric is not finite. How many have none, and why, goes to stderr.
     """
-    for run in runs:
-        if not isfinite(run.metric):
-            folder = visible(str(run.folder))
-            print(f"left out: {folder}: its metric is {run.metric}", file=sys.stderr)
     usable = {r.cell.key: r for r in runs if isfinite(r.metric) and not r.cell.options}
-    tasks: dict[str, Asked] = {}
+    recipes: dict[str, list[Recipe]] = {}
+    found: dict[str, dict[str, Finished]] = {}
     rows: dict[tuple[str, str], dict[str, Finished]] = {}
     for recipe in recipes_in(runs):
-        if isinstance(recipe, Sizes):
-            recipes, found = tasks.setdefault(recipe.task, ([], []))
-            recipes.append(recipe)
-            known = {run.cell.key for run in found}
-            keys = dict.fromkeys(cell.key for cell in recipe.runs())
-            found += [usable[key] for key in keys if key in usable and key not in known]
+        if isinstance(recipe, Sizes) and (own := _own(recipe.runs(), usable)):
+            recipes.setdefault(recipe.task, []).append(recipe)
+            found.setdefault(recipe.task, {}).update(own)
         elif isinstance(recipe, Ablations):
             for name, cells in recipe.rows().items():
-                own = {cell.key: usable[cell.key] for cell in cells if cell.key in usable}
-                rows.setdefault((recipe.task, name), {}).update(own)
+                if own := _own(cells, usable):
+                    rows.setdefault((recipe.task, name), {}).update(own)
+    used = {
+        key: run for own in (*found.values(), *rows.values()) for key, run in own.items()
+    }
+    for reason in _left_out(runs, used):
+        print(f"left out: {reason}", file=sys.stderr)
     return (
-        {task: each for task, each in tasks.items() if each[1]},
-        [(task, name, [*own.values()]) for (task, name), own in rows.items() if own],
+        {task: (own, [*found[task].values()]) for task, own in recipes.items()},
+        [(task, name, [*own.values()]) for (task, name), own in rows.items()],
     )
+
+
+def _own(cells: Iterable[Cell], usable: Mapping[str, Finished]) -> dict[str, Finished]:
+    """The runs of those cells that there are, each once."""
+    return {cell.key: usable[cell.key] for cell in cells if cell.key in usable}
+
+
+def _left_out(runs: Sequence[Finished], used: Mapping[str, Finished]) -> Iterator[str]:
+    """The runs that are not on the page: those that diverged one by one, others by reason."""
+    reasons: Counter[str] = Counter()
+    for run in runs:
+        if not isfinite(run.metric):
+            yield f"{visible(str(run.folder))}: its metric is {run.metric}"
+        elif used.get(run.cell.key) is not run:
+            reasons[_why_not(run, used)] += 1
+    yield from (f"{counted(count, 'run')} {why}" for why, count in reasons.items())
+
+
+def _why_not(run: Finished, used: Mapping[str, Finished]) -> str:
+    if run.cell.key in used:
+        return "of a cell that another folder has as well"
+    if run.cell.options:
+        return visible(f"with {' '.join(run.cell.option_words)}")
+    if why := outdated(run.recipe):
+        return f"whose {why}"
+    name = visible(run.recipe["name"])
+    if name in (Sizes.name, Ablations.name):
+        return f"without a row in {name}, as starts of others"
+    return f"of another recipe: {name or 'none'}"
 
 
 def parts_of(tasks: Mapping[str, Asked], rows: Sequence[Row]) -> dict[str, str]:
@@ -564,8 +599,7 @@ def _origin(commands: Sequence[str], runs: Sequence[Finished]) -> str:
         words = ", ".join(f"{name} {version}" for name, version in versions if version)
         places.add(f"{words}, {cores} cores, one thread a run")
     made = " and ".join(f"`{command}`" for command in dict.fromkeys(commands))
-    count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
-    text = f"{count}, {time}, by {made or 'other recipes'}, commit {', '.join(commits)}."
+    text = f"{counted(len(runs), 'run')}, {time}, by {made or 'other recipes'}, commit {', '.join(commits)}."
     return f"{visible(text)} {visible('; '.join(sorted(places)))}.\n"
 
 
