@@ -33,6 +33,7 @@ from momos.study.recipes.questions import Simplify
 from momos.study.recipes.recipe import Recipe
 from momos.study.recipes.sizes import Ablations, Sizes
 from momos.study.store import NOBODY, Finished
+from momos.study.tasks import TASKS
 from momos.study.treatments import TREATMENTS
 from page_parts import fill
 
@@ -174,7 +175,7 @@ def test_no_file_may_hold_the_accuracy() -> None:
 def test_bits_per_character_are_compared_in_per_cent_and_fewer_are_better(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sizes_page, "_task", lambda name: sizes_page.TASKS["digits"]())
+    monkeypatch.setitem(TASKS, "shakespeare", TASKS["digits"])
     text = {"task": "shakespeare"}
     runs = [
         run("dense", 2.0, 1.2, **text),
@@ -316,6 +317,8 @@ def test_what_was_not_run_says_so() -> None:
     found = parts_of({}, [])
     assert {found[name] for name in (*GOALS, "ablations")} == {"Not run.\n"}
     assert found["summary"].count("not run") == 2 * len(GOALS)
+    limits = [row[3] for name in GOALS for row in rows(found["summary"], name)]
+    assert limits == [*["0.5 points"] * 4, "1 point", "0.5 points", "2 %", "2 %"]
 
 
 # Which runs are asked for

@@ -280,7 +280,7 @@ def _treatment(
 
 def _factor(cohort: Cohort) -> str:
     """How many times smaller the files are than all parameters in 32 bits, on the mean."""
-    return number(fmean(run.factor for run in cohort.runs.values()), 1)
+    return number(cohort.factor, 1)
 
 
 def _name(cohort: Cohort) -> str:

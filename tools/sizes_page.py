@@ -10,11 +10,9 @@ from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from math import isfinite, log
 from pathlib import Path
 from statistics import stdev
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -22,8 +20,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from momos._util.escaping import visible
+from momos.study.analysis.claims import COMPARABLE
 from momos.study.analysis.cohort import Cohort, cohorts
 from momos.study.analysis.metric import (
+    METRICS,
     Metric,
     counted,
     grouped,
@@ -38,7 +38,7 @@ from momos.study.report.accuracy import envelope
 from momos.study.report.figure import INK, STYLE, Canvas, look_of
 from momos.study.report.table import NONE, markdown
 from momos.study.store import Finished, read_all, write_text
-from momos.study.tasks import TASKS
+from momos.study.tasks import task_named
 from momos.study.training.preparation import Prepared
 from momos.study.treatments import TREATMENTS
 from page_parts import NOT_RUN, fill, outdated, recipes_in, with_ends
@@ -46,7 +46,7 @@ from page_parts import NOT_RUN, fill, outdated, recipes_in, with_ends
 PAGE, FIGURES = "sizes.md", Path("results")
 ABLATIONS, SUMMARY = "ablations", "summary"
 FROM = 5.0  # times smaller, from which learned motifs are held against all others
-ORDER = ("dense", "quantize_aware", "prune", "sampled", "learned")
+ORDER = [name for name in TREATMENTS if name != PUBLISHED]
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,19 @@ class Goal:
     name: str
     factor: float
     loss: float
+    metric: Metric = METRICS["accuracy"]
+
+    @property
+    def limit(self) -> str:
+        return self.metric.amount(self.loss)
 
 
+BITS = METRICS["bits per character"]
 GOALS = {
     "digits": (Goal("must", 35, 0.5), Goal("aim", 60, 0.5)),
     "fashion": (Goal("must", 30, 0.5), Goal("aim", 50, 0.5)),
     "resnet20": (Goal("must", 15, 1.0), Goal("aim", 39.5, 0.5)),
-    "shakespeare": (Goal("must", 12, 2.0), Goal("aim", 30, 2.0)),
+    "shakespeare": (Goal("must", 12, 2.0, BITS), Goal("aim", 30, 2.0, BITS)),
 }
 
 
@@ -105,7 +111,7 @@ class Point:
     @property
     def factor(self) -> float:
         """How many times smaller than all parameters in 32 bits the files are, on the mean."""
-        return self.cohort.first.lengths["dense"] / 8 / self.cohort.file_bytes
+        return self.cohort.factor
 
     def difference(self, reference: "Point") -> Estimate | None:
         """To another point, seed by seed; None if they share no seed."""
@@ -292,13 +298,8 @@ def parts_of(tasks: Mapping[str, Asked], rows: Sequence[Row]) -> dict[str, str]:
     return parts
 
 
-@cache
-def _task(name: str) -> Any:
-    return TASKS[name]()
-
-
 def point_of(cohort: Cohort) -> Point:
-    plan = Prepared(cohort.cell, _task(cohort.cell.task), TREATMENTS[DENSE].kind())
+    plan = Prepared(cohort.cell, task_named(cohort.cell.task), TREATMENTS[DENSE].kind())
     return Point(cohort, float(plan.epochs), plan.optimization.learning_rate)
 
 
@@ -386,12 +387,10 @@ def smallest(points: Sequence[Point], reference: Point, loss: float) -> Point | 
 
 def _summary(task: str, goal: Goal, points: Sequence[Point]) -> tuple[str, ...]:
     """What must be reached, and the smallest learned file that loses no more."""
-    wanted = (task, goal.name, f"{goal.factor:g}")
+    wanted = (task, goal.name, f"{goal.factor:g}", goal.limit)
     if not points:
-        return (*wanted, NONE, "not run", *[NONE] * 4)
+        return (*wanted, "not run", *[NONE] * 4)
     reference = reference_in(points)
-    metric = reference.metric
-    wanted = (*wanted, metric.amount(goal.loss))
     others = [p for p in points if p.treatment not in ("learned", DENSE)]
     other = smallest(others, reference, goal.loss)
     best = NONE if other is None else f"{number(other.factor, 1)}, {other.label}"
@@ -402,7 +401,7 @@ def _summary(task: str, goal: Goal, points: Sequence[Point]) -> tuple[str, ...]:
     return (
         *wanted,
         f"{'yes' if found.factor >= goal.factor else 'no'}: {number(found.factor, 1)}",
-        f"{_difference(found, reference)} {metric.difference_unit}",
+        f"{_difference(found, reference)} {reference.metric.difference_unit}",
         str(len(found.cohort.runs)),
         f"{_settings(found, points)}, {found.epochs:g} epochs",
         best,
@@ -606,7 +605,6 @@ def _origin(commands: Sequence[str], runs: Sequence[Finished]) -> str:
 # The figure: the metric against file size, one line for each treatment.
 TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 LEAST_SHOWN, MOST_SHOWN = 2.0, 6.0  # so many times the allowed loss is in the figure
-USUAL = {"points": 0.5, "%": 2.0}  # losses that are allowed where there is no goal
 NEAR = 0.12  # difference of logarithms at which labels would overlap
 
 
@@ -661,7 +659,7 @@ def _frame(axes: Axes, points: Sequence[Point], reference: Point) -> None:
 
 def _shown_loss(points: Sequence[Point], reference: Point) -> float:
     """So much that as many points as can be are in the figure."""
-    allowed = _allowed_loss(reference) or USUAL[reference.metric.difference_unit]
+    allowed = _allowed_loss(reference) or COMPARABLE[reference.metric.difference_unit]
     losses = [
         -1.1 * point.metric.gain(value, reference.mean)
         for point in points

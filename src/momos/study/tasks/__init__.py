@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 
 from torch import nn
 
@@ -116,3 +117,13 @@ TASKS: dict[str, Callable[[], Task]] = {
     "shakespeare": _shakespeare,
     "mod97": _mod97,
 }
+
+
+def task_named(name: str) -> Task:
+    """The task of that name, one of `TASKS`; its data are loaded once."""
+    return _loaded(TASKS[name])
+
+
+@cache
+def _loaded(load: Callable[[], Task]) -> Task:
+    return load()

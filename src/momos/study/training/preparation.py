@@ -4,11 +4,10 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from momos.study.cell import PUBLISHED, Cell
-from momos.study.tasks import TASKS
+from momos.study.tasks import TASKS, task_named
 from momos.study.tasks.task import Optimization, Task
 from momos.study.tasks.zoo import check_published
 from momos.study.treatments import TREATMENTS
-from momos.study.treatments.learned_motifs import Learned
 from momos.study.treatments.treatment import Treatment
 
 
@@ -69,12 +68,11 @@ def prepared(cell: Cell) -> Prepared:
         raise ValueError(
             f"settings of {cell.treatment!r} must be its own: {error}"
         ) from None
-    task = TASKS[cell.task]().held_out(cell.validation)
+    task = task_named(cell.task).held_out(cell.validation)
     if cell.treatment == PUBLISHED:
         _check_untouched(cell)
         check_published(cell.network, task)
-    if isinstance(treatment, Learned):
-        treatment.task = task
+    treatment.task = task
     return Prepared(cell, task, treatment)
 
 

@@ -1,6 +1,6 @@
 """Learned motifs as a treatment: latent weights trained through their mosaic."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +10,6 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import momos
-from momos.study.tasks.task import Task
 from momos.study.treatments.treatment import Treatment
 
 CALIBRATION = 4  # batches that sensitivities are measured on
@@ -41,7 +40,6 @@ class Learned(Treatment):
     power: float = 1.0
     fold: bool = False
     groups: tuple[tuple[str, ...], ...] = ()
-    task: Task | None = field(default=None, repr=False)
 
     @property
     def settled(self) -> float:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from momos.study.tasks.task import Task
 from momos.study.treatments.packing import write
 
 Weight = tuple[nn.Module, str]
@@ -24,6 +25,7 @@ class Treatment(ABC):
     `finish` may be called at any time from `settled` on.
     """
 
+    task: Task | None = None  # what it trains the network for, if it is told
     _network: nn.Module
 
     @property
