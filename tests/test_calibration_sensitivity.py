@@ -137,3 +137,16 @@ def test_weights_without_values_are_refused() -> None:
         model = nn.Linear(2, 2)
     with pytest.raises(ValueError, match="'weight' must hold values to be run, got a meta"):
         sensitivities(model, [torch.ones(1, 2)], lambda batch: model(batch).sum())
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (1.0, "got 1.0"),
+        (torch.tensor(1.0), r"got a tensor of shape \(\) without a gradient"),
+        (torch.ones(3, requires_grad=True), r"of shape \(3,\) with a gradient"),
+    ],
+)
+def test_what_is_no_loss_is_refused(value, shown) -> None:
+    with pytest.raises(ValueError, match="loss must return one number that .*" + shown):
+        sensitivities(network(), batches(), lambda batch: value)

@@ -246,3 +246,70 @@ def test_other_sources_are_refused(tmp_path: Path):
         TypeError, match="source must be a path or a Module, got OrderedDict"
     ):
         momos.compress(network().state_dict(), tmp_path / "x.momos")  # pyright: ignore[reportArgumentType]
+
+
+def test_an_expanded_buffer_is_evaluated_with_its_rounded_values(tmp_path):
+    model = nn.Sequential(nn.Linear(9, 8))
+    place = torch.randn(1, 8, generator=torch.Generator().manual_seed(3))
+    model.register_buffer("place", place.expand(4, 8))
+    seen = []
+
+    def evaluate(given: nn.Module) -> float:
+        seen.append(given.get_buffer("place").clone())
+        return 0.0
+
+    momos.compress(model, tmp_path / "x.momos", COARSE, evaluate=evaluate, max_drop=0)
+    assert torch.equal(seen[0], model.get_buffer("place"))
+    assert torch.equal(seen[-1], momos.load(tmp_path / "x.momos").state_dict()["place"])
+    assert not torch.equal(seen[0], seen[-1])
+
+
+@pytest.mark.parametrize("shape", [(70, 300, 20), (3, 100_003)])
+def test_transposed_weights_are_read_as_contiguous_ones_are(tmp_path, shape):
+    weights = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    files = []
+    for number, stored in enumerate((weights, weights.mT.contiguous().mT)):
+        model = nn.ParameterDict({"w": nn.Parameter(stored)})
+        momos.compress(model, tmp_path / f"{number}.momos")
+        files.append((tmp_path / f"{number}.momos").read_bytes())
+    assert files[0] == files[1]
+
+
+def test_the_config_of_a_compressed_file_finds_no_motifs_and_says_what_to_do(tmp_path):
+    model = nn.Sequential(nn.Linear(9, 8))
+    momos.compress(model, tmp_path / "x.momos")
+    loaded = momos.load(tmp_path / "x.momos")
+    other = nn.Sequential(nn.Linear(9, 8))
+    other.load_state_dict(loaded.state_dict())
+    for call in (
+        lambda: momos.Mosaic.of(other, loaded.mosaic.config),
+        lambda: momos.save(other, tmp_path / "y.momos", config=loaded.mosaic.config),
+    ):
+        with pytest.raises(ValueError, match=r"got a LatticeConfig \(momos\.load_"):
+            call()
+    momos.load_(other, tmp_path / "x.momos")
+    momos.save(other, tmp_path / "y.momos")
+    assert momos.load(tmp_path / "y.momos").mosaic.config == loaded.mosaic.config
+    again = momos.load(tmp_path / "y.momos").state_dict()
+    assert all(
+        torch.equal(value, again[name]) for name, value in loaded.state_dict().items()
+    )
+
+
+@pytest.mark.parametrize("config", [{"step": 1}, "x", 0.1, LatticeConfig])
+def test_a_config_of_another_kind_is_refused(tmp_path, config):
+    with pytest.raises(TypeError, match="config must be a MosaicConfig or a LatticeConfig"):
+        momos.compress(network(), tmp_path / "x.momos", config)
+
+
+@pytest.mark.parametrize("options", [{}, {"target_factor": 8}])
+def test_a_path_that_cannot_be_written_is_refused_before_any_work(tmp_path, options):
+    done = []
+    with pytest.raises(FileNotFoundError):
+        momos.compress(
+            network(),
+            tmp_path / "none" / "x.momos",
+            progress=lambda doing, now, total: done.append(doing),
+            **options,
+        )
+    assert done == []

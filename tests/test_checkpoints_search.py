@@ -83,22 +83,18 @@ def test_the_metric_of_a_trial_is_that_of_its_file(source, tmp_path):
 
 
 def search(
-    monkeypatch: pytest.MonkeyPatch,
     metric: Callable[[float], float],
     max_drop: float,
     **more,
 ) -> tuple[Trial, ...]:
     """The trials where a step alone decides about the metric (0 of dense weights) and bytes."""
-    monkeypatch.setattr(
-        "momos.checkpoints.search.written_size",
-        lambda step: 1000 + int(10**4 * (6 - math.log2(step))),
-    )
     found: list[Trial] = []
     best, all_trials = Search(
         config=LatticeConfig(**more),
         max_drop=max_drop,
         dense_bytes=10**6,
         contents=lambda config: config.step,  # pyright: ignore
+        size=lambda step: 1000 + int(10**4 * (6 - math.log2(step))),  # pyright: ignore
         measure=lambda step: 0.0 if step is None else metric(step),  # pyright: ignore[reportArgumentType]
         on_trial=found.append,
         progress=lambda doing, done, total: None,
@@ -111,28 +107,28 @@ def search(
 
 
 @pytest.mark.parametrize("limit", [0.0004, 0.003, 0.09, 0.11, 0.39, 0.41, 3.0, 15.0])
-def test_few_trials_come_near_the_coarsest_step_that_keeps_the_metric(monkeypatch, limit):
-    found = search(monkeypatch, lambda step: -step, limit)
+def test_few_trials_come_near_the_coarsest_step_that_keeps_the_metric(limit):
+    found = search(lambda step: -step, limit)
     best = max(trial.step or 0 for trial in found[1:] if trial.kept)
     assert 0.9 * limit <= best <= limit
 
 
-def test_a_metric_that_never_falls_takes_the_coarsest_step(monkeypatch):
-    found = search(monkeypatch, lambda step: 0.0, 0)
+def test_a_metric_that_never_falls_takes_the_coarsest_step():
+    found = search(lambda step: 0.0, 0)
     assert [trial.step for trial in found[1:]] == pytest.approx(
         [0.07, 0.28, 1.12, 4.48, COARSEST]
     )
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_noisy_metric_never_chooses_a_step_that_was_below_the_limit(monkeypatch, seed):
+def test_a_noisy_metric_never_chooses_a_step_that_was_below_the_limit(seed):
     generator = np.random.default_rng(seed)
-    search(monkeypatch, lambda step: generator.normal(0.5 - step, 0.5), 0.2, step=0.01)
+    search(lambda step: generator.normal(0.5 - step, 0.5), 0.2, step=0.01)
 
 
 @pytest.mark.parametrize("start", [FINEST / 2, FINEST, 0.1, COARSEST])
-def test_any_step_may_be_the_first(monkeypatch, start):
-    found = search(monkeypatch, lambda step: -step, 0.3, step=start)
+def test_any_step_may_be_the_first(start):
+    found = search(lambda step: -step, 0.3, step=start)
     assert found[1].step == start
     assert max(trial.step or 0 for trial in found if trial.kept) >= 0.2
 

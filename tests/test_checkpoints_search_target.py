@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 import momos
-from momos.checkpoints import search
+from momos.checkpoints import rounding, search, trellis
 from momos.config import LatticeConfig
 
 
@@ -36,7 +36,10 @@ def test_a_factor_is_of_the_bytes_of_the_tensors(source, tmp_path):
 def test_a_target_that_no_step_reaches_is_refused_with_the_least_size(source, tmp_path):
     path = tmp_path / "x.momos"
     path.write_bytes(b"the old file")
-    with pytest.raises(ValueError, match=r"must be at least [\d,]+ bytes.*got 100$"):
+    with pytest.raises(
+        ValueError,
+        match=r"must be at least [\d,]+ bytes \([\d.]+ times smaller\).*got 100$",
+    ):
         momos.compress(source, path, target_bytes=100)
     assert path.read_bytes() == b"the old file"
 
@@ -80,7 +83,29 @@ def test_few_trials_find_a_step_near_the_target(wanted):
         tried.append(config.step)
         return 5 + int(100_000 * (0.002 / (0.002 + config.step)) ** 1.5)
 
-    found = search.reaching(LatticeConfig(), wanted, size)
+    found = search.reaching(LatticeConfig(), wanted, size, 10**6)
     assert size(found) <= wanted
     assert size(found) >= 0.9 * wanted
     assert len(tried) - 2 <= 12  # without the two of this test
+
+
+def test_a_tiny_factor_takes_the_finest_step(source, tmp_path):
+    report = momos.compress(source, tmp_path / "x.momos", target_factor=1e-310)
+    assert report.config is not None
+    assert report.config["step"] == search.FINEST
+
+
+def test_nothing_is_rounded_twice_and_trials_leave_no_files(source, tmp_path, monkeypatch):
+    tried = []
+    real = trellis.quantized
+
+    def counted(weights, config, *rest):
+        tried.append(config.step)
+        return real(weights, config, *rest)
+
+    monkeypatch.setattr(rounding, "quantized", counted)
+    report = momos.compress(source, tmp_path / "x.momos", target_factor=8)
+    assert len(tried) == len(set(tried)) > 1
+    assert report.config is not None
+    assert report.config["step"] in tried
+    assert sorted(path.name for path in tmp_path.iterdir() if path != source) == ["x.momos"]

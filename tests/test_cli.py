@@ -5,21 +5,14 @@ import time
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from commands import invoke
 
 import momos
 import momos.study.demonstration as study
-from momos.cli import app
 from momos.study.recipes.questions import Demo
 from momos.study.store import RESULT
 
 START = "from momos.cli import main; main()"
-
-
-def invoke(*arguments: str) -> Result:
-    return CliRunner().invoke(
-        app, arguments, env={"TERMINAL_WIDTH": "100", "NO_COLOR": "1"}
-    )
 
 
 def test_version() -> None:

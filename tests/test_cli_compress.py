@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 import typer
+from commands import invoke
 from safetensors.torch import load_file, save_file
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 import momos
-from momos.cli import app
 from momos.cli.compress import compress_config, function_named, num_bytes
 from momos.config import LatticeConfig, MosaicConfig
 
@@ -78,9 +78,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def compress(*options: str) -> Result:
-    environment = {"COLUMNS": "120", "TERMINAL_WIDTH": "120", "NO_COLOR": "1"}
-    arguments = ["compress", "net.safetensors", "x.momos", *options]
-    return CliRunner().invoke(app, arguments, env=environment)
+    return invoke("compress", "net.safetensors", "x.momos", *options)
 
 
 def test_a_function_of_a_script_chooses_the_step(folder):
@@ -229,7 +227,7 @@ def test_lossless_keeps_all_and_says_what_it_saved(folder):
     before = Path("net.safetensors").stat().st_size
     after = Path("x.momos").stat().st_size
     assert f"of the original: {after:,} bytes instead of {before:,}" in done.stdout
-    shown = CliRunner().invoke(app, ["expand", "x.momos", "back.safetensors"])
+    shown = invoke("expand", "x.momos", "back.safetensors")
     assert shown.exit_code == 0, shown.output
     before, after = (load_file(f"{name}.safetensors") for name in ("net", "back"))
     assert torch.equal(before["a"], after["a"])
@@ -255,6 +253,12 @@ def test_sizes_are_read_as_people_write_them(text, size):
 @pytest.mark.parametrize("text", ["", "kB", "-1", "1 kilo", "1e3", "1,5MB"])
 def test_other_words_are_no_sizes(text):
     with pytest.raises(typer.BadParameter, match="must be like 100kB, 2MB or 4096, got"):
+        num_bytes(text)
+
+
+@pytest.mark.parametrize("text", ["9" * 400 + "GB", "5e18", str(2**62)])
+def test_a_size_beyond_all_files_is_refused(text):
+    with pytest.raises(typer.BadParameter, match="a size must be"):
         num_bytes(text)
 
 

@@ -6,19 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import invoke
 from safetensors.torch import load_file, save_file
 from torch import nn
-from typer.testing import CliRunner, Result
 
 import momos
-from momos.cli import app
-
-
-def invoke(*arguments: str | Path) -> Result:
-    environment = {"COLUMNS": "120", "TERMINAL_WIDTH": "120", "NO_COLOR": "1"}
-    return CliRunner().invoke(
-        app, [str(argument) for argument in arguments], env=environment
-    )
 
 
 @pytest.fixture

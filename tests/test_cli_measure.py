@@ -4,17 +4,18 @@ import csv
 import io
 import json
 import re
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
+import commands
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 import momos
-from momos.cli import app
 from momos.complexity import ctm
 
 DEFAULT = (
@@ -24,11 +25,7 @@ DEFAULT = (
 SOME = ("signs", "signs, BDM", "gzip rate, sign bytes", "QuBD")
 
 
-def invoke(*arguments: str | Path) -> Result:
-    environment = {"COLUMNS": "160", "TERMINAL_WIDTH": "160", "NO_COLOR": "1"}
-    return CliRunner().invoke(
-        app, ["measure", *(str(argument) for argument in arguments)], env=environment
-    )
+invoke = partial(commands.invoke, "measure")
 
 
 def checkpoint(path: Path, seed: int) -> Path:

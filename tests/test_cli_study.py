@@ -1,19 +1,18 @@
 """`momos study` from the shell: what a stranger sees."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from commands import invoke
 
-from momos.cli import app
 from momos.cli.study import duration
 from momos.study.store import read_all
 
 TINY = ["--task", "digits", "--seeds", "1", "--set", "epochs=1", "--processes", "1"]
 
 
-def call(*arguments: str) -> Result:
-    return CliRunner().invoke(app, ["study", *arguments])
+call = partial(invoke, "study")
 
 
 def test_recipes_are_listed_and_shown() -> None:

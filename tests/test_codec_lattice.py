@@ -12,23 +12,27 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jaxtyping import Int32
 from torch import Tensor
 
 from momos.codec import STREAM_SYMBOLS, CorruptError
-from momos.codec.lattice import (
-    MEMORIES,
-    Geometry,
-    decode,
-    encode,
-    encode_all,
-    fits,
-    quantize,
-)
+from momos.codec.lattice import MEMORIES, Geometry, decode, encode, fits, quantize
 
 LARGEST = 2**31 - 1
 ROWS = st.tuples(st.integers(1, 12), st.integers(1, 5))  # inputs and kernel positions
 PINNED = "3556fa0d50120a00009d5f20c100804042"
 BY_SUBSET, BY_PARITY = lattice_decoder.BY_SUBSET, lattice_decoder.BY_PARITY
+
+
+def encode_all(
+    values: Int32[Tensor, " n"], geometry: Geometry, *, memory: int
+) -> list[bytes]:
+    """The streams of `values`, each of `STREAM_SYMBOLS` but the last."""
+    return [
+        encode(part, geometry.at(geometry.position + i * STREAM_SYMBOLS), memory=memory)
+        for i, part in enumerate(values.split(STREAM_SYMBOLS))
+        if len(part)
+    ]
 
 
 def next_state(state: int, index: int, memory: int) -> int:

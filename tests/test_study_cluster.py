@@ -18,9 +18,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 import ray
-from typer.testing import CliRunner
+from commands import invoke
 
-from momos.cli import app
 from momos.study import runner
 from momos.study.cell import Cell, ordered
 from momos.study.execution.cluster import Cluster, connected
@@ -170,10 +169,10 @@ def test_a_sweep_runs_on_a_cluster_from_the_shell(cluster: Cluster, tmp_path: Pa
         '[cell]\ntask = "digits"\nnetwork = "mlp:8"\nepochs = 1\ncontrols = 0\n'
     )
     command = ["study", "sweep", str(grid), "--runs", str(runs), "--ray", "local"]
-    first = CliRunner().invoke(app, command)
+    first = invoke(*command)
     assert first.exit_code == 0, first.output
     assert "1 runs finished now, 0 failed" in first.output
-    again = CliRunner().invoke(app, command)
+    again = invoke(*command)
     assert "1 runs, 1 finished before" in again.output
     assert ray.is_initialized()
 
@@ -217,7 +216,7 @@ def test_ctrl_c_ends_what_is_running(cluster: Cluster) -> None:
 def test_ray_must_be_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     command = ["study", "run", "simplify", "--task", "digits", "--runs", str(tmp_path)]
-    found = CliRunner().invoke(app, [*command, "--ray", "local"])
+    found = invoke(*command, "--ray", "local")
     assert found.exit_code == 1
     assert 'needs ray: pip install "mosaic-of-motifs[ray]"' in found.output
     assert not list(tmp_path.iterdir())

@@ -13,11 +13,9 @@ from pathlib import Path
 import pytest
 import results_page
 import sizes_page
+from commands import invoke
 from study_runs import write_everything
-from typer import rich_utils
-from typer.testing import CliRunner
 
-from momos.cli import app
 from momos.study.cell import Cell, ordered
 from momos.study.recipes import RECIPES
 from momos.study.recipes.sizes import Sizes
@@ -179,13 +177,6 @@ def test_recipes_stand_for_the_same_cells(name: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["", "list", "run", "sweep", "report", "compare"])
-def test_the_command_is_as_it_was(
-    command: str, writes: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "90")
-    monkeypatch.setenv("TERM", "dumb")
-    # Read from the environment once, when typer is imported: by whichever test was first.
-    monkeypatch.setattr(rich_utils, "MAX_WIDTH", 90)
-    words = ["study", *filter(None, [command]), "--help"]
-    found = CliRunner().invoke(app, words, color=False)
+def test_the_command_is_as_it_was(command: str, writes: bool) -> None:
+    found = invoke("study", *filter(None, [command]), "--help", columns=90)
     check(f"help_{command or 'study'}.txt", found.output, writes)

@@ -279,16 +279,24 @@ def _never_projected(model: nn.Module) -> str:
         f"model must be a mosaic, but {kind} was never projected (momos.project_ makes it one, "
         "and momos.freeze_ one whose motifs are learned; weights that are one already, as after "
         "load_state_dict, are found by the config that made them: "
-        "momos.Mosaic.of(model, config), momos.save(model, path, config=config))"
+        "momos.Mosaic.of(model, config), momos.save(model, path, config=config); those of a file "
+        "are written by momos.load_(model, path))"
     )
 
 
-def _found(model: nn.Module, config: MosaicConfig | None, known: Mosaic | None) -> Mosaic:
+def _found(
+    model: nn.Module, config: MosaicConfig | LatticeConfig | None, known: Mosaic | None
+) -> Mosaic:
     """The mosaic of the weights of `model` by `config`, or else by that of `known`.
 
     Raises:
         ValueError: if they are none.
     """
+    if isinstance(config, LatticeConfig):
+        raise ValueError(
+            "its config must be a MosaicConfig to find motifs by, got a LatticeConfig "
+            "(momos.load_(model, path) writes the weights of a compressed file)"
+        )
     if config is None:
         if known is None or not isinstance(known.config, MosaicConfig):
             raise ValueError("a config is needed to find motifs")

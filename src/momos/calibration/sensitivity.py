@@ -24,7 +24,7 @@ def sensitivities(
     is evaluated in evaluation mode, and left as it was, gradients included.
 
     Raises:
-        ValueError: if there are no batches, or a loss is not finite.
+        ValueError: if there are no batches, or a loss is not one finite number with a gradient.
     """
 
     def mean_square(gradient: Tensor) -> float:
@@ -61,6 +61,15 @@ def _means(
         sums = {name: term(torch.zeros_like(own)) for name, own in parameters.items()}
         for batch in batches:
             value = loss(batch)
+            if (
+                not isinstance(value, Tensor)
+                or value.numel() != 1
+                or not value.requires_grad
+            ):
+                raise ValueError(
+                    "loss must return one number that depends on the parameters, got "
+                    f"{_shown(value)}"
+                )
             if not bool(torch.isfinite(value)):
                 raise ValueError(f"the loss must be finite, got {float(value.detach())}")
             gradients = torch.autograd.grad(
@@ -73,3 +82,10 @@ def _means(
     if not count:
         raise ValueError("there must be at least one batch, got none")
     return {name: total / count for name, total in sums.items()}
+
+
+def _shown(value: object) -> str:
+    if not isinstance(value, Tensor):
+        return repr(value)
+    gradient = "with" if value.requires_grad else "without"
+    return f"a tensor of shape {tuple(value.shape)} {gradient} a gradient"

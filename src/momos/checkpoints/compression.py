@@ -59,7 +59,12 @@ from momos.checkpoints.source import (
     with_values,
 )
 from momos.checkpoints.trellis import Rounded
-from momos.checkpoints.weights import Weights, check_calibration, measured_scales
+from momos.checkpoints.weights import (
+    Weights,
+    check_calibration,
+    mean_squares,
+    measured_scales,
+)
 from momos.codec import PACK_VALUES
 from momos.config import LatticeConfig, MosaicConfig
 from momos.files.api import save_contents
@@ -96,8 +101,11 @@ def compress(
     checkpoint held; quantized and sparse tensors can only be excluded, which leaves them out. A warning says if it seems to be quantized already, so that its scales are all that
     becomes blocks.
 
-    Without a `config` weights are rounded to whole steps (`LatticeConfig`), so finely that most
-    networks stay what they are. A `target_bytes`, or a `target_factor` (bytes of the tensors over
+    `dense_dtype` of the config rounds floating tensors of wider dtypes that stay dense, running
+    statistics included; they keep their dtype. "float32" leaves all as they are.
+
+    Without a `config` weights are rounded to whole numbers of half steps (`LatticeConfig`), so finely
+    that most networks stay what they are. A `target_bytes`, or a `target_factor` (bytes of the tensors over
     bytes of the file), chooses the step: the file is the largest found within it, by some
     trials of the whole work, mostly fewer than a dozen.
 
@@ -120,8 +128,6 @@ def compress(
     - `rate_weight` moves motifs to the means of their blocks and drops those that none wants.
     - `bits` of 2 to 8 makes motifs whole numbers; their step, the one of some tried that loses
       least by usage, becomes part of the scales.
-    - `dense_dtype` rounds floating tensors of wider dtypes that stay dense, running statistics
-      included; they keep their dtype. "float32" leaves all as they are.
 
     Raises:
         FormatError: if `source` is damaged or not a checkpoint.
@@ -136,6 +142,8 @@ def compress(
     own = {"config": config, "evaluate": evaluate, "calibration": calibration}
     check_lossless(lossless, own | targets)
     config = LatticeConfig() if config is None else config
+    if not isinstance(config, MosaicConfig | LatticeConfig):
+        raise TypeError(f"config must be a MosaicConfig or a LatticeConfig, got {config!r}")
     check_target(config, target_bytes, target_factor)
     targeted = any(target is not None for target in targets.values())
     check_evaluation(config, evaluate, max_drop, targeted=targeted)
@@ -145,13 +153,20 @@ def compress(
     with torch.device("cpu"):  # whatever the default device is
         opened = _opened(held, key, None if lossless else config)
         refuse_same(opened.files, path)
+        check_writable(path)
         if not lossless and (warning := warning_of(opened, config)):
             warnings.warn(warning, stacklevel=2)
         check_unchanged = watch(opened.files)
+        work = None if lossless else _Work(opened, config, check_unchanged, progress)
 
     def contents_of(tried: Config) -> Contents:
+        assert work is not None
         with torch.device("cpu"):
-            return _contents(opened, tried, check_unchanged, progress, sensitivities)
+            return work.contents(tried, sensitivities)
+
+    def size(contents: Contents) -> int:
+        with torch.device("cpu"):
+            return written_size(contents, path)
 
     trials: tuple[Trial, ...] = ()
     if lossless:
@@ -159,14 +174,14 @@ def compress(
     elif evaluate is not None:
         assert isinstance(config, LatticeConfig)
         assert max_drop is not None
-        check_writable(path)
         measure = partial(_measured, evaluate, held, opened)
         limits = config, max_drop, opened.num_bytes
         tell = on_trial or _ignore
-        contents, trials = Search(*limits, contents_of, measure, tell, progress).run()
+        ways = contents_of, size, measure, tell, progress
+        contents, trials = Search(*limits, *ways).run()
     else:
         target = target_size(opened, target_bytes, target_factor)
-        contents = _within(target, config, contents_of)
+        contents = _within(target, config, contents_of, size, opened.num_bytes)
     with torch.device("cpu"):
         report = save_contents(contents, path, progress)
     before = sum(file.stat().st_size for file in opened.files) if opened.files else None
@@ -175,12 +190,25 @@ def compress(
 
 
 def _within(
-    target: int | None, config: Config, contents_of: Callable[[Config], Contents]
+    target: int | None,
+    config: Config,
+    contents_of: Callable[[Config], Contents],
+    size: Callable[[Contents], int],
+    dense_bytes: int,
 ) -> Contents:
     """The contents by `config`, its step chosen for a file of at most `target` bytes."""
-    if isinstance(config, LatticeConfig):
-        config = reaching(config, target, lambda tried: written_size(contents_of(tried)))
-    return contents_of(config)
+    if target is None or not isinstance(config, LatticeConfig):
+        return contents_of(config)
+    fitting: dict[float, Contents] = {}  # the last that fitted, by step
+
+    def num_bytes(tried: LatticeConfig) -> int:
+        contents = contents_of(tried)
+        if (found := size(contents)) <= target:
+            fitting.clear()
+            fitting[tried.step] = contents
+        return found
+
+    return fitting[reaching(config, target, num_bytes, dense_bytes).step]
 
 
 def _opened(
@@ -232,42 +260,65 @@ def _ignore(trial: Trial) -> None:
     """Reports nothing."""
 
 
-def _contents(
-    source: Source,
-    config: Config,
-    check_unchanged: Callable[[], None],
-    progress: Progress,
-    sensitivities: Sensitivities | None,
-) -> Contents:
-    """The contents of the file."""
+class _Work:
+    """What all trials of one compression share: the chosen weights, and their mean squares."""
 
-    def read(name: str, start: int, stop: int) -> Tensor:
-        return read_dense(source.tensors[name], config, start, stop)
+    def __init__(
+        self,
+        source: Source,
+        config: Config,
+        check_unchanged: Callable[[], None],
+        progress: Progress,
+    ) -> None:
+        self.source, self.progress = source, progress
+        self.check_unchanged = check_unchanged
+        chosen = chosen_of(source, config)
+        check_dense(source, config, progress)
+        tensors = ((t.name, t.shape, t.dtype) for t in chosen)
+        layout = Layout.cut(config.block_size, tensors, _axes(chosen, config))
+        dtype = layout.dtype
+        if isinstance(config, LatticeConfig) or (
+            config.scales != "none" or config.rate_weight or config.bits <= 8
+        ):
+            dtype = torch.promote_types(dtype, torch.float32)
+        self.weights = Weights(source.tensors, layout, dtype)
+        self.squares = None
+        if isinstance(config, LatticeConfig):
+            self.squares = mean_squares(self.weights, "channel", progress)
 
-    def dense(name: str) -> Iterator[Tensor]:
-        count = source.tensors[name].num_weights
-        for start in range(0, count, PACK_VALUES):
-            yield as_stored(read(name, start, min(start + PACK_VALUES, count)))
+    def contents(self, config: Config, sensitivities: Sensitivities | None) -> Contents:
+        """The contents of the file by `config`, which may differ in its step."""
+        source = self.source
 
-    if isinstance(config, LatticeConfig):
-        weights = _weights(source, config, progress)
-        rounded = lattice_mosaic(weights, config, progress, dense, sensitivities)
-    else:
-        rounded = _banked(source, config, progress)
-    return Contents(
-        records=_records(source, rounded, config),
-        mosaic=rounded.mosaic,
-        read=read,
-        metadata=source.metadata,
-        check_unchanged=check_unchanged,
-        # What a file held is compared with what it holds; a Module may change meanwhile.
-        sha256=rounded.sha256 if source.files else None,
-    )
+        def read(name: str, start: int, stop: int) -> Tensor:
+            return read_dense(source.tensors[name], config, start, stop)
+
+        def dense(name: str) -> Iterator[Tensor]:
+            count = source.tensors[name].num_weights
+            for start in range(0, count, PACK_VALUES):
+                yield as_stored(read(name, start, min(start + PACK_VALUES, count)))
+
+        if isinstance(config, LatticeConfig):
+            assert self.squares is not None
+            about = self.squares, config, self.progress, dense
+            rounded = lattice_mosaic(self.weights, *about, sensitivities)
+        else:
+            rounded = _banked(self.weights, config, self.progress)
+        return Contents(
+            records=_records(source, rounded, config),
+            mosaic=rounded.mosaic,
+            read=read,
+            metadata=source.metadata,
+            check_unchanged=self.check_unchanged,
+            # What a file held is compared with what it holds; a Module may change meanwhile.
+            sha256=rounded.sha256 if source.files else None,
+        )
 
 
-def _banked(source: Source, config: MosaicConfig, progress: Progress) -> Rounded:
+def _banked(weights: Weights, config: MosaicConfig, progress: Progress) -> Rounded:
     """The mosaic of the chosen tensors and a bank of motifs."""
-    weights = _weights(source, config, progress)
+    if config.scales != "none":
+        weights = weights.scaled(measured_scales(weights, config.scales, progress))
     rate_weight = rate_weight_of(weights, config, progress)
     banks = list(choose_banks(weights, config, rate_weight, progress))
     motifs, step = stored_motifs(banks, config, weights.layout.dtype)
@@ -276,22 +327,6 @@ def _banked(source: Source, config: MosaicConfig, progress: Progress) -> Rounded
     indices, distortions, energies = assign(weights, banks, motifs, rate_weight, progress)
     mosaic = Mosaic(motifs, indices, weights.layout, weights.scales, config)
     return Rounded(mosaic, distortions, energies)
-
-
-def _weights(source: Source, config: Config, progress: Progress) -> Weights:
-    chosen = chosen_of(source, config)
-    check_dense(source, config, progress)
-    tensors = ((t.name, t.shape, t.dtype) for t in chosen)
-    layout = Layout.cut(config.block_size, tensors, _axes(chosen, config))
-    dtype = layout.dtype
-    if isinstance(config, LatticeConfig):
-        return Weights(source.tensors, layout, torch.promote_types(dtype, torch.float32))
-    if config.scales != "none" or config.rate_weight or config.bits <= 8:
-        dtype = torch.promote_types(dtype, torch.float32)
-    weights = Weights(source.tensors, layout, dtype)
-    if config.scales == "none":
-        return weights
-    return weights.scaled(measured_scales(weights, config.scales, progress))
 
 
 def _axes(chosen: Sequence[SourceTensor], config: Config) -> dict[str, int]:

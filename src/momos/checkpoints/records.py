@@ -192,7 +192,7 @@ class Strided:
             self.kept.owner, self.kept.values = None, torch.empty(0, device="cpu")
             self.kept.values, self.kept.owner = self._stored(*self.span), self
         view = self.kept.values.as_strided(self.value.shape, self.value.stride())
-        return self._as_meant(_piece(view, first, last).contiguous())
+        return self._as_meant(piece(view, first, last).contiguous())
 
     def _stored(self, first: int, last: int) -> Tensor:
         dtype = self.value.dtype
@@ -207,17 +207,17 @@ class Strided:
         return -values if self.value.is_neg() else values
 
 
-def _piece(view: Tensor, first: int, last: int) -> Tensor:
+def piece(view: Tensor, first: int, last: int) -> Tensor:
     """`view.reshape(-1)[first:last]`, copying nothing else."""
     if view.dim() <= 1:
         return view.reshape(-1)[first:last]
     row = view[0].numel()
     top, bottom = -(-first // row), last // row  # the whole rows
     if top > bottom:  # within one row
-        return _piece(view[bottom], first - bottom * row, last - bottom * row)
+        return piece(view[bottom], first - bottom * row, last - bottom * row)
     parts = [view[top:bottom].reshape(-1)]
     if first < top * row:
-        parts.insert(0, _piece(view[top - 1], first - (top - 1) * row, row))
+        parts.insert(0, piece(view[top - 1], first - (top - 1) * row, row))
     if last > bottom * row:
-        parts.append(_piece(view[bottom], 0, last - bottom * row))
+        parts.append(piece(view[bottom], 0, last - bottom * row))
     return torch.cat(parts) if len(parts) > 1 else parts[0]

@@ -16,12 +16,7 @@ from momos._util.work import Progress, quiet
 from momos.blocks import PIECE, Placement, matches
 from momos.checkpoints.banks import Rows, assign_rows
 from momos.checkpoints.trellis import HALF_STEP, Rounded, narrowest, quantized, states_of
-from momos.checkpoints.weights import (
-    Weights,
-    check_squares,
-    importance_of,
-    mean_squares,
-)
+from momos.checkpoints.weights import Weights, check_squares, importance_of
 from momos.config import LatticeConfig
 from momos.mosaic import Mosaic, index_dtype, usage_of
 from momos.projection import Holding
@@ -35,18 +30,21 @@ LEAST_CHANNEL = 0.01  # root mean square of a channel, at least, relative to the
 
 def lattice_mosaic(
     weights: Weights,
+    squares: Sequence[Float64[Tensor, " c"]],
     config: LatticeConfig,
     progress: Progress,
     dense: Callable[[str], Iterator[Tensor]],
     sensitivities: Mapping[str, Tensor] | None = None,
 ) -> Rounded:
-    """The mosaic of `weights`; `dense` returns the values of a tensor that stays dense.
+    """The mosaic of `weights`, whose output channels have the mean squares `squares`.
+
+    `dense` returns the values of a tensor that stays dense.
 
     With `sensitivities` (of the weights, by name), sensitive weights are rounded to near motifs
     whatever the code length, and others further away where that saves bits.
     """
     states = states_of(config, weights.layout.num_weights)
-    weights = weights.scaled(steps(weights, config, states, progress))
+    weights = weights.scaled(steps(weights.layout.placements, squares, config, states))
     if config.block_size == 1:
         importance = importance_of(weights, sensitivities)
         return quantized(weights, config, states, importance, dense, progress)
@@ -86,15 +84,23 @@ def _assigned(
 
 
 def steps(
-    weights: Weights, config: LatticeConfig, states: int, progress: Progress
+    places: Sequence[Placement],
+    squares: Sequence[Float64[Tensor, " c"]],
+    config: LatticeConfig,
+    states: int,
 ) -> tuple[Float32[Tensor, " c"], ...]:
     """The step of each tensor or channel; on a trellis, the half step.
 
     Raises:
-        ValueError: if float32 has no normal number for a step.
+        ValueError: if float64 cannot square the weights of a tensor, or float32 has no normal
+            number for a step.
     """
-    places = weights.layout.placements
-    squares = mean_squares(weights, "channel", progress)
+    for place, square in zip(places, squares, strict=True):
+        if not bool(torch.isfinite(square).all()):
+            raise ValueError(
+                f"weights must have squares that float64 holds, got larger ones in tensor "
+                f"{place.name!r} (exclude it to store it as it is)"
+            )
     relative = config.step * (HALF_STEP if states > 1 else 1.0)
     step = _stored(
         torch.tensor([relative * _typical(squares, places)], device="cpu").double()

@@ -7,11 +7,9 @@ metric high enough, is ever chosen.
 import math
 import os
 import sys
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,9 +20,9 @@ from momos._util.work import Progress
 from momos.checkpoints.dense import Config
 from momos.checkpoints.source import Source
 from momos.config import LatticeConfig, MosaicConfig, check_whole
-from momos.files.api import save_contents
 from momos.files.contents import Contents
 from momos.files.report import SaveReport
+from momos.files.writer import write
 
 TRIALS = 8
 FINEST, COARSEST = 2.0**-12, 2.0**4
@@ -65,17 +63,38 @@ def target_size(
     """The most bytes that the file may have, if any target is given."""
     if target_factor is None:
         return target_bytes
-    return int(source.num_bytes / target_factor)
+    return int(min(source.num_bytes / target_factor, 2**62))
 
 
-def written_size(contents: Contents) -> int:
-    """The bytes of the file that holds `contents`."""
-    with tempfile.TemporaryDirectory(prefix="momos-") as folder:
-        return save_contents(contents, Path(folder) / "trial.momos").num_bytes
+class _Unwritten(Exception):
+    """Ends an attempt to write a file before it replaces another."""
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Refuses a path that cannot be written, before long work.
+
+    Raises:
+        OSError: if it cannot.
+    """
+    with suppress(_Unwritten), replacing(path):
+        raise _Unwritten
+
+
+def written_size(contents: Contents, path: str | os.PathLike[str]) -> int:
+    """The bytes of the file that would hold `contents`, tried in the folder of `path`."""
+    size = 0
+    with suppress(_Unwritten), replacing(path) as file:
+        write(file, contents)
+        size = file.seek(0, os.SEEK_END)
+        raise _Unwritten
+    return size
 
 
 def reaching(
-    config: LatticeConfig, target: int | None, size: Callable[[LatticeConfig], int]
+    config: LatticeConfig,
+    target: int,
+    size: Callable[[LatticeConfig], int],
+    dense_bytes: int,
 ) -> LatticeConfig:
     """`config` with the finest step found for which `size` is at most `target`.
 
@@ -85,9 +104,7 @@ def reaching(
     Raises:
         ValueError: if the size is larger even with the coarsest step; names the least one.
     """
-    if target is None:
-        return config
-    large, small = _ends(config, target, size)
+    large, small = _ends(config, target, size, dense_bytes)
     for _ in range(TRIALS - 2):
         if large is None or ENOUGH * target <= small[1]:
             break
@@ -101,7 +118,10 @@ def reaching(
 
 
 def _ends(
-    config: LatticeConfig, target: int, size: Callable[[LatticeConfig], int]
+    config: LatticeConfig,
+    target: int,
+    size: Callable[[LatticeConfig], int],
+    dense_bytes: int,
 ) -> tuple[tuple[float, int] | None, tuple[float, int]]:
     """Steps and their sizes on either side of `target`; the first None if it is never reached."""
     step, large = config.step, None
@@ -109,8 +129,8 @@ def _ends(
     while found > target:
         if step >= COARSEST:
             raise ValueError(
-                f"the target must be at least {found:,} bytes, which remain with the coarsest "
-                f"step, got {target:,}"
+                f"the target must be at least {found:,} bytes ({dense_bytes / found:.3g} times "
+                f"smaller), which remain with the coarsest step, got {target:,}"
             )
         large, step = (step, found), min(COARSEST, 4 * step)
         found = size(replace(config, step=step))
@@ -196,32 +216,20 @@ def check_evaluation(
         raise ValueError(f"max_drop must be at least 0 and finite, got {max_drop}")
 
 
-class _Unwritten(Exception):
-    """Ends an attempt to write a file before anything is written."""
-
-
-def check_writable(path: str | os.PathLike[str]) -> None:
-    """Refuses a path that cannot be written, before long work.
-
-    Raises:
-        OSError: if it cannot.
-    """
-    with suppress(_Unwritten), replacing(path):
-        raise _Unwritten
-
-
 @dataclass(frozen=True)
 class Search:
     """Searches the coarsest step with which a metric is at most `max_drop` lower.
 
-    `contents` returns the contents of a file for a config, and `measure` the metric of these, or of
-    the dense weights (of `dense_bytes` bytes) for None. `on_trial` is called with each trial.
+    `contents` returns the contents of a file for a config, `size` the bytes of their file, and
+    `measure` their metric, or that of the dense weights (of `dense_bytes` bytes) for None.
+    `on_trial` is called with each trial.
     """
 
     config: LatticeConfig
     max_drop: float
     dense_bytes: int
     contents: Callable[[LatticeConfig], Contents]
+    size: Callable[[Contents], int]
     measure: Callable[[Contents | None], object]
     on_trial: Callable[[Trial], object]
     progress: Progress
@@ -254,7 +262,7 @@ class Search:
     def _tried(self, trials: list[Trial], step: float) -> Contents:
         """The contents by `step`, whose trial is appended."""
         contents = self.contents(replace(self.config, step=step))
-        num_bytes = written_size(contents)
+        num_bytes = self.size(contents)
         metric = number_of(self.measure(contents), f"step {step:.4g}")
         kept = metric >= trials[0].metric - self.max_drop
         trials.append(Trial(step, num_bytes, metric, kept))

@@ -10,10 +10,18 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from momos.blocks import memory
-from momos.files.contents import TEMPORARY, Contents, check_state, named_tensors
+from momos.checkpoints.records import piece
+from momos.files.contents import (
+    TEMPORARY,
+    Contents,
+    check_state,
+    check_values,
+    joined,
+    named_tensors,
+    why_fixed,
+)
 from momos.parameters import check_whole_tensors
 
 # Running statistics by the names that frameworks give them. They never become blocks: a variance
@@ -96,7 +104,8 @@ def module_source(model: nn.Module) -> Source:
             them holds no values.
     """
     check_whole_tensors(model)
-    _check_values(model)
+    for name, tensor, _ in named_tensors(model):
+        check_values(name, tensor)
     check_state(model)
     tensors, aliases, first, unreadable = {}, {}, {}, {}
     for name, tensor, kind in named_tensors(model):
@@ -115,13 +124,6 @@ def module_source(model: nn.Module) -> Source:
     return Source(path, tensors, aliases, unreadable=unreadable)
 
 
-def _check_values(model: nn.Module) -> None:
-    for name, tensor, _ in named_tensors(model):
-        if is_lazy(tensor) or tensor.is_meta:
-            kind = "an uninitialised" if is_lazy(tensor) else "a meta"
-            raise ValueError(f"tensor {name!r} must hold values, got {kind} one")
-
-
 def _why_unreadable(tensor: Tensor) -> str:
     if tensor.is_quantized:
         return "quantized: use its dequantize()"
@@ -131,7 +133,7 @@ def _why_unreadable(tensor: Tensor) -> str:
 
 
 def _read(tensor: Tensor, start: int, stop: int) -> Tensor:
-    return tensor.contiguous().view(-1)[start:stop].cpu().resolve_conj().resolve_neg()
+    return piece(tensor, start, stop).cpu().resolve_conj().resolve_neg().contiguous()
 
 
 def copied(model: nn.Module) -> nn.Module:
@@ -156,9 +158,21 @@ def with_values(model: nn.Module, values: Mapping[str, Tensor]) -> nn.Module:
     for name, tensor, kind in named_tensors(result):
         if kind != TEMPORARY and name in values:
             value = values[name].to(tensor.device)
-            if not torch.equal(value, tensor):  # do not touch views that cannot be written
+            if why_fixed(tensor):  # as an expanded buffer is
+                _replace(result, name, value.clone())
+            else:
                 tensor.copy_(value)
     return result
+
+
+def _replace(model: nn.Module, name: str, value: Tensor) -> None:
+    """Puts another tensor in the place of a parameter or buffer."""
+    prefix, _, last = name.rpartition(".")
+    module = model.get_submodule(prefix)
+    if last in module._buffers:
+        module._buffers[last] = value
+    else:
+        module._parameters[last] = nn.Parameter(value, requires_grad=False)
 
 
 def dense_values(source: Source) -> dict[str, Tensor]:
@@ -172,15 +186,11 @@ def dense_values(source: Source) -> dict[str, Tensor]:
 
 def stored_values(contents: Contents) -> dict[str, Tensor]:
     """All tensors by every name they have, as they would be loaded from the file."""
-    values = {}
-    for record in contents.records:
-        if record.stored == "same":
-            continue
-        flat, start = torch.empty(record.num_weights, dtype=record.dtype, device="cpu"), 0
-        for part in contents.pieces(record):
-            flat[start : start + len(part)] = part
-            start += len(part)
-        values[record.name] = flat.view(record.shape)
+    values = {
+        record.name: joined(record, contents.pieces(record))
+        for record in contents.records
+        if record.stored != "same"
+    }
     return {
         record.name: values[record.same_as or record.name] for record in contents.records
     }

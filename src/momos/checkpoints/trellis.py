@@ -16,7 +16,7 @@ from torch import Tensor
 
 from momos._util.work import Progress, in_parallel
 from momos.blocks import PIECE, Placement
-from momos.checkpoints.weights import Piece, Weights, check_squares
+from momos.checkpoints.weights import Piece, Weights, check_squares, sums_of_squares
 from momos.codec import STREAM_SYMBOLS, lattice, raw
 from momos.codec.lattice import MOST_VALUE
 from momos.config import LatticeConfig
@@ -231,8 +231,8 @@ def _lost(stretch: Stretch, values: Int32[Tensor, " n"]) -> tuple[Tensor, float,
     numbers = values.split(PIECE)
     for (part, scale, flat), own in zip(_slices(result, stretch), numbers, strict=True):
         part.copy_(scaled(own.to(wide), scale, dtype))
-        distortion += _squares(flat - part)
-        energy += _squares(flat)
+        distortion += float(sums_of_squares((flat - part)[None]))
+        energy += float(sums_of_squares(flat[None]))
     if not math.isfinite(distortion) and not bool(torch.isfinite(result).all()):
         raise ValueError(
             f"rounded weights must fit the {dtype} of tensor {stretch.place.name!r} (exclude "
@@ -250,11 +250,6 @@ def _slices(
     parts = zip(values.split(PIECE), stretch.flat.split(PIECE), strict=True)
     for number, (part, flat) in enumerate(parts):
         yield part, scale if each is None else each[number], flat
-
-
-def _squares(values: Float[Tensor, " n"]) -> float:
-    norm = torch.linalg.vector_norm(values, dtype=torch.float64)
-    return float(norm) ** 2
 
 
 def _counted(values: Int32[Tensor, " n"]) -> Counter[int]:

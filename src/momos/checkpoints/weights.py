@@ -15,7 +15,6 @@ from momos.config import LatticeConfig, Scales
 from momos.stored import channels_of, num_scales, rounded_roots, spread
 
 LEAST_WEIGHT = 1e-150  # the square of a smaller float64 is 0
-EXPONENT = 0.5
 LEAST = 0.05
 
 
@@ -139,7 +138,7 @@ def _add_squares(sums: Float64[Tensor, " c"], piece: Piece) -> None:
     """Adds the squares of the weights of a piece to those of their channels."""
     flat, place, start = piece.flat, piece.place, piece.start
     if len(sums) == 1:
-        sums += _squares(flat[None])
+        sums += sums_of_squares(flat[None])
     elif place.axis:
         squares = flat.double().square()
         sums.index_add_(0, channels_of(place, start, start + len(flat)), squares)
@@ -149,13 +148,13 @@ def _add_squares(sums: Float64[Tensor, " c"], piece: Piece) -> None:
         rows = (len(flat) - head) // size
         first, tail = -(-start // size), head + rows * size
         if head:
-            sums[start // size] += _squares(flat[None, :head])[0]
-        sums[first : first + rows] += _squares(flat[head:tail].view(rows, size))
+            sums[start // size] += sums_of_squares(flat[None, :head])[0]
+        sums[first : first + rows] += sums_of_squares(flat[head:tail].view(rows, size))
         if tail < len(flat):
-            sums[first + rows] += _squares(flat[None, tail:])[0]
+            sums[first + rows] += sums_of_squares(flat[None, tail:])[0]
 
 
-def _squares(rows: Float[Tensor, "r n"]) -> Float64[Tensor, " r"]:
+def sums_of_squares(rows: Float[Tensor, "r n"]) -> Float64[Tensor, " r"]:
     """The sum of squares of each row."""
     return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).square()
 
@@ -200,17 +199,16 @@ def importance_of(
 ) -> dict[str, Float32[Tensor, " n"]]:
     """Importance of the squared error, in steps, of each weight, by tensor.
 
-    Its mean over the network is 1, so that a rate weight means the same with and without. A
-    tensor without sensitivities (a buffer, or frozen) has importance 1.
+    It is the root of the sensitivity in steps: the sensitivity itself does worse
+    (docs/compressing.md). Its mean over the network is 1, so that a rate weight means the same with
+    and without. A tensor without sensitivities (a buffer, or frozen) has importance 1.
 
     Raises:
         ValueError: if sensitivities are not finite, or all are 0.
     """
     if sensitivities is None:
         return {}
-    raw = {
-        place.name: flat.pow_(EXPONENT) for place, flat in _in_steps(weights, sensitivities)
-    }
+    raw = {place.name: flat for place, flat in _roots(weights, sensitivities)}
     total = sum(float(flat.double().sum()) for flat in raw.values())
     if not total > 0:
         raise ValueError(
@@ -220,10 +218,10 @@ def importance_of(
     return {name: flat.div_(mean).clamp_(min=LEAST) for name, flat in raw.items()}
 
 
-def _in_steps(
+def _roots(
     weights: Weights, sensitivities: Mapping[str, Tensor]
 ) -> Iterator[tuple[Placement, Float32[Tensor, " n"]]]:
-    """The sensitivity of the loss to each weight in units of its step."""
+    """The root of the sensitivity of the loss to each weight, in units of its step."""
     for number, place in enumerate(weights.layout.placements):
         if place.name not in sensitivities:
             continue
@@ -232,7 +230,7 @@ def _in_steps(
             raise ValueError(
                 f"squared gradients must be finite, got others for tensor {place.name!r}"
             )
+        flat.sqrt_()
         if weights.scales is not None:
-            scale = weights.scales[number]
-            flat.mul_(spread(scale, place, 0, place.num_weights).square())
+            flat.mul_(spread(weights.scales[number], place, 0, place.num_weights))
         yield place, flat

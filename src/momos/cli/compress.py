@@ -41,12 +41,18 @@ SIZES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9} | {
 BANK_DEFAULTS = {"block_size": 4, "min_ndim": 1, "selection": "kmeans"}
 
 
+MOST_SIZE = 2**62
+
+
 def num_bytes(text: str) -> int:
     """Parses a number of bytes, such as 100kB, 1.5MB, 2MiB or 4096."""
     parts = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
     if parts is None or parts[2].lower() not in SIZES:
         raise typer.BadParameter(f"a size must be like 100kB, 2MB or 4096, got {text!r}")
-    return int(float(parts[1]) * SIZES[parts[2].lower()])
+    size = float(parts[1]) * SIZES[parts[2].lower()]
+    if size >= MOST_SIZE:
+        raise typer.BadParameter(f"a size must be below 2**62 bytes, got {text[:40]!r}")
+    return int(size)
 
 
 def compress(
@@ -199,7 +205,7 @@ def compress(
 ) -> None:
     """Make a checkpoint a mosaic, without data or training, and write it as a small file.
 
-    Weights are rounded to whole steps, as finely as most networks need to stay what they are. With
+    Weights are rounded to whole numbers of a step, as finely as most networks need to stay what they are. With
     --num-motifs or --capacity a bank of that many motifs is chosen instead.
 
     With --evaluate the file is the smallest found with which a metric of your own is at most

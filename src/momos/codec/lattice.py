@@ -96,17 +96,6 @@ def decode(
         values.copy_(torch.from_numpy(target).view(values.dtype))
 
 
-def encode_all(
-    values: Int32[Tensor, " n"], geometry: Geometry, *, memory: int
-) -> list[bytes]:
-    """The streams of `values`, each of `STREAM_SYMBOLS` but the last."""
-    return [
-        encode(part, geometry.at(geometry.position + i * STREAM_SYMBOLS), memory=memory)
-        for i, part in enumerate(values.split(STREAM_SYMBOLS))
-        if len(part)
-    ]
-
-
 def fits(values: Int32[Tensor, " n"], *, memory: int) -> bool:
     """Whether each stream of `values` is a path of the trellis, so that it can be encoded."""
     parts = values.split(STREAM_SYMBOLS)

@@ -7,13 +7,20 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from momos._util.atomic import replacing
 from momos._util.work import Progress, in_parallel, quiet
 from momos.blocks import memory
 from momos.config import LatticeConfig, MosaicConfig, known_config
-from momos.files.contents import TEMPORARY, Contents, check_state, named_tensors, sha256_of
+from momos.files.contents import (
+    TEMPORARY,
+    Contents,
+    check_state,
+    joined,
+    named_tensors,
+    sha256_of,
+    why_fixed,
+)
 from momos.files.manifest import Record
 from momos.files.reader import MosaicFile
 from momos.files.report import SaveReport, report_on
@@ -217,10 +224,7 @@ def load_(model: nn.Module, path: str | os.PathLike[str]) -> Checkpoint:
         stored = values.record(record.same_as or record.name)
         if record.name not in tensors or not _fits(tensors[record.name], stored):
             continue
-        flat = torch.cat(
-            [torch.empty(0, dtype=stored.dtype, device="cpu"), *values.pieces(stored)]
-        )
-        tensors[record.name].copy_(flat.view(stored.shape))
+        tensors[record.name].copy_(joined(stored, values.pieces(stored)))
     mosaic, parameters = (
         checkpoint.mosaic,
         dict(model.named_parameters(remove_duplicate=False)),
@@ -246,12 +250,12 @@ def _check_model(model: nn.Module, file: MosaicFile) -> None:
         if name not in records:
             continue
         stored = records[records[name].same_as or name]
-        if not _fits(tensor, stored) and not _why_fixed(tensor) and kind != TEMPORARY:
+        if not _fits(tensor, stored) and not why_fixed(tensor) and kind != TEMPORARY:
             other.append(
                 f"{name} (file: {stored.dtype} {stored.shape}, "
                 f"model: {tensor.dtype} {tuple(tensor.shape)})"
             )
-        if (why := _why_fixed(tensor)) and kind != TEMPORARY:
+        if (why := why_fixed(tensor)) and kind != TEMPORARY:
             other.append(f"{name} ({why})")
         first, held = holders.setdefault(memory(tensor), (name, stored.name))
         if held != stored.name:
@@ -271,24 +275,8 @@ def _check_model(model: nn.Module, file: MosaicFile) -> None:
         )
 
 
-def _why_fixed(tensor: Tensor) -> str:
-    """Why no values can be written into `tensor`, if they cannot."""
-    if is_lazy(tensor):
-        return "uninitialised: run one forward pass first"
-    if tensor.is_meta:
-        return "on the meta device, which holds no values"
-    if tensor.is_inference():
-        return "made in inference mode, so it cannot be changed"
-    if tensor.layout != torch.strided:
-        return f"not strided but {tensor.layout}"
-    strides = zip(tensor.shape, tensor.stride(), strict=True)
-    if any(size > 1 and stride == 0 for size, stride in strides):
-        return "expanded: its values share memory"
-    return ""
-
-
 def _fits(tensor: Tensor, stored: Record) -> bool:
-    return not _why_fixed(tensor) and (tuple(tensor.shape), tensor.dtype) == (
+    return not why_fixed(tensor) and (tuple(tensor.shape), tensor.dtype) == (
         stored.shape,
         stored.dtype,
     )

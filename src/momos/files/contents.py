@@ -171,10 +171,44 @@ def check_state(model: nn.Module) -> None:
         )
 
 
-def _check_ordinary(name: str, tensor: Tensor) -> None:
+def check_values(name: str, tensor: Tensor) -> None:
+    """Refuses a tensor that holds no values.
+
+    Raises:
+        ValueError: if it is not initialised, or on the meta device.
+    """
     if is_lazy(tensor) or tensor.is_meta:
         kind = "an uninitialised" if is_lazy(tensor) else "a meta"
         raise ValueError(f"tensor {name!r} must hold values, got {kind} one")
+
+
+def why_fixed(tensor: Tensor) -> str:
+    """Why no values can be written into `tensor`, if they cannot."""
+    if is_lazy(tensor):
+        return "uninitialised: run one forward pass first"
+    if tensor.is_meta:
+        return "on the meta device, which holds no values"
+    if tensor.is_inference():
+        return "made in inference mode, so it cannot be changed"
+    if tensor.layout != torch.strided:
+        return f"not strided but {tensor.layout}"
+    strides = zip(tensor.shape, tensor.stride(), strict=True)
+    if any(size > 1 and stride == 0 for size, stride in strides):
+        return "expanded: its values share memory"
+    return ""
+
+
+def joined(record: Record, pieces: Iterable[Tensor]) -> Tensor:
+    """A tensor from successive flat pieces of its values."""
+    flat, start = torch.empty(record.num_weights, dtype=record.dtype, device="cpu"), 0
+    for values in pieces:
+        flat[start : start + len(values)] = values
+        start += len(values)
+    return flat.view(record.shape)
+
+
+def _check_ordinary(name: str, tensor: Tensor) -> None:
+    check_values(name, tensor)
     if tensor.layout != torch.strided or tensor.is_nested:
         kind = "a nested tensor" if tensor.is_nested else tensor.layout
         raise ValueError(f"tensor {name!r} must be strided, got {kind}")

@@ -27,7 +27,7 @@ from momos.codec import (
 )
 from momos.files.coding import ByUsage, ByValue, Code, by_position
 from momos.files.container import SectionFile, cut, header_size
-from momos.files.contents import sha256_of
+from momos.files.contents import joined, sha256_of
 from momos.files.manifest import MOST_BYTES, CodedBank, Manifest, Packs, Record, num_packed
 from momos.files.parsing import read_manifest
 from momos.mosaic import index_dtype, scaled
@@ -104,12 +104,7 @@ class MosaicFile:
         record = self._records[record.same_as or name]
         section = "mosaic" if record.stored == "blocks" else "dense"
         self.check_sections(section)
-        flat = torch.empty(record.num_weights, dtype=record.dtype, device="cpu")
-        start = 0
-        for values in self.pieces(record):
-            flat[start : start + len(values)] = values
-            start += len(values)
-        return flat.view(record.shape)
+        return joined(record, self.pieces(record))
 
     def pieces(self, record: Record) -> Iterator[Tensor]:
         """The values of a stored tensor, flat, piece by piece."""

@@ -14,7 +14,6 @@
 
 namespace momos::lattice {
 
-constexpr int kTakenAtOnce = 16;  // bits
 
 inline void check(const Geometry& geometry, int64_t count) {
     if (count < 1 || count > kMostInStream)

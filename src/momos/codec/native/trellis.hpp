@@ -12,15 +12,15 @@ constexpr int kMostTrellis = 8;
 constexpr int64_t kMostValue = (int64_t(1) << 31) - 1;
 
 struct Trellis {
+    static constexpr int kBySubset[] = {0, 0, 0, 013, 023, 045, 0103, 0, 0515};
+    static constexpr int kByParity[] = {0, 0, 0, 04, 04, 010, 024, 0, 0362};
     int bits, by_subset = 0, by_parity = 0;
 
     explicit Trellis(int v) : bits(v) {
-        constexpr int subset[] = {0, 0, 0, 013, 023, 045, 0103, 0, 0515};
-        constexpr int parity[] = {0, 0, 0, 04, 04, 010, 024, 0, 0362};
-        if (v != 0 && (v < 0 || v > kMostTrellis || !subset[v]))
+        if (v != 0 && (v < 0 || v > kMostTrellis || !kBySubset[v]))
             throw std::invalid_argument("memory must be 0, 3, 4, 5, 6 or 8");
-        by_subset = subset[v] >> 1;
-        by_parity = parity[v] >> 1;
+        by_subset = kBySubset[v] >> 1;
+        by_parity = kByParity[v] >> 1;
     }
 
     int subset(int state) const { return state & 1; }

@@ -5,8 +5,6 @@
 // same everywhere: sums and products of float64 and float32, comparisons, and integers.
 #pragma once
 #include <cmath>
-#include <cstring>
-#include <limits>
 #include <vector>
 
 #include "balance.hpp"
@@ -148,10 +146,8 @@ template <int V>
 class Survivors {
   public:
     static constexpr int kStates = 1 << V, kHalf = kStates / 2, kVectors = kHalf / 4;
-    static constexpr int kBySubset[] = {0, 0, 0, 013, 023, 045, 0103, 0, 0515};
-    static constexpr int kByParity[] = {0, 0, 0, 04, 04, 010, 024, 0, 0362};
-    static constexpr int kOdd = kBySubset[V] >> 1 & (kHalf - 1), kOne = kByParity[V] >> 1;
-    using Word = uint8_t[kStates / 8];  // one bit for each state: the parity it was reached by
+    static constexpr int kOdd = Trellis::kBySubset[V] >> 1 & (kHalf - 1);
+    static constexpr int kOne = Trellis::kByParity[V] >> 1;
 
     Survivors() {
         for (auto& cost : costs_) cost = kNever - Floats4{};
