@@ -9,7 +9,6 @@ from momos.study.tasks.architectures import (
     ResNet,
     mlp,
     resnet20,
-    resnet56,
     vit_tiny,
 )
 
@@ -78,7 +77,7 @@ def test_a_resnet_has_depth_6n_plus_2(depth: int) -> None:
 
 
 def test_resnet_names_are_those_of_published_weights() -> None:
-    names = set(resnet56().state_dict())
+    names = set(ResNet(56).state_dict())
     assert len(names) == 55 * (1 + 5) + 2  # a convolution and its norm's five; linear
     assert {"conv1.weight", "bn1.running_var", "linear.weight", "linear.bias"} <= names
     assert {f"layer{stage}.8.conv2.weight" for stage in (1, 2, 3)} <= names

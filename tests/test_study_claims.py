@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from made_up import finished, row
 
 from momos.study.analysis.claims import Claim, claims
+from momos.study.analysis.metric import metric_difference
 from momos.study.cell import Cell
 from momos.study.store import Finished
 
@@ -282,7 +283,26 @@ def test_a_measure_that_treated_networks_lack_is_undecided():
 def test_every_claim_has_a_row(runs):
     found = claims(runs)
     assert [claim.number for claim in found] == [1, 2, 3]
-    assert found[2] == Claim(3, "", "undecided", "none", "No finished run is about it.")
+    nothing = "No finished run is about it."
+    assert found[2] == Claim(3, "", "", "undecided", "none", nothing)
+
+
+def test_the_metric_is_compared_once_whatever_the_number_of_measures(monkeypatch):
+    compared = []
+
+    def counting(first, second):
+        compared.append(second)
+        return metric_difference(first, second)
+
+    monkeypatch.setattr("momos.study.analysis.claims.metric_difference", counting)
+    measures = {"signs": 10.0, "codes": 4.0}
+    runs = [
+        finished(treatment, seed, measures=measures)
+        for seed in SEEDS
+        for treatment in ("dense", "prune")
+    ]
+    assert sum(claim.number == 2 for claim in claims(runs)) == 3  # with the file length
+    assert len(compared) == 1
 
 
 def test_measures_without_shuffles_are_not_split():

@@ -99,6 +99,12 @@ def test_only_shared_seeds_count_and_others_are_told():
     assert "digits: left out, as only one has them: seeds 2, 7" in shown(comparison)
 
 
+def test_ten_and_more_seeds_of_one_set_are_named():
+    both, ours = {0: 1.0}, dict.fromkeys(range(1, 13), 1.0)
+    lone = "left out, as only one has them: seeds 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12"
+    assert f"{lone} " in shown(compare(runs_of(both | ours), runs_of(both)))
+
+
 def test_tasks_are_compared_apart():
     runs = five(task="digits") + five(task="text", higher_is_better=False, metric=2.0)
     others = five(task="text", higher_is_better=False, metric=2.2)

@@ -239,6 +239,17 @@ def test_what_is_no_grid():
         plane(lambda one: 0.0, network(), states(three(0)), size=1, title="a plane")
 
 
+def test_a_plane_of_too_many_bytes_is_not_read(tmp_path):
+    path = tmp_path / "plane.json"
+    with path.open("wb") as file:
+        file.truncate(2**26 + 1)
+    words = (
+        "plane.json is damaged: plane.json must have at most 67108864 bytes, got 67108865"
+    )
+    with pytest.raises(ValueError, match=words):
+        Plane.read(path)
+
+
 def test_a_plane_is_read_as_it_was_written(tmp_path):
     points = {"a": (0.0, 0.0), "b": (1.0, 0.0), "c": (0.0, 1.0)}
     lines = {("a", "b"): (0.5, 0.7, 1.0)}

@@ -210,7 +210,7 @@ def judged(verdicts: dict[str, str]) -> Judgement:
         "u": "undecided",
     }
     found = [
-        Claim(2, case, letters[letter], f"measure {n}", "evidence")
+        Claim(2, *case.split(": "), letters[letter], f"measure {n}", "evidence")
         for case, row in verdicts.items()
         for n, letter in enumerate(row)
     ]

@@ -1,6 +1,7 @@
 """Run folders: finished ones are read as they were written, others are named with a reason."""
 
 import json
+import os
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -8,12 +9,16 @@ from typing import Any
 import pytest
 
 from momos.study.cell import Cell
+from momos.study.schema import LONGEST
 from momos.study.store import (
     Asked,
     begin,
+    failed,
+    failure,
     finished,
     read,
     read_all,
+    write_failure,
     write_json,
     write_lines,
 )
@@ -67,6 +72,24 @@ def test_a_run_without_a_result_is_not_finished(tmp_path: Path) -> None:
     (folder / "failure.txt").write_text("Traceback\nValueError: weights must be finite\n")
     with pytest.raises(ValueError, match="it failed: ValueError: weights must be finite"):
         read(folder)
+
+
+def test_a_reason_is_read_as_it_was_written_in_one_line(tmp_path: Path) -> None:
+    said = write_failure(tmp_path / "new", "RuntimeError: two\n  lines\n")
+    assert said == failure(tmp_path / "new") == "RuntimeError: two lines"
+    assert len(write_failure(tmp_path, "x" * 10_000)) == len(failure(tmp_path)) == LONGEST
+
+
+def test_a_reason_of_a_stranger_is_bounded_and_waited_for_by_nobody(tmp_path: Path) -> None:
+    reason = tmp_path / "failure.txt"
+    os.mkfifo(reason)
+    assert failed(tmp_path)
+    assert failure(tmp_path) == "failure.txt must be an ordinary file"
+    reason.unlink()
+    reason.write_bytes(b"x" * (2**20 + 1))
+    assert failure(tmp_path) == "failure.txt must have at most 1048576 bytes, got 1048577"
+    reason.write_bytes(b"\n \n")
+    assert failure(tmp_path) == "the reason is missing"
 
 
 @pytest.mark.parametrize(

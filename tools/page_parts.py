@@ -150,7 +150,7 @@ def compared(cohort: Cohort, reference: Cohort) -> tuple[str, str]:
         found = metric_difference(cohort.runs, reference.runs)
     except ValueError:  # no shared seed, or one that diverged
         return NONE, NONE
-    return with_ends(found, 2, sign=True), words[comparable(cohort, reference)]
+    return with_ends(found, 2, sign=True), words[comparable(found, reference.metric)]
 
 
 def with_ends(found: Estimate, decimals: int, *, sign: bool = False) -> str:

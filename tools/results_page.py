@@ -21,11 +21,7 @@ from momos.study.analysis.claims import (
     COMPARABLE,
     VERDICTS,
     claims,
-    comparable,
     verdict_of,
-)
-from momos.study.analysis.claims import (
-    NONE as NOBODY,
 )
 from momos.study.analysis.cohort import Cohort, cohorts, reference_of, subjects_of
 from momos.study.analysis.metric import counted, number
@@ -154,21 +150,22 @@ def _machines(runs: Sequence[Finished]) -> str:
 
 def claims_part(runs: Sequence[Finished]) -> Part:
     """How many verdicts of each kind, by claim and task, codes and scores apart."""
-    by_number: dict[int, list[tuple[str, ...]]] = {n: [] for n in CLAIMS}
-    for task in dict.fromkeys(task for task, _ in by_task(runs)):
-        found = claims([r for r in runs if r.cell.task == task])
-        for number_, kind in ((n, kind) for n in CLAIMS for kind in ("code", "score")):
-            own = [c for c in found if c.number == number_ and f"({kind}" in c.measure]
-            counts = Counter(c.verdict for c in own if c.measure != NOBODY)
-            if own:
-                cells = (str(counts[verdict]) for verdict in VERDICTS)
-                by_number[number_].append((str(number_), task, f"{kind}s", *cells))
-    rows = [row for own in by_number.values() for row in own]
-    if not rows:
+    found = claims(runs)
+    counts: dict[tuple[int, str, str], Counter[str]] = {}
+    for claim in found:
+        for kind in ("code", "score"):
+            if f"({kind}" in claim.measure:
+                key = (claim.number, claim.task, f"{kind}s")
+                counts.setdefault(key, Counter())[claim.verdict] += 1
+    if not counts:
         return Part()
+    rows = [
+        (*map(str, key), *(str(counts[key][verdict]) for verdict in VERDICTS))
+        for key in sorted(counts)
+    ]
     told = "\n".join(f"{n}. {text}" for n, text in CLAIMS.items())
     table = markdown(("claim", "task", "measured by", *VERDICTS), rows, left=3)
-    return Part(f"{told}\n\n{table}", tables=[table_of_claims(claims(runs))])
+    return Part(f"{told}\n\n{table}", tables=[table_of_claims(found)])
 
 
 def simplify_part(runs: Sequence[Finished]) -> Part:
@@ -356,7 +353,7 @@ def _least(size: int, found: Sequence[Cohort]) -> str:
     own = sorted((each for each in found if _place(each)[0] == size), key=_place)
     for cohort in reversed(own):
         reference, _ = reference_of(cohort, found)
-        if reference is None or comparable(cohort, reference) != "supported":
+        if reference is None or compared(cohort, reference)[1] != "yes":
             break
         least = _place(cohort)[1]
     return f"s = {size}, " + ("none of these" if least is None else f"{100 * least:g} %")

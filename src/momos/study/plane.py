@@ -10,9 +10,10 @@ from typing_extensions import TypedDict
 
 from momos.study.cell import Cell
 from momos.study.schema import Number, Text, checked, parsed
-from momos.study.store import inside, write_json
+from momos.study.store import read_text, write_json
 
 FILE = "plane.json"
+LARGEST = 2**26  # bytes of it, which are 1500 × 1500 places or more
 Place = tuple[float, float]
 Losses = tuple[float, ...]  # NaN where a loss is not finite
 
@@ -104,7 +105,7 @@ class Plane:
             ValueError: if it is damaged; says how.
         """
         try:
-            found = parsed(inside(path.parent, path.name).read_text("utf-8"))
+            found = parsed(read_text(path.parent, path.name, most=LARGEST))
             stored = checked(_Stored, found)
             if not any(isfinite(x) for row in stored["loss"] for x in _losses(row)):
                 raise ValueError("loss must be finite somewhere")

@@ -19,7 +19,15 @@ from momos.study.cell import Cell, ordered
 from momos.study.execution.cluster import Cluster
 from momos.study.execution.locks import Busy, alone, check_shared, shared
 from momos.study.execution.processes import Processes, ended_by_sigterm
-from momos.study.store import FAILURE, NOBODY, RESULT, Asked, finished
+from momos.study.store import (
+    NOBODY,
+    RESULT,
+    Asked,
+    failed,
+    failure,
+    finished,
+    write_failure,
+)
 from momos.study.training.run import run
 
 ATTEMPTS = 2  # of a cell whose process dies
@@ -39,10 +47,9 @@ Tell = Callable[[Event], None]
 
 @dataclass
 class Report:
-    """Cells by outcome: finished now, finished before, failed (and why)."""
+    """Cells that finished now, and those that failed, with the reason."""
 
     ran: list[Cell] = field(default_factory=list)
-    skipped: list[Cell] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)  # by folder
 
 
@@ -61,8 +68,7 @@ class _Job:
     @property
     def begun(self) -> bool:
         """Whether it was begun, and neither finished nor failed."""
-        here, failed = self.folder.exists(), (self.folder / FAILURE).exists()
-        return here and not finished(self.folder) and not failed
+        return self.folder.exists() and not (finished(self.folder) or failed(self.folder))
 
 
 def run_all(
@@ -115,15 +121,14 @@ def _left(cell: Cell, root: Path, report: Report, retry: bool) -> bool:
     """Whether a cell is still to be run; else the report is told why not."""
     folder = root / cell.folder
     if finished(folder):
-        report.skipped.append(cell)
         return False
     missing = [other.folder for other in cell.needs if other.folder in report.failed]
     if missing:
         report.failed[cell.folder] = f"it needs {missing[0]}, which failed"
         return False
-    if (folder / FAILURE).exists() and not retry:
-        reason = (folder / FAILURE).read_text("utf-8", errors="replace").strip()
-        report.failed[cell.folder] = f"{reason} (in an earlier run; --retry runs it again)"
+    if failed(folder) and not retry:
+        reason = f"{failure(folder)} (in an earlier run; --retry runs it again)"
+        report.failed[cell.folder] = reason
         return False
     return True
 
@@ -148,15 +153,15 @@ def _attempt(
                 )
             )
         )
-        for job, failure in results:
-            if failure is None:
+        for job, reason in results:
+            if reason is None:
                 busy.append(replace(job, wait=True))
                 continue
-            if failure:
-                report.failed[job.cell.folder] = failure
+            if reason:
+                report.failed[job.cell.folder] = reason
             else:
                 report.ran.append(job.cell)
-            tell(Event(job.cell, failure=failure))
+            tell(Event(job.cell, failure=reason))
     return busy
 
 
@@ -164,10 +169,8 @@ def _given_up(job: _Job) -> str:
     """Says in a cell's folder that its processes died, unless the last one had finished."""
     if finished(job.folder):
         return ""
-    failure = f"its process died {ATTEMPTS} times, as for want of memory"
-    job.folder.mkdir(exist_ok=True)
-    (job.folder / FAILURE).write_text(failure + "\n", "utf-8")
-    return failure
+    reason = f"its process died {ATTEMPTS} times, as for want of memory"
+    return write_failure(job.folder, reason)
 
 
 def _work_shared(job: _Job, note: Callable[[Any], None], *, mark: Path) -> str | None:
@@ -178,8 +181,12 @@ def _work_shared(job: _Job, note: Callable[[Any], None], *, mark: Path) -> str |
 
 def _work(job: _Job, note: Callable[[Any], None]) -> str | None:
     """Runs one cell; why it failed, or nothing. None if another process is at work on it."""
-    if job.wait and (failure := _failed_elsewhere(job)):
-        return failure
+    if job.wait:
+        with alone(
+            job.root, job.cell.key
+        ):  # until the process that is at work on it is done
+            if failed(job.folder):  # a failure from before was removed when that one began
+                return failure(job.folder)
     try:
         run(
             job.cell,
@@ -195,10 +202,3 @@ def _work(job: _Job, note: Callable[[Any], None]) -> str | None:
         # A cell may fail by anything; the others go on.
         return f"{type(error).__name__}: {error}"
     return ""
-
-
-def _failed_elsewhere(job: _Job) -> str:
-    """Waits for the process that is at work on a cell, if one is; why the cell failed there."""
-    failure = job.folder / FAILURE
-    with alone(job.root, job.cell.key):  # one from before was removed when that one began
-        return failure.read_text("utf-8").strip() if failure.exists() else ""

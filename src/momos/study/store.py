@@ -46,6 +46,7 @@ WEIGHTS = "weights.safetensors"
 FAILURE = "failure.txt"
 PART = ".part"  # ends the names of what is not whole yet
 LARGEST = 2**30  # bytes of a file that is read
+MOST_REASON = 2**20  # of `FAILURE`
 FORMAT = 1  # of the files; others are refused
 T = TypeVar("T")
 
@@ -207,17 +208,14 @@ def read(folder: Path) -> Finished:
             of another format; names the file.
     """
     if not finished(folder):
-        failure = folder / FAILURE
-        why = (
-            f"it failed: {_last_line(failure)}"
-            if failure.exists()
-            else "it has not finished"
-        )
+        why = "it has not finished"
+        if failed(folder):
+            why = f"it failed: {failure(folder)}"
         raise ValueError(f"a run must be finished, but {folder.name} is not: {why}")
     try:
-        described = _checked(Described, _text(folder, CELL), CELL)
-        result = _checked(Result, _text(folder, RESULT), RESULT)
-        lines = enumerate(_text(folder, HISTORY).split("\n"), start=1)
+        described = _checked(Described, read_text(folder, CELL), CELL)
+        result = _checked(Result, read_text(folder, RESULT), RESULT)
+        lines = enumerate(read_text(folder, HISTORY).split("\n"), start=1)
         history = [
             _checked(Line, text, f"{HISTORY}, line {n}") for n, text in lines if text
         ]
@@ -324,6 +322,28 @@ def finished(folder: Path) -> bool:
     return (folder / RESULT).exists()
 
 
+def failed(folder: Path) -> bool:
+    return (folder / FAILURE).exists()
+
+
+def failure(folder: Path) -> str:
+    """Why a run failed, at most `LONGEST` characters; or why that cannot be read."""
+    try:
+        lines = read_text(folder, FAILURE, most=MOST_REASON, errors="replace").splitlines()
+    except (OSError, ValueError) as error:
+        return str(error)
+    reasons = [line for line in lines if line.strip()]
+    return reasons[-1].strip()[:LONGEST] if reasons else "the reason is missing"
+
+
+def write_failure(folder: Path, reason: str) -> str:
+    """Leaves the reason, which is also returned as `failure` reads it: in one line, bounded."""
+    folder.mkdir(parents=True, exist_ok=True)
+    reason = " ".join(reason.split())[:LONGEST]
+    write_text(folder / FAILURE, f"{reason}\n")
+    return reason
+
+
 def clear(folder: Path) -> None:
     """Removes what killed processes left half-written; for the only process at work in a folder."""
     for path in folder.glob(f"*{PART}"):
@@ -363,11 +383,19 @@ def sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _text(folder: Path, name: str) -> str:
+def read_text(
+    folder: Path, name: str, *, most: int = LARGEST, errors: str = "strict"
+) -> str:
+    """The text of a file in a folder, which strangers may have made.
+
+    Raises:
+        ValueError: if it leads out of the folder, has more than `most` bytes, or is not UTF-8.
+        OSError: if it is no ordinary file.
+    """
     path = inside(folder, name)
-    if (num_bytes := path.stat().st_size) > LARGEST:
-        raise ValueError(f"{name} must have at most {LARGEST} bytes, got {num_bytes}")
-    return path.read_text("utf-8")
+    if (num_bytes := path.stat().st_size) > most:
+        raise ValueError(f"{name} must have at most {most} bytes, got {num_bytes}")
+    return path.read_text("utf-8", errors)
 
 
 def _checked(form: type[T], text: str, place: str) -> T:
@@ -382,13 +410,3 @@ def _checked(form: type[T], text: str, place: str) -> T:
         return checked(form, found)
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from error
-
-
-def _last_line(path: Path) -> str:
-    """The reason that a failed run left, at most `LONGEST` characters of it."""
-    try:
-        text = inside(path.parent, path.name).read_text("utf-8", errors="replace")
-    except (OSError, ValueError) as error:
-        return str(error)
-    lines = text.strip().splitlines()
-    return lines[-1][:LONGEST] if lines else "the reason is missing"

@@ -4,13 +4,18 @@ A verdict is that of a 95 % interval over seeds, and of one measure: rows are no
 how many there are, so that one in forty is on the wrong side by chance.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from momos.study.analysis.cohort import Cohort, cohorts, reference_of
-from momos.study.analysis.metric import counted, factor_text, metric_difference, number
+from momos.study.analysis.metric import (
+    Metric,
+    counted,
+    factor_text,
+    metric_difference,
+    number,
+)
 from momos.study.analysis.quantities import Quantity, Split, measures_of, quantities_of
 from momos.study.analysis.statistics import LEAST, Estimate
 from momos.study.store import Finished
@@ -30,17 +35,22 @@ NAMED = 2  # cases that a judgement names at most
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim, for a case (task and treatment), by one measure.
+    """One claim, for a treatment of a task, by one measure.
 
-    The case is empty where no run is about the claim. `measure` says whether it is a code or a
+    Both are empty where no run is about the claim. `measure` says whether it is a code or a
     score. `evidence` is a sentence.
     """
 
     number: int
-    case: str
+    task: str
+    treatment: str
     verdict: Verdict
     measure: str
     evidence: str
+
+    @property
+    def case(self) -> str:
+        return f"{self.task}: {self.treatment}" if self.task else ""
 
 
 @dataclass(frozen=True)
@@ -52,28 +62,24 @@ class Judgement:
 
     number: int
     text: str
-    verdict: Literal["supported", "not supported", "undecided", "divided"]
+    verdict: Verdict | Literal["divided"]
     words: str
 
 
 def claims(finished: Sequence[Finished]) -> list[Claim]:
-    """What the runs say of each claim, by every measure; all three claims have a row at least.
+    """Verdicts on each claim by every measure; all three claims have a row at least.
 
-    Supported where the interval of a ratio lies below 1, not supported where it lies at or
-    above 1; between both, or of fewer than 3 seeds, it is undecided. Claim 1 is of dense
-    networks trained from scratch, against their initialization, of which there is no file; a
-    published network is held against initializations such as it may have had.
-    Claims 2 and 3 are of all other networks, against the dense ones of their cohort (see
-    `reference_of`), also where "still" would ask for more. Claim 3 is supported only if no more
-    is lost than 0.5 points of accuracy, or 2 % of bits per character, all along the interval,
-    and not supported where that much is lost all along it.
+    Claim 1 is of dense networks trained from scratch, against their initialization; a published
+    network is held against initializations such as it may have had. Claims 2 and 3 are of all
+    other networks, against dense ones (see `reference_of`). Claim 3 needs a ratio below 1 and a
+    metric that is `comparable`.
     """
     everything = cohorts(finished)
     found = [claim for cohort in everything for claim in _of(cohort, everything)]
     known = {claim.number for claim in found}
     missing = [number for number in CLAIMS if number not in known]
     nothing = "No finished run is about it."
-    found += [Claim(number, "", "undecided", NONE, nothing) for number in missing]
+    found += [Claim(number, "", "", "undecided", NONE, nothing) for number in missing]
     return sorted(found, key=lambda claim: claim.number)
 
 
@@ -92,9 +98,19 @@ def verdict_of(found: Estimate) -> Verdict:
     return "not supported" if found.low >= 1 else "undecided"
 
 
-def comparable(cohort: Cohort, reference: Cohort) -> Verdict:
-    """Whether no more of the metric is lost than `COMPARABLE`, by its interval."""
-    return _metric(cohort, reference)[1]
+def comparable(found: Estimate, metric: Metric) -> Verdict:
+    """Whether a difference loses no more of the metric than `COMPARABLE`, by its interval.
+
+    Not supported where more is lost all along the interval.
+    """
+    if found.n < LEAST:
+        return "undecided"
+    sign = -1 if metric.higher_is_better else 1
+    least, most = sorted(sign * end for end in (found.low, found.high))
+    limit = COMPARABLE[metric.difference_unit]
+    if most <= limit:
+        return "supported"
+    return "not supported" if least > limit else "undecided"
 
 
 def _of(cohort: Cohort, everything: Sequence[Cohort]) -> list[Claim]:
@@ -102,25 +118,22 @@ def _of(cohort: Cohort, everything: Sequence[Cohort]) -> list[Claim]:
         if cohort.cell.start is not None:  # its initialization has been trained already
             return []
         return [_trained(cohort, each) for each in measures_of(cohort.runs.values())]
-    number = 3 if cohort.is_mosaic else 2
+    about = (3 if cohort.is_mosaic else 2, cohort.cell.task, cohort.full_label)
     reference, name = reference_of(cohort, everything)
     if reference is None:
         evidence = "No dense networks trained in the same way have finished."
-        return [Claim(number, _case(cohort), "undecided", NONE, evidence)]
+        return [Claim(*about, "undecided", NONE, evidence)]
+    metric = _metric(cohort, reference, decides=cohort.is_mosaic)
     return [
-        _treated(number, cohort, reference, name, quantity)
+        _treated(about, cohort, reference, name, quantity, metric)
         for quantity in quantities_of(reference.runs.values())
     ]
-
-
-def _case(cohort: Cohort) -> str:
-    return f"{cohort.cell.task}: {cohort.full_label}"
 
 
 def _trained(cohort: Cohort, quantity: Quantity) -> Claim:
     """Claim 1 of one cohort by one measure."""
     runs, why = cohort.runs, quantity.why_not(cohort.runs)
-    about = (1, _case(cohort))
+    about = (1, cohort.cell.task, cohort.full_label)
     try:
         found = quantity.against_init(runs)
     except ValueError:
@@ -136,11 +149,16 @@ def _trained(cohort: Cohort, quantity: Quantity) -> Claim:
 
 
 def _treated(
-    number: int, cohort: Cohort, reference: Cohort, name: str, quantity: Quantity
+    about: tuple[int, str, str],
+    cohort: Cohort,
+    reference: Cohort,
+    name: str,
+    quantity: Quantity,
+    metric: tuple[Verdict, str],
 ) -> Claim:
-    """Claim 2 or 3 of one cohort by one measure."""
+    """Claim 2 or 3 of one cohort by one measure, and by its `metric`."""
     runs, others = cohort.runs, reference.runs
-    about, measure, shared = (number, _case(cohort)), str(quantity), runs.keys() & others
+    measure, shared = str(quantity), runs.keys() & others
     why = quantity.why_not(runs, others)
     try:
         found = quantity.against(runs, others)
@@ -149,19 +167,15 @@ def _treated(
         if not shared:
             evidence = f"No seed is shared with {name}."
         return Claim(*about, "undecided", measure, evidence)
-    verdict = verdict_of(found.ratio)
-    difference, kept, judgement = _metric(cohort, reference)
-    sizes = _sizes(cohort, reference, name)
+    sizes, (kept, difference) = _sizes(cohort, reference, name), metric
     evidence = _sentence(
         _times(found.ratio, name),
         _split(found, "value distribution" + " and size" * bool(sizes)),
         sizes,
-        difference + judgement * (number == 3),
+        difference,
         _left_out(len(shared), found.ratio.n, why),
     )
-    if number == 3:
-        verdict = _both(verdict, kept)
-    return Claim(*about, verdict, measure, evidence)
+    return Claim(*about, _both(verdict_of(found.ratio), kept), measure, evidence)
 
 
 def _both(one: Verdict, other: Verdict) -> Verdict:
@@ -171,25 +185,26 @@ def _both(one: Verdict, other: Verdict) -> Verdict:
     return "undecided" if "undecided" in (one, other) else "supported"
 
 
-def _metric(cohort: Cohort, reference: Cohort) -> tuple[str, Verdict, str]:
-    """By how much the metric differs, whether it is comparable, and that in words."""
+def _metric(cohort: Cohort, reference: Cohort, *, decides: bool) -> tuple[Verdict, str]:
+    """Whether the metric is comparable, where that `decides`; and by how much it differs."""
     try:
         found = metric_difference(cohort.runs, reference.runs)
     except ValueError as error:
-        return f"no difference of metrics, as {error}", "undecided", ""
-    metric = reference.metric
-    limit = COMPARABLE[metric.difference_unit]
-    amount = metric.amount(limit)
+        kept: Verdict = "undecided" if decides else "supported"
+        return kept, f"no difference of metrics, as {error}"
+    metric, verdict = reference.metric, comparable(found, reference.metric)
+    amount = metric.amount(COMPARABLE[metric.difference_unit])
     words = f"{metric.name} {_signed(found, metric.difference_unit)}"
-    sign = -1 if metric.higher_is_better else 1
-    least, most = sorted(sign * end for end in (found.low, found.high))
+    if not decides:
+        return "supported", words
     if found.n < LEAST:
-        return words, "undecided", ", too few seeds to say whether that is comparable"
-    if most <= limit:
-        return words, "supported", f", comparable: no more than {amount} lost"
-    if least > limit:
-        return words, "not supported", f", not comparable: more than {amount} lost"
-    return words, "undecided", f", a loss of more than {amount} not excluded"
+        return verdict, f"{words}, too few seeds to say whether that is comparable"
+    judgement = {
+        "supported": f"comparable: no more than {amount} lost",
+        "not supported": f"not comparable: more than {amount} lost",
+        "undecided": f"a loss of more than {amount} not excluded",
+    }
+    return verdict, f"{words}, {judgement[verdict]}"
 
 
 def _signed(found: Estimate, unit: str) -> str:
@@ -218,15 +233,12 @@ def _split(found: Split, rest: str) -> str:
 
 def _sizes(cohort: Cohort, reference: Cohort, name: str) -> str:
     own, other = cohort.first.num_weights, reference.first.num_weights
-    if own == other:
-        return ""
-    return f"totals are compared, of {own} weights and of {other} in {name}"
+    words = f"totals are compared, of {own} weights and of {other} in {name}"
+    return words * (own != other)
 
 
 def _left_out(total: int, used: int, why: str) -> str:
-    if total == used:
-        return ""
-    return f"{total - used} of {total} shared seeds left out ({why})"
+    return f"{total - used} of {total} shared seeds left out ({why})" * (total != used)
 
 
 def _sentence(*parts: str) -> str:
@@ -234,19 +246,16 @@ def _sentence(*parts: str) -> str:
 
 
 def _judgement(number: int, own: Sequence[Claim]) -> Judgement:
-    about = [claim for claim in own if claim.case]
-    counts = Counter(claim.verdict for claim in about)
-    words = _counts(*(counts[each] for each in VERDICTS)) if about else own[0].evidence
+    about = [claim for claim in own if claim.task]
+    counts = [sum(claim.verdict == verdict for claim in about) for verdict in VERDICTS]
+    words = _counts(counts) if about else own[0].evidence
     text = f"{CLAIMS[number][:1].upper()}{CLAIMS[number][1:]}."
     told = " ".join(filter(None, (words, _cases(about))))
-    return Judgement(number, text, _overall(counts), told)
+    return Judgement(number, text, _overall(*counts), told)
 
 
-def _overall(
-    counts: Counter[str],
-) -> Literal["supported", "not supported", "undecided", "divided"]:
-    """Those who are undecided outvote one side, but not both."""
-    supporting, against, undecided = (counts[verdict] for verdict in VERDICTS)
+def _overall(supporting: int, against: int, undecided: int) -> Verdict | Literal["divided"]:
+    """Undecided comparisons outvote one side, but not both."""
     if supporting and against:
         return "divided"
     if max(supporting, against) <= undecided:
@@ -254,16 +263,14 @@ def _overall(
     return "supported" if supporting else "not supported"
 
 
-def _counts(supporting: int, against: int, undecided: int) -> str:
+def _counts(counts: Sequence[int]) -> str:
     """How many comparisons say what, as a sentence."""
-    total = supporting + against + undecided
+    total = sum(counts)
+    one = ("supports it", "does not", "is undecided")
+    several = ("support it", "do not", "are undecided")
     parts = [
         f"{count} {words[count != 1]}"
-        for count, words in (
-            (supporting, ("supports it", "support it")),
-            (against, ("does not", "do not")),
-            (undecided, ("is undecided", "are undecided")),
-        )
+        for count, words in zip(counts, zip(one, several, strict=True), strict=True)
         if count
     ]
     if total == 1:
@@ -275,16 +282,16 @@ def _counts(supporting: int, against: int, undecided: int) -> str:
 
 def _cases(about: Sequence[Claim]) -> str:
     """For which cases all measures agree that it holds, where there are several cases."""
+    one_task = len({claim.task for claim in about}) == 1
     verdicts: dict[str, set[str]] = {}
     for claim in about:
-        verdicts.setdefault(claim.case, set()).add(claim.verdict)
+        case = claim.treatment if one_task else claim.case
+        verdicts.setdefault(case, set()).add(claim.verdict)
     holding = [case for case, found in verdicts.items() if found == {"supported"}]
     if len(verdicts) < 2 or len(holding) == len(verdicts):
         return ""
     if not holding:
         return "It holds by every measure for no treatment."
-    if len({case.partition(": ")[0] for case in verdicts}) == 1:
-        holding = [case.partition(": ")[2] for case in holding]
     more = len(holding) - NAMED
     ending = f" and {more} more" if more > 0 else ""
     return f"It holds by every measure for {'; '.join(holding[:NAMED])}{ending}."

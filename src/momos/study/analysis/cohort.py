@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from momos._util.escaping import visible
-from momos.study.analysis.metric import Metric, metric_of
+from momos.study.analysis.metric import Metric, counted, metric_of
 from momos.study.analysis.statistics import Estimate
 from momos.study.cell import DENSE, PLAIN, PUBLISHED, Cell
 from momos.study.store import Finished
@@ -192,7 +192,7 @@ def seeds_of(found: Iterable[Cohort]) -> str:
     """`n = 5 seeds`, or from the least to the most."""
     counts = sorted({len(cohort.runs) for cohort in found}) or [0]
     if counts[0] == counts[-1]:
-        return f"n = {counts[0]} seed{'s' * (counts[0] != 1)}"
+        return f"n = {counted(counts[0], 'seed')}"
     return f"n = {counts[0]} to {counts[-1]} seeds"
 
 

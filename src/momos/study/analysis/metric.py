@@ -113,4 +113,8 @@ def grouped(count: float) -> str:
 
 def counted(count: int, noun: str) -> str:
     """`1 seed`, `2 seeds`."""
-    return f"{count} {noun}{'s' * (count != 1)}"
+    return f"{count} {plural(count, noun)}"
+
+
+def plural(count: int, noun: str) -> str:
+    return noun + "s" * (count != 1)

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from momos.study.analysis.claims import Claim
 from momos.study.analysis.cohort import Cohort, Subject, seeds_of
 from momos.study.analysis.comparison import Compared, Comparison
-from momos.study.analysis.metric import counted, factor_text, grouped, metric_of, number
+from momos.study.analysis.metric import factor_text, grouped, metric_of, number, plural
 from momos.study.analysis.quantities import measures_of
 from momos.study.analysis.statistics import Estimate
 from momos.study.cell import PLAIN
@@ -220,7 +220,7 @@ def table_of_comparison(comparison: Comparison) -> Table:
     """What differs beyond chance stands out, and says so."""
     numbers = (*comparison.labels, "first to second", "95 % interval", "n", "differ")
     notes = [
-        f"{task}: left out, as only one has them: {counted(len(seeds), 'seed')[2:]} "
+        f"{task}: left out, as only one has them: {plural(len(seeds), 'seed')} "
         f"{', '.join(map(str, seeds))}"
         for task, seeds in comparison.lone.items()
     ]

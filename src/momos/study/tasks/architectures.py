@@ -82,12 +82,8 @@ def _stage(inputs: int, outputs: int, num_blocks: int) -> nn.Sequential:
     return nn.Sequential(first, *others)
 
 
-def resnet20(*, num_classes: int = 10) -> ResNet:
-    return ResNet(20, num_classes=num_classes)
-
-
-def resnet56(*, num_classes: int = 10) -> ResNet:
-    return ResNet(56, num_classes=num_classes)
+def resnet20() -> ResNet:
+    return ResNet(20)
 
 
 class TransformerBlock(nn.Module):

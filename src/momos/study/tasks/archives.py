@@ -128,17 +128,15 @@ def digits() -> tuple[Images, Images]:
     )
 
 
-def additions(
-    modulus: int = MODULUS, *, share: float = 0.5, seed: int = SPLIT_SEED
-) -> tuple[Images, Images]:
+def additions(modulus: int = MODULUS) -> tuple[Images, Images]:
     """All pairs of numbers below `modulus` and their sums, in two parts without a common pair.
 
     Networks first learn them by heart and much later understand (Power et al. 2022); half are to
     train on, as in arXiv 2605.15551.
     """
     pairs = torch.cartesian_prod(*2 * [torch.arange(modulus)])
-    order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed))
-    train, test = (pairs[rows] for rows in order.tensor_split([int(share * len(pairs))]))
+    order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(SPLIT_SEED))
+    train, test = (pairs[rows] for rows in order.tensor_split([len(pairs) // 2]))
     return Images(train, train.sum(1) % modulus), Images(test, test.sum(1) % modulus)
 
 

@@ -19,7 +19,6 @@ import momos
 from momos.study.cell import PUBLISHED, Cell
 from momos.study.execution.locks import alone
 from momos.study.store import (
-    FAILURE,
     HISTORY,
     NOBODY,
     PART,
@@ -30,6 +29,7 @@ from momos.study.store import (
     begin,
     finished,
     read,
+    write_failure,
     write_json,
     write_lines,
 )
@@ -109,8 +109,7 @@ class _Run:
             result = self._result(network) | chosen
         except Exception as error:
             # Whatever it is: the folder says why, and the error goes on its way.
-            reason = f"{type(error).__name__}: {error}\n"
-            (self.folder / FAILURE).write_text(reason, "utf-8")
+            write_failure(self.folder, f"{type(error).__name__}: {error}")
             raise
         result["seconds"] = round(seconds + time.perf_counter() - begun, 2)
         write_json(self.folder / RESULT, result)

@@ -86,7 +86,6 @@ def logging_to(name: str, folder: Path, label: str) -> Iterator[Logger]:
     says, else into a database in the folder. Both hold on to the first run of a process, so
     they are made to let go of it in the end.
     """
-    check_logger(name)
     if name == "csv":
         yield loggers.CSVLogger(save_dir=folder, name="log")
     elif name == "tensorboard":
