@@ -32,27 +32,31 @@ def test_the_process_is_left_as_it_was() -> None:
             signal.getsignal(signal.SIGINT),
         )
 
-    before = state()
-    with undisturbed(3):
-        assert torch.get_num_threads() == 3
-        torch.use_deterministic_algorithms(True)
-    assert state() == before
+    torch.set_num_threads(2)
+    try:
+        before = state()
+        with undisturbed():
+            assert torch.get_num_threads() == 1
+            torch.use_deterministic_algorithms(True)
+        assert state() == before
+    finally:
+        torch.set_num_threads(1)
 
 
 def test_ctrl_c_stays_a_keyboard_interrupt() -> None:
-    with pytest.raises(KeyboardInterrupt), undisturbed(1):
+    with pytest.raises(KeyboardInterrupt), undisturbed():
         interrupted()
 
 
 def test_another_exit_stays_an_exit() -> None:
-    with pytest.raises(SystemExit, match="3"), undisturbed(1):
+    with pytest.raises(SystemExit, match="3"), undisturbed():
         raise SystemExit(3)
 
 
 def test_only_what_lightning_says_of_the_machine_is_left_out() -> None:
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
-        with undisturbed(1):
+        with undisturbed():
             warnings.warn("GPU available but not used", stacklevel=1)
             warnings.warn("something", stacklevel=1)
     assert [str(warning.message) for warning in found] == ["something"]

@@ -115,7 +115,7 @@ def test_characters_held_out_are_in_no_batch() -> None:
 
 def test_classes_that_are_held_out_are_classes_still() -> None:
     labels = torch.tensor([0, 0, 0, 3])
-    held_out, _ = parted("few", Images(torch.zeros(4, 1), labels), 0.25)
+    _, held_out = parted("few", Images(torch.zeros(4, 1), labels), 0.25)
     few = Images(torch.zeros(4, 1), labels.roll(int(held_out.labels[0] == 0)))
     task = image_task(
         *("few", few, few, lambda seed: Lists(), QUICK), prepared=lambda pixels: pixels

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite, nan
 from pathlib import Path
-from typing import NotRequired
+from typing import Annotated, NotRequired
 
+from pydantic import BeforeValidator
 from typing_extensions import TypedDict
 
 from momos.study.cell import Cell
@@ -35,14 +36,15 @@ class Wanted:
         return root / f"plane-{self.size}-{self.batches}-{last.folder}" / FILE
 
 
-_Line = TypedDict("_Line", {"from": Text, "to": Text, "loss": list[Number | None]})
+Loss = Annotated[Number, BeforeValidator(lambda found: nan if found is None else found)]
+_Line = TypedDict("_Line", {"from": Text, "to": Text, "loss": tuple[Loss, ...]})
 
 
 class _Stored(TypedDict):
     title: Text
-    x: list[Number]
-    y: list[Number]
-    loss: list[list[Number | None]]
+    x: tuple[Number, ...]
+    y: tuple[Number, ...]
+    loss: tuple[tuple[Loss, ...], ...]
     points: dict[str, tuple[Number, Number]]
     lines: NotRequired[list[_Line]]
     unit: Text
@@ -64,15 +66,11 @@ class Plane:
     unit: str
 
     def __post_init__(self) -> None:
-        shape = (len(self.y), len(self.x))
-        if (
-            min(shape) < 2
-            or {len(row) for row in self.loss} != {shape[1]}
-            or len(self.loss) != shape[0]
-        ):
+        shape, widths = (len(self.y), len(self.x)), {len(row) for row in self.loss}
+        if min(shape) < 2 or widths != {shape[1]} or len(self.loss) != shape[0]:
             raise ValueError(
                 f"loss must be at each of {shape[0]} × {shape[1]} places, at least 2 × 2, got "
-                f"{len(self.loss)} rows of {sorted({len(row) for row in self.loss})}"
+                f"{len(self.loss)} rows of {sorted(widths)}"
             )
         ends = [end for point in self.points.values() for end in point]
         if not all(map(isfinite, (*self.x, *self.y, *ends))):
@@ -93,9 +91,8 @@ class Plane:
             for (first, second), losses in self.lines.items()
         ]
         loss = [_stored(row) for row in self.loss]
-        write_json(
-            path, vars(self) | {"loss": loss, "points": dict(self.points), "lines": lines}
-        )
+        points = dict(self.points)
+        write_json(path, vars(self) | {"loss": loss, "points": points, "lines": lines})
 
     @classmethod
     def read(cls, path: Path) -> "Plane":
@@ -105,29 +102,14 @@ class Plane:
             ValueError: if it is damaged; says how.
         """
         try:
-            found = parsed(read_text(path.parent, path.name, most=LARGEST))
-            stored = checked(_Stored, found)
-            if not any(isfinite(x) for row in stored["loss"] for x in _losses(row)):
+            stored = checked(_Stored, parsed(read_text(path.parent, FILE, most=LARGEST)))
+            if not any(isfinite(loss) for row in stored["loss"] for loss in row):
                 raise ValueError("loss must be finite somewhere")
-            lines = {
-                (n["from"], n["to"]): _losses(n["loss"]) for n in stored.get("lines", [])
-            }
-            return cls(
-                title=stored["title"],
-                x=tuple(stored["x"]),
-                y=tuple(stored["y"]),
-                loss=tuple(map(_losses, stored["loss"])),
-                points=stored["points"],
-                lines=lines,
-                unit=stored["unit"],
-            )
+            lines = {(n["from"], n["to"]): n["loss"] for n in stored.get("lines", [])}
+            return cls(**{**stored, "lines": lines})
         except (OSError, ValueError) as error:
             raise ValueError(f"{FILE} is damaged: {error}") from error
 
 
 def _stored(losses: Losses) -> list[float | None]:
     return [loss if isfinite(loss) else None for loss in losses]
-
-
-def _losses(stored: list[float | None]) -> Losses:
-    return tuple(nan if loss is None else loss for loss in stored)

@@ -9,12 +9,14 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.resources import as_file, files
 from io import StringIO
 from math import inf
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
+from matplotlib import rc_params_from_file
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, LogLocator
@@ -23,7 +25,10 @@ from momos._util.escaping import csv_cell
 from momos.study.analysis.statistics import Estimate
 from momos.study.treatments import TREATMENTS
 
-INK, PAPER, GRID = "#1c2126", "#fffffe", "#c9ced5"
+PACKAGE, TEMPLATES = "momos.study.report", "templates"
+with as_file(files(PACKAGE) / TEMPLATES / "figures.mplstyle") as path:
+    STYLE = rc_params_from_file(path, use_default_template=False)
+INK, PAPER, GRID = (STYLE[n] for n in ("text.color", "figure.facecolor", "grid.color"))
 SERIES = (
     *("#4d545c", "#0b6fb8", "#c43d52", "#2f8554"),
     *("#8456ad", "#a8690f", "#0f7f86", "#b04a92"),
@@ -40,30 +45,6 @@ WIDTH, HEIGHT = 5.6, 4.0  # inches: so small that words can be read on a phone
 FEW = 300  # as many times its start an axis ends for 2 and 5 to be written beside 1
 LETTERS = 52  # of a line of a legend
 SANS = "var(--sans)"
-STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "momos",
-    "text.parse_math": False,  # words are those of users
-    "font.size": 11,
-    "axes.titlesize": 11,
-    "legend.fontsize": 10,
-    "legend.frameon": False,
-    "figure.facecolor": PAPER,
-    "savefig.facecolor": PAPER,
-    "savefig.dpi": 160,
-    "axes.facecolor": "none",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.6,
-    "text.color": INK,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-}
 CUT = re.compile(  # what a drawing needs by itself, but not inside a page
     r"^.*?(?=<svg)|<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", re.DOTALL
 )

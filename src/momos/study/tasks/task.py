@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy, pad
 from momos.study.tasks.archives import Images
 
 Batch = tuple[Tensor, Int[Tensor, "..."]]
+Samples = TypeVar("Samples", Images, Tensor)
 CONTEXT = 128  # characters that the transformer sees
 PIECE = 500  # samples evaluated at once
 PADDING = 4  # pixels that crops move images by
@@ -53,27 +54,16 @@ class Optimization:
 
     def optimizer_of(self, network: nn.Module) -> torch.optim.Optimizer:
         trained = [weight for weight in network.parameters() if weight.requires_grad]
+        small = [weight for weight in trained if weight.ndim < 2]
         groups = [
             {"params": [weight for weight in trained if weight.ndim >= 2]},
-            {
-                "params": [weight for weight in trained if weight.ndim < 2],
-                "weight_decay": 0.0,
-            },
+            {"params": small, "weight_decay": 0.0},
         ]
+        about: Any = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
         if self.optimizer == "sgd":
-            return torch.optim.SGD(
-                groups,
-                lr=self.learning_rate,
-                momentum=self.momentum,
-                weight_decay=self.weight_decay,
-                nesterov=True,
-            )
+            return torch.optim.SGD(groups, momentum=self.momentum, nesterov=True, **about)
         return torch.optim.AdamW(
-            groups,
-            lr=self.learning_rate,
-            betas=(self.momentum, self.beta2),
-            weight_decay=self.weight_decay,
-            fused=True,
+            groups, betas=(self.momentum, self.beta2), fused=True, **about
         )
 
     def rate_at(self, step: int, total_steps: int) -> float:
@@ -152,13 +142,11 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 class Task:
     """One thing to learn.
 
-    `network` gives the start that belongs to a seed. `batches` are those of one epoch, drawn by
-    the generator: `steps_per_epoch` of them. `evaluate` is on samples that are never trained on,
-    and by which nothing is chosen; `validate`, if it is there, on those `held_out`. `kind`,
-    `inputs` (the shape of one sample) and `outputs` (how many classes) are what networks of any
-    name are built by; those of text have a class for every place. `without` gives the task that
-    has a share of its samples held out. Where `network` gives published weights, `untrained`
-    gives a start such as they had.
+    `network` gives the start that belongs to a seed, or published weights, and then `untrained`
+    such a start. `batches` are those of one epoch, drawn by the generator: `steps_per_epoch` of
+    them. `evaluate` is on samples that are never trained on, `validate` on those `held_out`.
+    Networks of any name are built by `kind`, `inputs` (the shape of one sample) and `outputs`
+    (how many classes). `without` gives the task that has a share of its samples held out.
     """
 
     name: str
@@ -177,7 +165,7 @@ class Task:
     untrained: Callable[[int], nn.Module] | None = None
 
     def held_out(self, share: float) -> "Task":
-        """This task with a share of the samples to train on kept for `validate`; 0 is all of it.
+        """This task with a share of the samples to train on kept for `validate`.
 
         Raises:
             ValueError: if the task cannot be split, or a part would have no sample.
@@ -213,47 +201,37 @@ def standardised(
     return lambda pixels: (pixels.float() / 255 - means) / deviations
 
 
-def labelled_task(
+def _task(
     name: str,
-    train: Images,
-    test: Images,
+    train: Samples,
+    test: Samples,
     network: Callable[[int], nn.Module],
     optimization: Optimization,
     *,
-    prepared: Callable[[Tensor], Tensor],
-    batches: Callable[[Images, torch.Generator], Iterator[Batch]],
+    batches: Callable[[Samples, torch.Generator], Iterator[Batch]],
+    score: Callable[[nn.Module, Samples], float],
+    parted: Callable[[str, Samples, float], tuple[Samples, Samples]],
+    steps: Callable[[Samples], int],
     **about: Any,
 ) -> Task:
-    """Samples and their classes; `prepared` makes samples what the network takes.
+    """A task whose samples can be held out; `about` are other fields of it."""
 
-    `batches` draws those of an epoch; `about` are other fields of the task.
-    """
-
-    def without(share: float) -> Task:
-        held, rest = parted(name, train, share)
-        part = labelled_task(
-            *(name, rest, test, network, optimization),
-            prepared=prepared,
-            batches=batches,
-            **about | {"outputs": task.outputs},
+    def of(samples: Samples, held: Samples | None = None) -> Task:
+        return Task(
+            name=name,
+            network=network,
+            batches=lambda generator: batches(samples, generator),
+            evaluate=lambda network: score(network, test),
+            steps_per_epoch=steps(samples),
+            optimization=optimization,
+            validate=None if held is None else lambda network: score(network, held),
+            without=(lambda share: of(*parted(name, samples, share)))
+            if held is None
+            else None,
+            **about,
         )
-        validate = lambda network: accuracy(network, held, prepared)  # noqa: E731
-        return replace(part, validate=validate, without=None)
 
-    own: dict[str, Any] = {
-        "steps_per_epoch": -(-len(train) // optimization.batch_size),
-        "outputs": int(train.labels.max()) + 1,
-    }
-    task = Task(
-        name=name,
-        network=network,
-        batches=lambda generator: batches(train, generator),
-        evaluate=lambda network: accuracy(network, test, prepared),
-        optimization=optimization,
-        without=without,
-        **own | about,
-    )
-    return task
+    return of(train)
 
 
 def image_task(
@@ -266,7 +244,10 @@ def image_task(
     prepared: Callable[[Tensor], Tensor],
     augmented: bool = False,
 ) -> Task:
-    """Images and their classes, in another order every epoch."""
+    """Images and their classes, in another order every epoch.
+
+    `prepared` makes pixels what the network takes.
+    """
 
     def batches(images: Images, generator: torch.Generator) -> Iterator[Batch]:
         order = torch.randperm(len(images), generator=generator)
@@ -276,11 +257,14 @@ def image_task(
                 pixels = crop_and_flip(pixels, generator=generator)
             yield prepared(pixels), images.labels[rows]
 
-    return labelled_task(
+    return _task(
         *(name, train, test, network, optimization),
-        prepared=prepared,
         batches=batches,
+        score=lambda network, images: accuracy(network, images, prepared),
+        parted=parted,
+        steps=lambda images: -(-len(images) // optimization.batch_size),
         inputs=tuple(train.pixels.shape[1:]),
+        outputs=int(train.labels.max()) + 1,
     )
 
 
@@ -294,15 +278,12 @@ def pair_task(
     modulus: int,
 ) -> Task:
     """Pairs of numbers below `modulus` and what they make; one batch holds all of them."""
-
-    def batches(pairs: Images, generator: torch.Generator) -> Iterator[Batch]:
-        yield pairs.pixels, pairs.labels
-
-    return labelled_task(
+    return _task(
         *(name, train, test, network, optimization),
-        prepared=torch.Tensor.long,
-        batches=batches,
-        steps_per_epoch=1,
+        batches=lambda pairs, generator: iter([(pairs.pixels, pairs.labels)]),
+        score=lambda network, pairs: accuracy(network, pairs, torch.Tensor.long),
+        parted=parted,
+        steps=lambda pairs: 1,
         inputs=(2,),
         outputs=modulus,
         kind="pair",
@@ -316,56 +297,40 @@ def text_task(
 
     An epoch is as many characters as there are to train on. What is held out is the end of them.
     """
-    characters = encoded(text)
-    split = round(len(characters) * (1 - TEST))
-    train, test = characters[:split], characters[split:]
-    classes = len(set(text))
-    return _characters(name, train, test, network, optimization, classes)
 
+    def steps(characters: Tensor) -> int:
+        return len(characters) // (optimization.batch_size * CONTEXT)
 
-def _characters(
-    name: str,
-    train: Int[Tensor, " n"],
-    test: Int[Tensor, " t"],
-    network: Callable[[int], nn.Module],
-    optimization: Optimization,
-    classes: int,
-) -> Task:
-    steps = len(train) // (optimization.batch_size * CONTEXT)
-
-    def batches(generator: torch.Generator) -> Iterator[Batch]:
-        for _ in range(steps):
-            starts = torch.randint(
-                len(train) - CONTEXT, (optimization.batch_size, 1), generator=generator
-            )
-            windows = train[starts + torch.arange(CONTEXT + 1)]
+    def batches(characters: Tensor, generator: torch.Generator) -> Iterator[Batch]:
+        last, shape = len(characters) - CONTEXT, (optimization.batch_size, 1)
+        for _ in range(steps(characters)):
+            starts = torch.randint(last, shape, generator=generator)
+            windows = characters[starts + torch.arange(CONTEXT + 1)]
             yield windows[:, :-1], windows[:, 1:]
 
-    def without(share: float) -> Task:
-        count = round(len(train) * share)
-        rest, held = train[: len(train) - count], train[len(train) - count :]
-        if count <= CONTEXT or len(rest) < optimization.batch_size * CONTEXT:
+    def end_parted(name: str, characters: Tensor, share: float) -> tuple[Tensor, Tensor]:
+        count = round(len(characters) * share)
+        rest, held = characters.tensor_split([len(characters) - count])
+        if count <= CONTEXT or not steps(rest):
             raise ValueError(
                 f"validation must leave {name!r} more than {CONTEXT} characters held out "
-                f"and a batch to train on, got {share} of {len(train)} characters"
+                f"and a batch to train on, got {share} of {len(characters)} characters"
             )
-        part = _characters(name, rest, test, network, optimization, classes)
-        validate = lambda network: bits_per_character(network, held)  # noqa: E731
-        return replace(part, validate=validate, without=None)
+        return rest, held
 
-    return Task(
-        name,
-        network,
-        batches,
-        lambda network: bits_per_character(network, test),
-        steps,
-        optimization,
+    characters = encoded(text)
+    train, test = characters.tensor_split([round(len(characters) * (1 - TEST))])
+    return _task(
+        *(name, train, test, network, optimization),
+        batches=batches,
+        score=bits_per_character,
+        parted=end_parted,
+        steps=steps,
         metric="bits per character",
         higher_is_better=False,
         inputs=(CONTEXT,),
-        outputs=classes,
+        outputs=len(set(text)),
         kind="text",
-        without=without,
     )
 
 
@@ -376,7 +341,7 @@ def encoded(text: str) -> Int[Tensor, " n"]:
 
 
 def parted(name: str, samples: Images, share: float) -> tuple[Images, Images]:
-    """The samples held out and the rest, by a split that is always the same.
+    """The rest and the samples held out, by a split that is always the same.
 
     What a smaller share holds out, a larger one does too.
 
@@ -393,6 +358,6 @@ def parted(name: str, samples: Images, share: float) -> tuple[Images, Images]:
     order = torch.randperm(len(samples), generator=generator)
     held, rest = order[:count], order[count:].sort().values
     return (
-        Images(samples.pixels[held], samples.labels[held]),
         Images(samples.pixels[rest], samples.labels[rest]),
+        Images(samples.pixels[held], samples.labels[held]),
     )

@@ -1,11 +1,13 @@
 """Estimates time, memory and disk of cells before they are run, from a few steps of each kind."""
 
 import os
+import re
 import resource
 import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -30,7 +32,6 @@ STARTING = 5.0  # seconds until a process has imported everything
 class Estimate:
     """For all cells together; memory is of all processes."""
 
-    cells: int
     seconds: float
     memory: int
     disk: int
@@ -38,7 +39,8 @@ class Estimate:
     def warnings(self, root: Path) -> list[str]:
         """What this machine seems too small for."""
         found = []
-        free_memory, free_disk = _free_memory(), shutil.disk_usage(_existing(root)).free
+        there = next(path for path in (root, *root.resolve().parents) if path.exists())
+        free_memory, free_disk = _free_memory(), shutil.disk_usage(there).free
         if self.memory > free_memory:
             found.append(
                 f"about {self.memory / 2**30:.1f} GiB of memory are wanted, and "
@@ -62,7 +64,7 @@ class _Rates:
     weights: int
 
 
-def estimate(cells: Sequence[Cell], *, processes: int, threads: int = 1) -> Estimate:
+def estimate(cells: Sequence[Cell], *, processes: int) -> Estimate:
     """Tries a few steps for every kind of cell: by task, network, treatment and how it is trained.
 
     As if nothing stopped early.
@@ -76,7 +78,7 @@ def estimate(cells: Sequence[Cell], *, processes: int, threads: int = 1) -> Esti
         names = (cell.task, cell.network, cell.treatment)
         kind, plan = (*names, str(cell.settings), str(cell.options)), prepared(cell)
         if kind not in rates:
-            with undisturbed(threads):
+            with undisturbed():
                 rates[kind] = _tried(plan)
         own, epochs = rates[kind], plan.epochs
         lines = epochs / cell.record_every + 1
@@ -85,7 +87,9 @@ def estimate(cells: Sequence[Cell], *, processes: int, threads: int = 1) -> Esti
         seconds += own.measuring * (cell.controls + 2 + 3 * measured)
         disk += (COPIES + (cell.keep == "best")) * own.weights
     team = max(1, min(processes, len(cells)))
-    return Estimate(len(cells), seconds / team + STARTING, team * _peak_memory(), disk)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    memory = peak if sys.platform == "darwin" else 1024 * peak
+    return Estimate(seconds / team + STARTING, team * memory, disk)
 
 
 def _tried(plan: Prepared) -> _Rates:
@@ -139,26 +143,10 @@ def _timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - begun
 
 
-def _peak_memory() -> int:
-    """Of this process, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
 def _free_memory() -> int:
     """What the system would give, in bytes."""
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
+    with suppress(OSError):
+        found = re.search(r"MemAvailable: *(\d+)", Path("/proc/meminfo").read_text())
+        if found:
+            return 1024 * int(found[1])
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _existing(path: Path) -> Path:
-    """`path`, or the nearest folder above it that is there."""
-    path = path.resolve()
-    while not path.exists():
-        path = path.parent
-    return path

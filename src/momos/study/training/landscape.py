@@ -1,12 +1,10 @@
 """Computes the loss on a plane through three networks (Garipov et al. 2018, arXiv 1802.10026, §3).
 
-Axes are orthonormal in the space of parameters: x runs from the first network to the second, y at
-a right angle to it, on the side of the third. Distances in the picture are Euclidean distances
-of parameters, all of them, tied ones once.
+Axes are orthonormal in the space of parameters, tied ones counted once: x runs from the first
+network to the second, y at a right angle to it, on the side of the third.
 """
 
 import copy
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, islice
@@ -111,28 +109,27 @@ class Span:
         parameters = frozenset(n for n, weight in named if weight.is_floating_point())
         for name, state in states.items():
             _check(name, state, network.state_dict(), parameters)
-        places = _places(states, sorted(parameters))
-        return cls(dict(zip(states, places, strict=True)), (*states.values(),), parameters)
+        return cls(_places(states, sorted(parameters)), (*states.values(),), parameters)
 
     def state_at(self, x: float, y: float) -> dict[str, Tensor]:
-        """The network at a place: that combination of the three whose parts sum to 1.
+        """The network at a place: the combination of the three whose parts sum to 1.
 
-        Computed in float64, and exact where one of the three is. Buffers of floats, such as
-        running statistics, are combined likewise, and kept between the least and the greatest
-        of the three: beyond them a variance would fall below 0. Others are those of the first.
+        Computed in float64, and exact where one of the three is. Buffers of floats are kept
+        between the least and the greatest of the three, since beyond them a variance would fall
+        below 0. Other buffers are those of the first.
         """
         (_, _), (along, _), (across, up) = self.points.values()
         third = y / up
         second = (x - third * across) / along
-        parts = (1 - second - third, second, third)
+        parts = torch.tensor((1 - second - third, second, third), dtype=torch.float64)
         return {name: self._mixed(name, parts) for name in self.states[0]}
 
-    def _mixed(self, name: str, parts: tuple[float, ...]) -> Tensor:
+    def _mixed(self, name: str, parts: Tensor) -> Tensor:
         first, *_ = tensors = [state[name] for state in self.states]
         if not first.is_floating_point():
             return first
         three = torch.stack([tensor.detach().double() for tensor in tensors])
-        mixed = torch.tensordot(three.new_tensor(parts), three, 1)
+        mixed = torch.tensordot(parts, three, 1)
         if name not in self.parameters:
             mixed = mixed.clamp(three.amin(0), three.amax(0))
         return mixed.to(first.dtype)
@@ -154,29 +151,23 @@ def _check(name: str, state: State, wanted: State, parameters: frozenset[str]) -
             raise ValueError(f"{name} must be finite, but tensor {tensor!r} is not")
 
 
-def _places(states: Mapping[str, State], parameters: list[str]) -> list[Place]:
+def _places(states: Mapping[str, State], parameters: list[str]) -> dict[str, Place]:
     """Where three networks are on their plane, by Gram and Schmidt."""
-    first, second, third = states.values()
-
-    def to(state: State) -> list[Tensor]:
-        return [state[name].double() - first[name].double() for name in parameters]
-
-    one, other = to(second), to(third)
-    along, length, names = _norm(one), _norm(other), list(states)
+    first, second, third = (
+        torch.cat([state[name].double().flatten() for name in parameters])
+        for state in states.values()
+    )
+    one, other = second - first, third - first
+    along, length, names = float(one.norm()), float(other.norm()), list(states)
     if not along:
         raise ValueError(f"networks must differ, but {names[0]} and {names[1]} are equal")
-    axis = [part / along for part in one]
-    across = math.fsum(float((a * b).sum()) for a, b in zip(axis, other, strict=True))
-    up = _norm([b - across * a for a, b in zip(axis, other, strict=True)])
+    across = float(one @ other) / along
+    up = float((other - across / along * one).norm())
     if up <= FLAT * max(along, length):
         raise ValueError(
             f"networks must span a plane, but {', '.join(names)} are on one line"
         )
-    return [(0.0, 0.0), (along, 0.0), (across, up)]
-
-
-def _norm(parts: list[Tensor]) -> float:
-    return math.sqrt(math.fsum(float(part.square().sum()) for part in parts))
+    return dict(zip(names, [(0.0, 0.0), (along, 0.0), (across, up)], strict=True))
 
 
 def _axis(ends: tuple[float, ...], size: int) -> tuple[float, ...]:

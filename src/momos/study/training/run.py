@@ -16,46 +16,17 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import momos
+from momos.study import store
 from momos.study.cell import PUBLISHED, Cell
 from momos.study.execution.locks import alone
-from momos.study.store import (
-    HISTORY,
-    NOBODY,
-    PART,
-    RESULT,
-    WEIGHTS,
-    Asked,
-    Finished,
-    begin,
-    finished,
-    read,
-    write_failure,
-    write_json,
-    write_lines,
-)
-from momos.study.tasks.zoo import network as network_of
-from momos.study.tasks.zoo import published, untrained
-from momos.study.training.checkpoints import (
-    KeepBest,
-    WholeCheckpoints,
-    checkpoints,
-    last_whole,
-    remove_checkpoints,
-)
+from momos.study.store import NOBODY, PART, WEIGHTS, Asked, Finished, finished
+from momos.study.tasks import zoo
+from momos.study.training import checkpoints, surroundings
 from momos.study.training.history import History, Note, finish_
 from momos.study.training.learner import Learner, Treating
 from momos.study.training.preparation import Prepared, prepared
-from momos.study.training.surroundings import (
-    check_logger,
-    environment,
-    logging_to,
-    undisturbed,
-)
 
-PRECISIONS: dict[str, Any] = {  # as Lightning calls them
-    "float32": "32-true",
-    "bfloat16": "bf16-mixed",
-}
+PRECISIONS: Any = {"float32": "32-true", "bfloat16": "bf16-mixed"}  # Lightning's names
 
 
 def run(
@@ -63,16 +34,15 @@ def run(
     root: Path,
     *,
     recipe: Asked = NOBODY,
-    threads: int = 1,
     logger: str = "csv",
     note: Note = lambda line: None,
     wait: bool = True,
 ) -> Finished:
     """Runs a cell in its folder under `root`, from its last checkpoint if there is one.
 
-    The cells that it needs must be finished. A finished one is read, not run again. `logger` is
-    one of `surroundings.NEEDS`; `note` gets every line of the history. While another process
-    runs the cell, this one waits, and then reads what the other left.
+    The cells that it needs must be finished; a finished one is only read. `logger` is one of
+    `surroundings.NEEDS`; `note` gets every line of the history. While another process runs the
+    cell, this one waits, and then reads the result.
 
     Raises:
         ValueError: if task, network, treatment or their settings are wrong.
@@ -81,17 +51,17 @@ def run(
     """
     folder = root / cell.folder
     if finished(folder):
-        return read(folder)
+        return store.read(folder)
     begun = time.perf_counter()
     plan = prepared(cell)
-    check_logger(logger)
+    surroundings.check_logger(logger)
     seconds = time.perf_counter() - begun
     with alone(root, cell.key, wait=wait):
         if not finished(folder):
-            begin(folder, cell, recipe=recipe, environment=environment(threads))
-            with undisturbed(threads):
+            store.begin(folder, cell, recipe=recipe, environment=surroundings.environment())
+            with surroundings.undisturbed():
                 _Run(plan, root, logger, note).to_result(seconds)
-    return read(folder)
+    return store.read(folder)
 
 
 class _Run:
@@ -109,33 +79,33 @@ class _Run:
             result = self._result(network) | chosen
         except Exception as error:
             # Whatever it is: the folder says why, and the error goes on its way.
-            write_failure(self.folder, f"{type(error).__name__}: {error}")
+            store.write_failure(self.folder, f"{type(error).__name__}: {error}")
             raise
         result["seconds"] = round(seconds + time.perf_counter() - begun, 2)
-        write_json(self.folder / RESULT, result)
-        remove_checkpoints(self.folder)
+        store.write_json(self.folder / store.RESULT, result)
+        checkpoints.remove_checkpoints(self.folder)
 
     def _network(self) -> tuple[nn.Module, dict[str, Any]]:
         """The finished network, and which epoch it is of, where that was chosen."""
         if self.cell.treatment != PUBLISHED:
             return self._trained()
-        network = published(self.cell.network, self.task, self.cell.seed)
-        write_lines(self.folder / HISTORY, [])
+        network = zoo.published(self.cell.network, self.task, self.cell.seed)
+        store.write_lines(self.folder / store.HISTORY, [])
         validate = self.task.validate
         return network, {} if validate is None else {"validation": validate(network)}
 
     def _trained(self) -> tuple[nn.Module, dict[str, Any]]:
         learner, keeps_best = self._learner(), self.cell.keep == "best"
         history = History(self.folder, self.plan, self.note)
-        best = KeepBest(history)
+        best = checkpoints.KeepBest(history)
         callbacks = [
             Treating(self.plan.treatment, epochs=self.plan.epochs),
             history,
             *([best] if keeps_best else []),
-            checkpoints(self.folder, self.cell.record_every),
+            checkpoints.checkpoints(self.folder, self.cell.record_every),
         ]
-        checkpoint = last_whole(self.folder)
-        with logging_to(self.logger, self.folder, self.cell.folder) as log:
+        checkpoint = checkpoints.last_whole(self.folder)
+        with surroundings.logging_to(self.logger, self.folder, self.cell.folder) as log:
             self._trainer(callbacks, log).fit(learner, ckpt_path=checkpoint)
         if keeps_best:
             best.load_(learner.network)
@@ -146,12 +116,12 @@ class _Run:
         """The network before training."""
         cell = self.cell
         if cell.treatment == PUBLISHED:
-            return untrained(cell.network, self.task, cell.seed)
+            return zoo.untrained(cell.network, self.task, cell.seed)
         return self._loaded(cell, cell.start)
 
     def _loaded(self, cell: Cell, source: Cell | None) -> nn.Module:
         """The network of a cell, with the weights that another one left."""
-        network = network_of(cell.network, self.task, cell.seed)
+        network = zoo.network(cell.network, self.task, cell.seed)
         if source is not None:
             network.load_state_dict(load_file(self.root / source.folder / WEIGHTS))
         return network
@@ -191,7 +161,7 @@ class _Run:
             reload_dataloaders_every_n_epochs=1,
             deterministic=True,
             callbacks=callbacks,
-            plugins=[WholeCheckpoints()],
+            plugins=[checkpoints.WholeCheckpoints()],
             logger=logger,
             log_every_n_steps=1,
             enable_progress_bar=False,

@@ -3,10 +3,11 @@
 import logging
 import os
 import platform
+import re
 import subprocess
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -20,19 +21,20 @@ from lightning.pytorch.loggers import Logger
 
 import momos
 
+THREADS = 1  # of a run, so that its results do not depend on the number of cores
+
 
 @contextmanager
-def undisturbed(threads: int) -> Iterator[None]:
-    """Undoes Lightning's global side effects, and leaves the terminal to us.
+def undisturbed() -> Iterator[None]:
+    """Undoes Lightning's side effects: announcements, deterministic algorithms, exit on Ctrl-C.
 
-    Lightning announces devices, turns deterministic algorithms on for good, and answers Ctrl-C
-    by leaving the process with code 1. Torch's own generator is left as it was, too.
+    Torch's own generator and number of threads are as before, too.
     """
     announcer = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     level, num_threads = announcer.level, torch.get_num_threads()
     deterministic = torch.get_deterministic_debug_mode()
     announcer.setLevel(logging.WARNING)
-    torch.set_num_threads(threads)
+    torch.set_num_threads(THREADS)
     try:
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             for message in (
@@ -81,10 +83,9 @@ def check_logger(name: str) -> None:
 def logging_to(name: str, folder: Path, label: str) -> Iterator[Logger]:
     """A logger for the run in `folder`; `label` is its name where runs of all folders meet.
 
-    A run that goes on after a kill logs into a new version of it. W&B writes into the folder,
-    and to its server unless WANDB_MODE says "offline"; MLflow goes where MLFLOW_TRACKING_URI
-    says, else into a database in the folder. Both hold on to the first run of a process, so
-    they are made to let go of it in the end.
+    W&B writes into the folder, and to its server unless WANDB_MODE is "offline"; MLflow to
+    MLFLOW_TRACKING_URI, or a database in the folder. Both hold on to the first run of a process,
+    so they are made to let go of it.
     """
     if name == "csv":
         yield loggers.CSVLogger(save_dir=folder, name="log")
@@ -107,7 +108,7 @@ def logging_to(name: str, folder: Path, label: str) -> Iterator[Logger]:
 
 @contextmanager
 def _mlflow_place(folder: Path) -> Iterator[tuple[str, str | None]]:
-    """Where MLflow writes runs, and their files; afterwards it is told of no place by us."""
+    """Where MLflow writes runs, and their files."""
     if found := os.environ.get(MLFLOW):
         yield found, None
         return
@@ -120,7 +121,7 @@ def _mlflow_place(folder: Path) -> Iterator[tuple[str, str | None]]:
 PACKAGES = ("torch", "lightning", "numpy", "scikit-learn")
 
 
-def environment(threads: int) -> dict[str, Any]:
+def environment() -> dict[str, Any]:
     """What a reader needs to repeat a run."""
     return {
         "versions": {"momos": momos.__version__, "python": platform.python_version()}
@@ -129,7 +130,7 @@ def environment(threads: int) -> dict[str, Any]:
         "machine": {
             "processor": processor(),
             "cores": os.cpu_count(),
-            "threads": threads,
+            "threads": THREADS,
             "system": platform.platform(),
             "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
         },
@@ -140,10 +141,9 @@ def environment(threads: int) -> dict[str, Any]:
 def commit() -> str:
     """The commit of the repository that the code is in, `+` if files differ; or nothing."""
     command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
-    here, pipe = Path(__file__).parent, subprocess.PIPE
     try:
         found = subprocess.run(
-            command, cwd=here, stdout=pipe, stderr=pipe, text=True, timeout=20
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=20
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
@@ -152,12 +152,11 @@ def commit() -> str:
 
 def processor() -> str:
     """Its name, as far as the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
-    return names[0] if names else platform.processor()
+    with suppress(OSError):
+        found = re.search(r"model name\s*: *(.+)", Path("/proc/cpuinfo").read_text())
+        if found:
+            return found[1].strip()
+    return platform.processor()
 
 
 def _version(name: str) -> str:
