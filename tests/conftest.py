@@ -31,7 +31,7 @@ LONG = (  # files that begin first, so that processes end together
     "test_files_hostile.py",
     "test_learning_schedule.py",
     "test_examples.py",
-    "test_study_demonstration.py",
+    "test_cli_demo.py",
     "test_study_page_html.py",
     "test_measures_controls.py",
     "test_util_atomic.py",

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from made_up import finished, row
 from rich.console import Console
 
+from momos.cli.tables import of_study
 from momos.study.analysis.comparison import Compared, Comparison, compare
 from momos.study.analysis.statistics import Estimate
 from momos.study.report.listings import table_of_comparison
-from momos.study.report.table import terminal
 from momos.study.store import Finished
 
 FILE = "file length (code, bits)"
@@ -29,7 +29,7 @@ def runs_of(values: dict[int, float], treatment: str = "dense") -> list[Finished
 def shown(comparison: Comparison) -> str:
     console = Console(width=300)
     with console.capture() as captured:
-        console.print(terminal(table_of_comparison(comparison)))
+        console.print(of_study(table_of_comparison(comparison)))
     return captured.get()
 
 

@@ -16,12 +16,12 @@ from rich.console import Console
 from run_mutants import mutants
 from test_study_page import write_run
 
+from momos.cli.tables import of_study
 from momos.study.analysis.comparison import compare
 from momos.study.cell import Cell
 from momos.study.report.figure import Figure
 from momos.study.report.listings import table_of_comparison
 from momos.study.report.page import report
-from momos.study.report.table import terminal
 from momos.study.store import Broken, Finished, read, read_all
 
 PAGE = "".join(
@@ -122,7 +122,7 @@ def test_mutants_are_compared_without_steering_the_terminal(
     for run in both[0]:
         shown = io.StringIO()
         Console(file=shown, width=200).print(
-            terminal(table_of_comparison(compare([run], [run])))
+            of_study(table_of_comparison(compare([run], [run])))
         )
         assert "\x1b" not in shown.getvalue()
 

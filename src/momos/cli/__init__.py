@@ -13,10 +13,11 @@ from typer.core import TyperGroup
 import momos
 from momos._util.escaping import visible
 from momos.cli.compress import compress
+from momos.cli.demo import demo
 from momos.cli.expand import expand
 from momos.cli.inspect import inspect, verify
 from momos.cli.measure import measure
-from momos.cli.study import demo, study
+from momos.cli.study import study
 from momos.cli.terminal import code_of, say, standard_streams
 
 USAGE_ERROR: Any = typer.BadParameter.__base__  # click's, wherever typer keeps it

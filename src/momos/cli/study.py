@@ -1,4 +1,4 @@
-"""`momos study` and `momos demo`: runs recipes and sweeps, reports and compares them."""
+"""`momos study`: runs recipes and sweeps, reports on runs and compares them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,6 +19,7 @@ from rich.progress import (
 from rich.table import Table
 
 from momos._util.escaping import visible
+from momos.cli.tables import of_study
 from momos.cli.terminal import WRONG, console, reported, say
 
 STUDY = (
@@ -323,13 +324,12 @@ def compare(
     with reported(), study_packages():
         from momos.study.analysis.comparison import compare as compared
         from momos.study.report.listings import table_of_comparison
-        from momos.study.report.table import terminal
         from momos.study.store import selected
 
         (ours, broken), (theirs, others) = selected(first, runs), selected(second, runs)
         for reason in dict.fromkeys(run.reason for run in (*broken, *others)):
             say(f"momos: left out: {reason}", error=True)
-        console().print(terminal(table_of_comparison(compared(ours, theirs))))
+        console().print(of_study(table_of_comparison(compared(ours, theirs))))
 
 
 def _show(recipe: object) -> None:
@@ -350,29 +350,3 @@ def _pairs(settings: list[str]) -> dict[str, str]:
         if not equals or not name:
             raise ValueError(f"--set must be KEY=VALUE, got {name + equals + value!r}")
     return {name: value for name, _, value in pairs}
-
-
-def demo(
-    output: Annotated[
-        Path,
-        typer.Option(
-            file_okay=False,
-            help="Folder for runs and pictures; those of an earlier demo are replaced.",
-        ),
-    ] = Path("runs/demo"),
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of each network.")] = 3,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs of each run.")] = 25,
-    processes: Annotated[
-        int | None, typer.Option(min=1, help="Runs at a time, if not one for each core.")
-    ] = None,
-) -> None:
-    """Train one MLP on handwritten digits: dense, as two mosaics, with learned motifs."""
-    out = console()
-    with reported(), study_packages("demo"):
-        with out.status("Loading Lightning"):
-            from momos.study.demonstration import demo as run
-            from momos.study.execution.processes import cores
-            from momos.study.recipes.questions import Demo
-
-        recipe = Demo(seeds=seeds, epochs=epochs)
-        run(output, recipe, console=out, processes=processes or cores())

@@ -10,9 +10,11 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
+from rich.table import Table as RichTable
 from rich.text import Text
 
 from momos import CompressionReport, SaveReport, TensorReport, Trial
@@ -27,6 +29,9 @@ LEAST_NAME = 24  # columns of a terminal that a name keeps while others can be l
 LARGE_ERROR = 0.05  # relative errors above this are pointed out
 MOST_NAMES = 3  # listed in one sentence
 LONG_NAME = 40  # of a tensor, in words on a terminal
+
+if TYPE_CHECKING:
+    from momos.study.report.table import Table
 
 
 @dataclass(frozen=True)
@@ -327,3 +332,19 @@ def _sizes(report: SaveReport) -> Iterator[str]:
     else:
         times = f"{report.factor:.2f} times smaller"
     yield f"{path}: {size:,} bytes for {dense:,} bytes of tensors, {times}"
+
+
+def of_study(table: "Table") -> RichTable:
+    """A table of the study, its caption below."""
+    shown = RichTable(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for column in table.columns:
+        title = Text("\n".join(map(visible, column.split("\n"))))
+        justify = "right" if column in table.numeric else "left"
+        shown.add_column(title, justify=justify, overflow="fold")
+    for place, row in enumerate(table.rows):
+        style = "bold" if place in table.strong else ""
+        shown.add_row(*(Text(visible(entry.text), style=style) for entry in row))
+    lines = map(visible, table.caption.splitlines())
+    shown.caption = Text("\n".join(lines)) if table.caption else None
+    shown.caption_justify = "left"
+    return shown

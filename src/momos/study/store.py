@@ -273,11 +273,7 @@ def selected(words: str, root: Path) -> tuple[list[Finished], list[Broken]]:
 
 
 def run_folders(place: Path) -> Iterator[Path]:
-    """`place`, if it is a run folder, or those in it, at any depth.
-
-    Raises:
-        FileNotFoundError: if there is no such folder.
-    """
+    """`place`, if it is a run folder, or those in it, at any depth."""
     if not place.is_dir():
         raise FileNotFoundError(f"runs must be in a folder, got {place}")
     yield from (path.parent for path in sorted(place.rglob(CELL)))
@@ -386,12 +382,7 @@ def sync(path: Path) -> None:
 def read_text(
     folder: Path, name: str, *, most: int = LARGEST, errors: str = "strict"
 ) -> str:
-    """The text of a file in a folder, which strangers may have made.
-
-    Raises:
-        ValueError: if it leads out of the folder, has more than `most` bytes, or is not UTF-8.
-        OSError: if it is no ordinary file.
-    """
+    """The text of a file in a folder, which strangers may have made."""
     path = inside(folder, name)
     if (num_bytes := path.stat().st_size) > most:
         raise ValueError(f"{name} must have at most {most} bytes, got {num_bytes}")

@@ -65,11 +65,7 @@ class Sweep:
 
 
 def grid(shared: Mapping[str, Any], axes: Mapping[str, Any]) -> list[Cell]:
-    """Every combination of the values of `axes`, with what is `shared`; the first axis is outermost.
-
-    Raises:
-        ValueError: if a key is unknown or given twice, or an axis is no list or empty.
-    """
+    """Every combination of the values of `axes`, with what is `shared`; the first axis is outermost."""
     for name in (*shared, *axes):
         _check_name(name)
     if twice := sorted(shared.keys() & axes.keys()):

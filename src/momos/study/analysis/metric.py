@@ -75,11 +75,7 @@ def metric_of(run: Finished) -> Metric:
 
 
 def metric_difference(first: Runs, second: Runs) -> Estimate:
-    """How far the metric of `first` is above that of `second`, in the metric's unit.
-
-    Raises:
-        ValueError: if they share no seed, or a metric is not finite (names the seed).
-    """
+    """How far the metric of `first` is above that of `second`, in the metric's unit."""
     differences = []
     for seed in shared_seeds(first, second):
         for run in (first[seed], second[seed]):

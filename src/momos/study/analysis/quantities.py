@@ -28,11 +28,7 @@ class Split:
         others: Mapping[int, float],
         arrangements: Mapping[int, float],
     ) -> "Split":
-        """Of values by seed over others.
-
-        Raises:
-            ValueError: if they share no seed.
-        """
+        """Of values by seed over others."""
         found, shared = ratio(values, others), shared_seeds(values, others)
         if not arrangements.keys() >= set(shared):
             return cls(found, None)
@@ -78,19 +74,11 @@ class Quantity:
         return self._of("arrangement", runs)
 
     def against_init(self, runs: Runs) -> Split:
-        """How many times the value of its initialization each run has.
-
-        Raises:
-            ValueError: if no run has both.
-        """
+        """How many times the value of its initialization each run has."""
         return Split.of(self.values(runs), self.init_values(runs), self.arrangements(runs))
 
     def against(self, runs: Runs, others: Runs) -> Split:
-        """How many times the value of the other run of its seed each run has.
-
-        Raises:
-            ValueError: if no seed has it in both.
-        """
+        """How many times the value of the other run of its seed each run has."""
         ours, theirs = self.arrangements(runs), self.arrangements(others)
         arrangements = {seed: ours[seed] / theirs[seed] for seed in ours.keys() & theirs}
         return Split.of(self.values(runs), self.values(others), arrangements)

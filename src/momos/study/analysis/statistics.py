@@ -27,11 +27,7 @@ class Estimate:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Estimate":
-        """That of values, one a seed.
-
-        Raises:
-            ValueError: if there are none, or one is not finite.
-        """
+        """That of values, one a seed."""
         low, high = interval(values)
         return cls(_mean(values), low, high, len(values))
 
@@ -89,9 +85,6 @@ def ratio(first: Mapping[int, float], second: Mapping[int, float]) -> Estimate:
     """How many times `second` `first` is: the geometric mean over the seeds that both have.
 
     So the ratio of second to first is its inverse, and means of factors are factors of the mean.
-
-    Raises:
-        ValueError: if they share no seed, or a value of a shared one is not finite and above 0.
     """
     logarithms = []
     for seed in shared_seeds(first, second):
@@ -106,11 +99,7 @@ def ratio(first: Mapping[int, float], second: Mapping[int, float]) -> Estimate:
 
 
 def shared_seeds(first: Iterable[int], second: Iterable[int]) -> list[int]:
-    """The seeds that both have, in order: that of mappings does not matter.
-
-    Raises:
-        ValueError: if there are none.
-    """
+    """The seeds that both have, in order: that of mappings does not matter."""
     ours, theirs = sorted(first), sorted(second)
     shared = [seed for seed in ours if seed in theirs]
     if not shared:

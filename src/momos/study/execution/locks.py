@@ -30,11 +30,7 @@ class Busy(RuntimeError):
 
 @contextmanager
 def shared(root: Path) -> Iterator[Path]:
-    """Makes the folder, and in it a mark by which other machines know it, for so long.
-
-    Raises:
-        OSError: if the file system has no locks.
-    """
+    """Makes the folder, and in it a mark by which other machines know it, for so long."""
     root.mkdir(parents=True, exist_ok=True)
     _sweep(root)
     with NamedTemporaryFile(prefix=MARK, dir=root) as mark:

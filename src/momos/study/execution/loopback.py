@@ -57,11 +57,7 @@ def local_options(processes: int) -> Iterator[dict[str, Any]]:
 
 
 def check_loopback() -> None:
-    """Refuses a cluster that was started here and listens for other machines.
-
-    Raises:
-        ConnectionError: naming the address.
-    """
+    """Refuses a cluster that was started here and listens for other machines."""
     import ray
 
     if (address := ray.util.get_node_ip_address()) != HOST:

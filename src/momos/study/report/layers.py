@@ -236,8 +236,8 @@ def layer_by_motif(cohorts: Sequence[Cohort]) -> Canvas:
     for cohort, layer, rows, (upper, lower) in zip(
         cohorts, layers, blocks, panels.T, strict=True
     ):
-        mosaic = "block_size" in cohort.settings or cohort.treatment == "learned"
-        upper.set_title(cohort.label + ("" if mosaic else f", in blocks of {DENSE_BLOCK}"))
+        blocks_of = "" if cohort.is_mosaic else f", in blocks of {DENSE_BLOCK}"
+        upper.set_title(cohort.label + blocks_of)
         colours = paint(rows, reach=reach).repeat_interleave(rows.shape[1], 0)
         tiles = colours.view(*layer.shape, 3)[:UNITS].numpy()
         upper.imshow(tiles, aspect="auto", interpolation="none")

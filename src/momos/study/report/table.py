@@ -1,12 +1,9 @@
-"""Tables: values that the page, Markdown, CSV and the terminal show."""
+"""Tables: values that the page, Markdown, CSV and the command show."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-
-from rich.table import Table as RichTable
-from rich.text import Text
 
 from momos._util.escaping import visible
 from momos.study.analysis.metric import number
@@ -70,22 +67,3 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: int)
     cells = ([visible(cell).replace("|", "\\|") for cell in row] for row in (header, *rows))
     first, *others = (f"| {' | '.join(row)} |\n" for row in cells)
     return "".join([first, f"| {' | '.join(marks)} |\n", *others])
-
-
-def terminal(table: Table) -> RichTable:
-    """A table for the terminal, its caption below."""
-    shown = RichTable(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for column in table.columns:
-        numeric = column in table.numeric
-        shown.add_column(
-            Text("\n".join(map(visible, column.split("\n")))),
-            justify="right" if numeric else "left",
-            overflow="fold",
-        )
-    for place, row in enumerate(table.rows):
-        style = "bold" if place in table.strong else ""
-        shown.add_row(*(Text(visible(entry.text), style=style) for entry in row))
-    lines = map(visible, table.caption.splitlines())
-    shown.caption = Text("\n".join(lines)) if table.caption else None
-    shown.caption_justify = "left"
-    return shown

@@ -182,11 +182,7 @@ class Resized(nn.Module):
 def vit_tiny(
     *, num_classes: int = 10, size: int = VIT_SIZE, patch: int = 16, channels: int = 3
 ) -> nn.Module:
-    """Hugging Face's ViT with the sizes of ViT-Tiny, by default for 224 × 224 pixels.
-
-    Raises:
-        ImportError: if transformers is not installed.
-    """
+    """Hugging Face's ViT with the sizes of ViT-Tiny, by default for 224 × 224 pixels."""
     if size % patch:
         raise ValueError(f"patch must divide the size of images, {size}, got {patch}")
     transformers = needed("transformers", TRANSFORMERS)

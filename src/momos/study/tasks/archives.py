@@ -141,12 +141,7 @@ def additions(modulus: int = MODULUS) -> tuple[Images, Images]:
 
 
 def file(name: str) -> Path:
-    """The file of that name in the data folder.
-
-    Raises:
-        ValueError: if MOMOS_DATA is not set.
-        FileNotFoundError: if there is no such file.
-    """
+    """The file of that name in the data folder."""
     root = os.environ.get(VARIABLE)
     if not root:
         raise ValueError(
@@ -156,12 +151,7 @@ def file(name: str) -> Path:
 
 
 def idx_images(folder: Path, md5: Mapping[str, str]) -> tuple[Images, Images]:
-    """Train and test images of four IDX files, whose md5 must be those given.
-
-    Raises:
-        FileNotFoundError: if one is missing.
-        ValueError: if one has another md5, or holds something else.
-    """
+    """Train and test images of four IDX files, whose md5 must be those given."""
     arrays = []
     for part in PARTS:
         path = _present(folder / f"{part}-ubyte.gz")
@@ -177,11 +167,7 @@ def idx_images(folder: Path, md5: Mapping[str, str]) -> tuple[Images, Images]:
 
 
 def read_idx(path: Path) -> UInt8[Tensor, "..."]:
-    """The array of bytes in a gzip-compressed IDX file.
-
-    Raises:
-        ValueError: if it is no such file, or holds fewer or more bytes than its header says.
-    """
+    """The array of bytes in a gzip-compressed IDX file."""
     try:
         content = gzip.decompress(path.read_bytes())
     except (OSError, EOFError) as error:
@@ -198,12 +184,7 @@ def read_idx(path: Path) -> UInt8[Tensor, "..."]:
 
 
 def cifar_images(folder: Path, *, size: int = CIFAR_BYTES) -> tuple[Images, Images]:
-    """Train and test images of the six files of CIFAR-10's binary version.
-
-    Raises:
-        FileNotFoundError: if one is missing.
-        ValueError: if one has not `size` bytes, or a label above 9.
-    """
+    """Train and test images of the six files of CIFAR-10's binary version."""
     parts = [_cifar_file(_present(folder / name), size) for name in CIFAR_FILES]
     train = Images(
         torch.cat([part.pixels for part in parts[:-1]]),

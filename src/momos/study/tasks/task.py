@@ -165,11 +165,7 @@ class Task:
     untrained: Callable[[int], nn.Module] | None = None
 
     def held_out(self, share: float) -> "Task":
-        """This task with a share of the samples to train on kept for `validate`.
-
-        Raises:
-            ValueError: if the task cannot be split, or a part would have no sample.
-        """
+        """This task with a share of the samples to train on kept for `validate`."""
         if not share:
             return self
         if self.without is None:
@@ -344,9 +340,6 @@ def parted(name: str, samples: Images, share: float) -> tuple[Images, Images]:
     """The rest and the samples held out, by a split that is always the same.
 
     What a smaller share holds out, a larger one does too.
-
-    Raises:
-        ValueError: if one part would be empty.
     """
     count = round(len(samples) * share)
     if not 0 < count < len(samples):

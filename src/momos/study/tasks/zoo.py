@@ -83,11 +83,7 @@ def published(name: str, task: Task, seed: int) -> nn.Module:
 
 
 def check_published(name: str, task: Task) -> Callable[[], nn.Module] | None:
-    """What loads the published weights of that name; None if the task's own network has them.
-
-    Raises:
-        ValueError: if there are none of that name for the task.
-    """
+    """What loads the published weights of that name; None if the task's own network has them."""
     if not name and task.untrained is not None:
         return None
     family, settings = _family(name, task) if name else (None, "")

@@ -118,12 +118,7 @@ class KeepBest(L.Callback):
         WholeCheckpoints().save_checkpoint(state, self.path)
 
     def load_(self, network: nn.Module) -> None:
-        """Brings a treated network and its treatment back to the best line.
-
-        Raises:
-            ValueError: if the file is of another epoch.
-            OSError: if it cannot be read.
-        """
+        """Brings a treated network and its treatment back to the best line."""
         best, state = self.history.best, torch.load(self.path, weights_only=True)
         if best is None or state["epoch"] != best["epoch"]:
             raise ValueError(

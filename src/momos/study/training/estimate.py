@@ -68,9 +68,6 @@ def estimate(cells: Sequence[Cell], *, processes: int) -> Estimate:
     """Tries a few steps for every kind of cell: by task, network, treatment and how it is trained.
 
     As if nothing stopped early.
-
-    Raises:
-        ValueError: if a task, network, treatment or setting is wrong.
     """
     rates: dict[tuple[str, ...], _Rates] = {}
     seconds, disk = 0.0, 0

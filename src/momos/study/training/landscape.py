@@ -62,9 +62,6 @@ def plane(
     on the straight lines between them.
 
     `network` is copied and stays as it is; the copy is in evaluation mode.
-
-    Raises:
-        ValueError: if `size` is below 2, or the networks span no plane.
     """
     if size < 2:
         raise ValueError(f"size must be at least 2, got {size}")
@@ -97,12 +94,7 @@ class Span:
 
     @classmethod
     def of(cls, network: nn.Module, states: Mapping[str, State]) -> "Span":
-        """Of the states of three networks, by name, that have the tensors of `network`.
-
-        Raises:
-            ValueError: if there are not three, one has other tensors or shapes or parameters
-                that are not finite (names the tensor), or all are on one line.
-        """
+        """Of the states of three networks, by name, that have the tensors of `network`."""
         if len(states) != 3:
             raise ValueError(f"networks must be three, got {', '.join(states) or 'none'}")
         named = network.named_parameters()

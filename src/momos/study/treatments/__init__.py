@@ -14,12 +14,16 @@ from momos.study.treatments.treatment import Dense, Published, Treatment
 
 @dataclass(frozen=True)
 class Known:
-    """A treatment: its class, and its label, colour (of the palette) and marker in figures."""
+    """A treatment: its class; its label, colour (of the palette) and marker in figures.
+
+    Those whose networks are mosaics have a `short` label, which their size and number follow.
+    """
 
     kind: type[Treatment]
     label: str
     colour: int
     marker: str
+    short: str = ""
 
 
 TREATMENTS = {
@@ -27,6 +31,6 @@ TREATMENTS = {
     "published": Known(Published, "published", 0, "X"),
     "quantize_aware": Known(QuantizeAware, "QAT + entropy coding", 1, "s"),
     "prune": Known(Prune, "pruning + lossless coder", 3, "^"),
-    "sampled": Known(Sampled, "sampled MoMos (the paper's)", 4, "D"),
-    "learned": Known(Learned, "learned motifs", 2, "o"),
+    "sampled": Known(Sampled, "sampled MoMos (the paper's)", 4, "D", "MoMos"),
+    "learned": Known(Learned, "learned motifs", 2, "o", "learned"),
 }

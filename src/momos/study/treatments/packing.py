@@ -119,9 +119,6 @@ def write(
     """Writes the network; the size of the file in bytes.
 
     `levels` says of what levels parameters are, by name.
-
-    Raises:
-        ValueError: if levels differ from the network's weights.
     """
     levels = levels or {}
     state = network.state_dict()
