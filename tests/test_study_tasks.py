@@ -162,8 +162,10 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, shape in (("cifar10", (3, 32, 32)), ("mnist", (1, 28, 28))):
         pixels = torch.randint(0, 256, (10, *shape), dtype=torch.uint8)
         data = Images(pixels, torch.arange(10))
-        monkeypatch.setattr(f"momos.study.tasks.{name}", lambda data=data: (data, data))
-    monkeypatch.setattr("momos.study.tasks.fashion_mnist", lambda: (data, data))
+        monkeypatch.setattr(
+            f"momos.study.tasks.archives.{name}", lambda data=data: (data, data)
+        )
+    monkeypatch.setattr("momos.study.tasks.archives.fashion_mnist", lambda: (data, data))
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion", "cifar10-mlp", "resnet20-scratch"])

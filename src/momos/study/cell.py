@@ -13,19 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator
 from typing_extensions import TypedDict
 
-from momos.study.schema import (
-    Count,
-    Fact,
-    Name,
-    Number,
-    Object,
-    Positive,
-    Size,
-    Text,
-    checked,
-    kind,
-    value,
-)
+from momos.study import schema
+from momos.study.schema import checked, value
 
 DENSE = "dense"
 PUBLISHED = "published"  # the treatment that trains nothing
@@ -34,20 +23,20 @@ Keep = Literal["last", "best"]
 Precision = Literal["float32", "bfloat16"]
 OPTIONS = ("validation", "patience", "keep", "precision", "channels_last")
 Controls = Annotated[
-    int, kind("0, or at least 2", lambda v: type(v) is int and v >= 0 and v != 1)
+    int, schema.kind("0, or at least 2", lambda v: type(v) is int and v >= 0 and v != 1)
 ]
 Share = Annotated[
     float,
-    kind("at least 0 and below 1", lambda v: type(v) in (int, float) and 0 <= v < 1),
+    schema.kind("at least 0 and below 1", lambda v: type(v) in (int, float) and 0 <= v < 1),
 ]
 
 
 class Plotted(TypedDict, total=False):
     """Settings that reports reckon with."""
 
-    block_size: Size
-    num_motifs: Size
-    capacity: Positive
+    block_size: schema.Size
+    num_motifs: schema.Size
+    capacity: schema.Positive
 
 
 def _with_plotted(settings: dict[str, Any]) -> dict[str, Any]:
@@ -56,7 +45,7 @@ def _with_plotted(settings: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-Settings = Annotated[Object, AfterValidator(_with_plotted)]
+Settings = Annotated[schema.Object, AfterValidator(_with_plotted)]
 
 
 @value
@@ -76,22 +65,22 @@ class Cell:
     `channels_last` how weights and inputs of convolutions lie in memory there.
     """
 
-    task: Name
-    treatment: Name = DENSE
+    task: schema.Name
+    treatment: schema.Name = DENSE
     settings: Settings = field(default_factory=dict)
-    seed: Count = 0
-    network: Text = ""
-    epochs: Positive | None = None
-    learning_rate: Positive | None = None
-    weight_decay: Number | None = None
-    record_every: Size = 1
-    measure_every: Count = 0
+    seed: schema.Count = 0
+    network: schema.Text = ""
+    epochs: schema.Positive | None = None
+    learning_rate: schema.Positive | None = None
+    weight_decay: schema.Number | None = None
+    record_every: schema.Size = 1
+    measure_every: schema.Count = 0
     controls: Controls = 10
     validation: Share = 0.0
-    patience: Count = 0
+    patience: schema.Count = 0
     keep: Keep = "last"
     precision: Precision = "float32"
-    channels_last: Fact = False
+    channels_last: schema.Fact = False
     start: "Cell | None" = None
     teacher: "Cell | None" = None
 

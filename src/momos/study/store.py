@@ -20,24 +20,9 @@ from pydantic import BeforeValidator, ConfigDict
 from typing_extensions import TypedDict
 
 from momos._util.escaping import visible
+from momos.study import schema
 from momos.study.cell import Cell
-from momos.study.schema import (
-    LONGEST,
-    Amount,
-    Count,
-    Fact,
-    FileName,
-    Name,
-    Number,
-    Object,
-    Positive,
-    Size,
-    Text,
-    Usage,
-    checked,
-    kind,
-    parsed,
-)
+from momos.study.schema import checked, parsed
 
 CELL = "cell.json"
 RESULT = "result.json"
@@ -62,66 +47,68 @@ class Lengths(TypedDict):
     """In bits; bound and entropy are of mosaics, with what stays dense."""
 
     __pydantic_config__ = OPEN  # type: ignore[misc]
-    dense: Positive
-    file: Positive
-    bound: NotRequired[Positive]
-    entropy: NotRequired[Positive]
+    dense: schema.Positive
+    file: schema.Positive
+    bound: NotRequired[schema.Positive]
+    entropy: NotRequired[schema.Positive]
 
 
-Levels = dict[str, Number | None]  # what a measure gives, as a line of the history has it
+Levels = dict[
+    str, schema.Number | None
+]  # what a measure gives, as a line of the history has it
 
 
 class Row(TypedDict, total=False):
     """A row of `momos.measure`; `tensor` is empty where it is of the whole network."""
 
     __pydantic_config__ = OPEN  # type: ignore[misc]
-    name: Required[Name]
+    name: Required[schema.Name]
     kind: Required[Literal["code", "score"]]
-    unit: Required[Text]
-    tensor: Required[Text]
-    value: Required[Number | None]
-    bits_per_weight: Number | None
-    shuffled_mean: Number | None
-    shuffled_z: Number | None
-    init_value: Number | None
-    arrangement: Number | None
-    value_distribution: Number | None
-    ratio: Number | None
-    unavailable: Text
-    view: Text
-    about: Text
-    num_weights: Count
-    raw_bits: Count
-    ordered: Fact
+    unit: Required[schema.Text]
+    tensor: Required[schema.Text]
+    value: Required[schema.Number | None]
+    bits_per_weight: schema.Number | None
+    shuffled_mean: schema.Number | None
+    shuffled_z: schema.Number | None
+    init_value: schema.Number | None
+    arrangement: schema.Number | None
+    value_distribution: schema.Number | None
+    ratio: schema.Number | None
+    unavailable: schema.Text
+    view: schema.Text
+    about: schema.Text
+    num_weights: schema.Count
+    raw_bits: schema.Count
+    ordered: schema.Fact
 
 
 class Line(TypedDict, total=False):
     """A line of the history; epoch 0 is before training, `usage` has the most used motif first."""
 
     __pydantic_config__ = OPEN  # type: ignore[misc]
-    epoch: Required[Count]
-    metric: Required[Number]
-    train_loss: Number | None
-    validation: Number
+    epoch: Required[schema.Count]
+    metric: Required[schema.Number]
+    train_loss: schema.Number | None
+    validation: schema.Number
     measures: dict[str, Levels]
-    usage: Usage
+    usage: schema.Usage
 
 
 class Environment(TypedDict, total=False):
     """Where a run took place."""
 
     __pydantic_config__ = OPEN  # type: ignore[misc]
-    versions: Object
-    commit: Text
-    machine: Object
-    when: Text
+    versions: schema.Object
+    commit: schema.Text
+    machine: schema.Object
+    when: schema.Text
 
 
 class Asked(TypedDict):
     """The recipe that asked for a run; of a sweep the name alone."""
 
-    name: Text
-    settings: Object
+    name: schema.Text
+    settings: schema.Object
 
 
 NOBODY: Asked = {"name": "", "settings": {}}
@@ -130,7 +117,7 @@ NOBODY: Asked = {"name": "", "settings": {}}
 class Described(TypedDict):
     """What `cell.json` holds."""
 
-    format: Annotated[int, kind(f"{FORMAT}", lambda v: v == FORMAT)]
+    format: Annotated[int, schema.kind(f"{FORMAT}", lambda v: v == FORMAT)]
     cell: Cell
     recipe: Annotated[Asked, BeforeValidator(_as_asked)]
     environment: Environment
@@ -140,18 +127,20 @@ class Described(TypedDict):
 class Result:
     """What `result.json` holds."""
 
-    metric_name: Name
-    metric: Number
-    higher_is_better: Fact
-    num_weights: Size
-    file: FileName
+    metric_name: schema.Name
+    metric: schema.Number
+    higher_is_better: schema.Fact
+    num_weights: schema.Size
+    file: schema.FileName
     lengths: Lengths
     measures: tuple[Row, ...]
-    seconds: Amount
-    motifs_used: Count | None = None  # of a mosaic
-    validation: Number | None = None  # the metric on samples held out, if there were any
-    kept_epoch: Count | None = None  # of the network, where it was chosen
-    stopped_epoch: Count | None = None  # where training stopped early
+    seconds: schema.Amount
+    motifs_used: schema.Count | None = None  # of a mosaic
+    validation: schema.Number | None = (
+        None  # the metric on samples held out, if there were any
+    )
+    kept_epoch: schema.Count | None = None  # of the network, where it was chosen
+    stopped_epoch: schema.Count | None = None  # where training stopped early
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -329,13 +318,13 @@ def failure(folder: Path) -> str:
     except (OSError, ValueError) as error:
         return str(error)
     reasons = [line for line in lines if line.strip()]
-    return reasons[-1].strip()[:LONGEST] if reasons else "the reason is missing"
+    return reasons[-1].strip()[: schema.LONGEST] if reasons else "the reason is missing"
 
 
 def write_failure(folder: Path, reason: str) -> str:
     """Leaves the reason, which is also returned as `failure` reads it: in one line, bounded."""
     folder.mkdir(parents=True, exist_ok=True)
-    reason = " ".join(reason.split())[:LONGEST]
+    reason = " ".join(reason.split())[: schema.LONGEST]
     write_text(folder / FAILURE, f"{reason}\n")
     return reason
 

@@ -10,19 +10,10 @@ from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import BeforeValidator
 
+from momos.study import schema
 from momos.study.cell import OPTIONS, PUBLISHED, Cell, Keep, Precision, Share
 from momos.study.plane import Wanted
-from momos.study.schema import (
-    Count,
-    Fact,
-    Name,
-    Number,
-    Object,
-    Positive,
-    Size,
-    checked,
-    value,
-)
+from momos.study.schema import checked, value
 from momos.study.store import Asked
 
 T = TypeVar("T")
@@ -42,14 +33,14 @@ class Recipe(ABC):
     """
 
     name: ClassVar[str]
-    task: Name = "digits"
-    seeds: Size = 5
-    epochs: Positive | None = None
+    task: schema.Name = "digits"
+    seeds: schema.Size = 5
+    epochs: schema.Positive | None = None
     validation: Share = 0.0
-    patience: Count = 0
+    patience: schema.Count = 0
     keep: Keep = "last"
     precision: Precision = "float32"
-    channels_last: Fact = False
+    channels_last: schema.Fact = False
 
     @abstractmethod
     def cells(self) -> list[Cell]:
@@ -162,14 +153,14 @@ class Variation:
     None. With `once` only the first seed is treated so.
     """
 
-    treatment: Name
-    settings: Object = field(default_factory=dict)
-    epochs: Positive | None = None
-    learning_rate: Positive | None = None
-    taught: Fact = True
-    once: Fact = False
+    treatment: schema.Name
+    settings: schema.Object = field(default_factory=dict)
+    epochs: schema.Positive | None = None
+    learning_rate: schema.Positive | None = None
+    taught: schema.Fact = True
+    once: schema.Fact = False
 
-    def of(self, dense: Cell, epochs: Number | None) -> Cell:
+    def of(self, dense: Cell, epochs: schema.Number | None) -> Cell:
         """The cell that goes on from a dense one, with it as the teacher."""
         return replace(
             dense,

@@ -10,6 +10,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, ClassVar
 
+from momos.study import schema
 from momos.study.cell import Cell
 from momos.study.recipes.recipe import (
     Recipe,
@@ -19,17 +20,7 @@ from momos.study.recipes.recipe import (
     dense_start,
     each,
 )
-from momos.study.schema import (
-    Count,
-    Fact,
-    Name,
-    Number,
-    Object,
-    Positive,
-    Size,
-    checked,
-    value,
-)
+from momos.study.schema import checked, value
 
 REFERENCE = "reference"  # the row of ablations that the others are compared with
 PAIRS: tuple[Settings, ...] = (  # block size and number of motifs
@@ -47,16 +38,16 @@ class Sizing:
     rates are the task's own where None.
     """
 
-    seeds: Size = 3
-    epochs: Positive | None = None
-    tuning: Positive | None = None
-    learned: Object = field(default_factory=lambda: {"sensitive": True})
-    learning_rate: Positive | None = None
-    rate_weights: Several[Number] = (0.05, 0.3, 0.7, 1.2, 2.0, 3.0, 5.0, 8.0)
-    bits: Several[Size] = (2, 3, 4, 8)
-    quantized: Object = field(default_factory=dict)
-    sparsities: Several[Number] = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
-    sampled: Several[Object] = (*PAIRS, {"block_size": 8, "num_motifs": 32})
+    seeds: schema.Size = 3
+    epochs: schema.Positive | None = None
+    tuning: schema.Positive | None = None
+    learned: schema.Object = field(default_factory=lambda: {"sensitive": True})
+    learning_rate: schema.Positive | None = None
+    rate_weights: Several[schema.Number] = (0.05, 0.3, 0.7, 1.2, 2.0, 3.0, 5.0, 8.0)
+    bits: Several[schema.Size] = (2, 3, 4, 8)
+    quantized: schema.Object = field(default_factory=dict)
+    sparsities: Several[schema.Number] = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
+    sampled: Several[schema.Object] = (*PAIRS, {"block_size": 8, "num_motifs": 32})
     more: tuple[Variation, ...] = ()
 
 
@@ -68,13 +59,13 @@ class Ablating:
     otherwise in each row; with `only`, these rows are run.
     """
 
-    seeds: Size = 3
-    epochs: Positive | None = None
-    tuning: Positive | None = None
-    rate_weight: Number = 1.2
-    reference: Object = field(default_factory=lambda: {"sensitive": True})
-    changes: Object = field(default_factory=dict)
-    only: Several[Name] | None = None
+    seeds: schema.Size = 3
+    epochs: schema.Positive | None = None
+    tuning: schema.Positive | None = None
+    rate_weight: schema.Number = 1.2
+    reference: schema.Object = field(default_factory=lambda: {"sensitive": True})
+    changes: schema.Object = field(default_factory=dict)
+    only: Several[schema.Name] | None = None
 
 
 @cache
@@ -110,13 +101,13 @@ class Sizes(Recipe):
     """
 
     name: ClassVar[str] = "sizes"
-    seeds: Count = 0
-    tuning: Positive | None = None
-    rate_weights: Several[Number] | None = None
-    bits: Several[Size] | None = None
-    sparsities: Several[Number] | None = None
-    sampled: Several[Object] | None = None
-    more: Fact = True
+    seeds: schema.Count = 0
+    tuning: schema.Positive | None = None
+    rate_weights: Several[schema.Number] | None = None
+    bits: Several[schema.Size] | None = None
+    sparsities: Several[schema.Number] | None = None
+    sampled: Several[schema.Object] | None = None
+    more: schema.Fact = True
 
     def cells(self) -> list[Cell]:
         preset = sizing(self.task)
@@ -155,10 +146,10 @@ class Ablations(Recipe):
     """
 
     name: ClassVar[str] = "ablations"
-    seeds: Count = 0
-    tuning: Positive | None = None
-    rate_weight: Number | None = None
-    ingredients: Several[Name] | None = None
+    seeds: schema.Count = 0
+    tuning: schema.Positive | None = None
+    rate_weight: schema.Number | None = None
+    ingredients: Several[schema.Name] | None = None
 
     def __post_init__(self) -> None:
         known = self._variations()

@@ -16,19 +16,7 @@ from momos.study.analysis.cohort import (
     seeds_of,
 )
 from momos.study.analysis.statistics import Estimate
-from momos.study.report.figure import (
-    INK,
-    Figure,
-    bound_,
-    canvas,
-    draw_band,
-    file_name,
-    legend,
-    logarithmic,
-    look,
-    look_of,
-    sentence,
-)
+from momos.study.report import figure
 
 BITS = (0.1, 0.2, 0.5, 1, 2, 4, 8, 16, 32)  # ticks
 PERCENTS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
@@ -46,35 +34,37 @@ def envelope(cohorts: Sequence[Cohort]) -> list[Cohort]:
     return kept[::-1]
 
 
-def accuracy_against_length(subject: Subject) -> Figure | None:
+def accuracy_against_length(subject: Subject) -> figure.Figure | None:
     """The metric over bits per weight of whole files; None without a finite metric."""
     cohorts = [cohort for cohort in subject.cohorts if cohort.score]
     if not cohorts:
         return None
     metric = subject.metric
-    drawing, axes = canvas(height=4.6)
+    drawing, axes = figure.canvas(height=4.6)
     fronts: list[Cohort] = []
     for number, treatment in enumerate(subject.treatments):
         own = [cohort for cohort in cohorts if cohort.treatment == treatment]
         front = envelope(own)
         fronts += front
-        _draw_lengths(axes, own, front, look_of(treatment, number))
+        _draw_lengths(axes, own, front, figure.look_of(treatment, number))
     axes.set_xlabel("whole file, bits per weight (logarithmic)")
     axes.set_ylabel(metric.label)
     axes.margins(x=0.12)
-    bound_(axes, [cohort.score for cohort in cohorts if cohort.score], best=metric.best)
-    logarithmic(axes, "x", BITS)
+    figure.bound_(
+        axes, [cohort.score for cohort in cohorts if cohort.score], best=metric.best
+    )
+    figure.logarithmic(axes, "x", BITS)
     above = axes.secondary_xaxis("top", functions=(_factor, _factor))
     above.set_xlabel("times smaller than 32 bits a weight")
     ticks = axes.get_xticks()
     above.set_ticks([32 / tick for tick in ticks], labels=[f"{32 / t:.3g}×" for t in ticks])
     above.minorticks_off()
-    legend(drawing, axes)
-    return Figure(
-        name=file_name("length", subject.task, subject.network, metric.label),
-        title=f"{sentence(metric.name)} against file length: {subject.title}",
+    figure.legend(drawing, axes)
+    return figure.Figure(
+        name=figure.file_name("length", subject.task, subject.network, metric.label),
+        title=f"{figure.sentence(metric.name)} against file length: {subject.title}",
         caption=(
-            f"{sentence(metric.label)}, of data never trained on, against bits per weight of the "
+            f"{figure.sentence(metric.label)}, of data never trained on, against bits per weight of the "
             f"whole file (all parameters at 32 bits are 32). Means over seeds, {seeds_of(cohorts)} "
             "a point; bars: bootstrap 95 % intervals of the mean, cut off where wider than the picture. Lines join the points of a "
             "treatment that no other of it beats in both; those that are beaten are faint."
@@ -144,7 +134,7 @@ class Point(NamedTuple):
     score: Estimate
 
 
-def accuracy_against_capacity(subject: Subject) -> list[Figure]:
+def accuracy_against_capacity(subject: Subject) -> list[figure.Figure]:
     """The paper's figure, for all that was trained alike and has two capacities."""
     families: dict[str, list[Point]] = {}
     for point in sorted(_points(subject), key=lambda point: point[:2]):
@@ -169,35 +159,35 @@ def _points(subject: Subject) -> Iterator[Point]:
                 yield Point(size, float(capacity), cohort, cohort.score)
 
 
-def _capacity_figure(subject: Subject, points: Sequence[Point]) -> Figure:
+def _capacity_figure(subject: Subject, points: Sequence[Point]) -> figure.Figure:
     """A line for each block size, and the dense level."""
     metric = subject.metric
     dense = reference_of(points[0].cohort, subject.cohorts)[0] or subject.dense
     level = dense.score if dense else None
     sizes = {size: [p for p in points if p.block_size == size] for size, *_ in points}
-    drawing, axes = canvas(height=4.4)
+    drawing, axes = figure.canvas(height=4.4)
     for number, (size, own) in enumerate(sizes.items(), start=1):
         label = f"s = {size} ({seeds_of(point.cohort for point in own)})"
         across, scores = [100 * p.capacity for p in own], [p.score for p in own]
-        draw_band(axes, across, scores, look(number), label=label, ms=6)
+        figure.draw_band(axes, across, scores, figure.look(number), label=label, ms=6)
     if dense and level:
         label = f"{dense.label} ({seeds_of([dense])})"
-        axes.axhline(level.mean, color=INK, lw=1.4, ls="--", label=label)
-        axes.axhspan(level.low, level.high, color=INK, alpha=0.15, lw=0)
+        axes.axhline(level.mean, color=figure.INK, lw=1.4, ls="--", label=label)
+        axes.axhspan(level.low, level.high, color=figure.INK, alpha=0.15, lw=0)
     shown = [point.score for point in points]
-    bound_(axes, [*shown, level] if level else shown, best=metric.best)
+    figure.bound_(axes, [*shown, level] if level else shown, best=metric.best)
     axes.margins(x=0.1)
-    logarithmic(axes, "x", PERCENTS)
+    figure.logarithmic(axes, "x", PERCENTS)
     axes.set_xlabel("capacity c = motifs / blocks, % (logarithmic)")
     axes.set_ylabel(metric.label)
-    legend(drawing, axes)
+    figure.legend(drawing, axes)
     rows = [(p.block_size, p.capacity, len(p.cohort.runs), p.score) for p in points]
     last = [("dense", None, len(dense.runs), level)] if dense and level else []
-    return Figure(
-        name=file_name("capacity", subject.task, subject.network, metric.label),
-        title=f"{sentence(metric.name)} against capacity: {subject.title}",
+    return figure.Figure(
+        name=figure.file_name("capacity", subject.task, subject.network, metric.label),
+        title=f"{figure.sentence(metric.name)} against capacity: {subject.title}",
         caption=(
-            f"{sentence(metric.label)} with sampled motifs, against capacity in %, for each "
+            f"{figure.sentence(metric.label)} with sampled motifs, against capacity in %, for each "
             "block size s in weights. Means over seeds, "
             f"{seeds_of(point.cohort for point in points)} a point; bands: bootstrap 95 % "
             "intervals of the mean, cut off where wider than the picture; dashed: dense "

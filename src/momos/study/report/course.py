@@ -11,22 +11,10 @@ from momos._util.escaping import visible
 from momos.study.analysis.cohort import Cohort, Subject, seeds_of
 from momos.study.analysis.statistics import Estimate
 from momos.study.cell import PLAIN
-from momos.study.report.figure import (
-    DASHES,
-    STEPS,
-    Figure,
-    bound_,
-    canvas,
-    draw_band,
-    file_name,
-    legend,
-    logarithmic,
-    look,
-    sentence,
-)
+from momos.study.report import figure
 from momos.study.store import Finished, Levels, Line
 
-EPOCHS = len(STEPS)  # lines of a usage at most: the first, the last, and some between
+EPOCHS = len(figure.STEPS)  # lines of a usage at most
 POINTS = 160  # of a line at most
 Counts = Float64[np.ndarray, " k"]
 
@@ -47,14 +35,13 @@ def measured(run: Finished) -> list[Line]:
     return [line for line in run.history if line.get("measures")]
 
 
-def complexity_through_training(subject: Subject) -> list[Figure]:
+def complexity_through_training(subject: Subject) -> list[figure.Figure]:
     """A figure for each measure, in the order in which they were taken."""
-    lines = [
-        line for c in subject.cohorts for run in c.runs.values() for line in measured(run)
-    ]
+    runs = [run for cohort in subject.cohorts for run in cohort.runs.values()]
     codes: dict[str, bool] = {}  # whether a measure is of bits
-    for name, row in (pair for line in lines for pair in line.get("measures", {}).items()):
-        codes[name] = codes.get(name, False) or row.get("bits_per_weight") is not None
+    for line in (line for run in runs for line in measured(run)):
+        for name, row in line.get("measures", {}).items():
+            codes[name] = codes.get(name, False) or row.get("bits_per_weight") is not None
     figures = []
     for name, code in codes.items():
         found = [(cohort, _course(cohort, name, code)) for cohort in subject.cohorts]
@@ -63,28 +50,25 @@ def complexity_through_training(subject: Subject) -> list[Figure]:
             continue
         shown = visible(name)
         kind = "a code, in bits per weight" if code else "a score, which is not in bits"
-        figure = _figure(
-            *(
-                subject,
-                courses,
-                shown,
-                f"{shown}, {'bits per weight' if code else 'score'}",
-            ),
-            begins=f"{sentence(shown)} ({kind})",
-            ends="; thin and dotted: the same weights shuffled, where order matters to the measure",
+        ends = "the same weights shuffled, where order matters to the measure"
+        drawn = _figure(
+            *(subject, courses, shown),
+            f"{shown}, {'bits per weight' if code else 'score'}",
+            begins=f"{figure.sentence(shown)} ({kind})",
+            ends=f"; thin and dotted: {ends}",
         )
-        figures.append(figure)
+        figures.append(drawn)
     return figures
 
 
-def metric_through_training(subject: Subject) -> list[Figure]:
+def metric_through_training(subject: Subject) -> list[figure.Figure]:
     """A figure of the metric, of the runs whose complexity was measured on the way."""
     cohorts = [c for c in subject.cohorts if any(map(measured, c.runs.values()))]
     courses = [(cohort, course) for cohort in cohorts if (course := _scores(cohort))]
     if not courses:
         return []
     label = subject.metric.label
-    said = f"{sentence(label)}, on data never trained on,"
+    said = f"{figure.sentence(label)}, on data never trained on,"
     return [_figure(subject, courses, subject.metric.name, label, begins=said)]
 
 
@@ -135,31 +119,31 @@ def _figure(
     *,
     begins: str,
     ends: str = "",
-) -> Figure:
+) -> figure.Figure:
     """Lines over epochs; `begins` is how the caption does, `ends` likewise."""
-    drawing, axes = canvas(height=3.8 + 0.16 * len(courses))
+    drawing, axes = figure.canvas(height=3.8 + 0.16 * len(courses))
     cohorts, seen = [cohort for cohort, _ in courses], []
     first = 0 if cohorts[0].treatment in PLAIN else 1  # grey is for dense
     for number, (cohort, course) in enumerate(courses, start=first):
-        style, values = look(number), [point.value for point in course]
+        style, values = figure.look(number), [point.value for point in course]
         line = {"label": f"{cohort.label} ({seeds_of([cohort])})", "ms": 5}
-        draw_band(axes, [point.epoch for point in course], values, style, **line)
+        figure.draw_band(axes, [point.epoch for point in course], values, style, **line)
         controls = [(p.epoch, p.control) for p in course if p.control is not None]
         if controls:
             axes.plot(*zip(*controls, strict=True), color=style["color"], lw=1, ls=":")
         seen += values + [Estimate(level, level, level, 1) for _, level in controls]
-    bound_(axes, seen)
+    figure.bound_(axes, seen)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel(label)
-    legend(drawing, axes)
+    figure.legend(drawing, axes)
     said = (
         f"{cohort.label} from {course[0].value.mean:.4g} to {course[-1].value.mean:.4g}"
         for cohort, course in courses
     )
-    return Figure(
-        name=file_name("course", subject.task, subject.network, name),
-        title=f"{sentence(name)} through training: {subject.title}",
+    return figure.Figure(
+        name=figure.file_name("course", subject.task, subject.network, name),
+        title=f"{figure.sentence(name)} through training: {subject.title}",
         caption=(
             f"{begins} over epochs; 0 is before training. Means over seeds, {seeds_of(cohorts)} a "
             "line; bands: bootstrap 95 % intervals of the mean, cut off where wider than the "
@@ -172,18 +156,9 @@ def _figure(
             *("interval, low", "interval, high", "shuffled, mean"),
         ),
         rows=[
-            (
-                c.treatment,
-                c.label,
-                epoch,
-                value.n,
-                value.mean,
-                value.low,
-                value.high,
-                control,
-            )
+            (c.treatment, c.label, epoch, v.n, v.mean, v.low, v.high, control)
             for c, course in courses
-            for epoch, value, control in course
+            for epoch, v, control in course
         ],
         about=name,
     )
@@ -206,7 +181,7 @@ def chosen(epochs: Sequence[float]) -> list[float]:
     return [epochs[place] for place in places]
 
 
-def motif_usage(subject: Subject) -> list[Figure]:
+def motif_usage(subject: Subject) -> list[figure.Figure]:
     """A figure for each cohort whose usage was kept."""
     found = [(cohort, usages(cohort)) for cohort in subject.cohorts]
     means = [(cohort, {e: _mean(v) for e, v in usage.items()}) for cohort, usage in found]
@@ -214,33 +189,35 @@ def motif_usage(subject: Subject) -> list[Figure]:
 
 
 def _mean(usages: Sequence[Sequence[int]]) -> Counts:
-    """Mean blocks of the motif of each rank; motifs that a seed lacks are unused."""
+    """By rank; motifs that a seed lacks are unused."""
     counts = np.zeros((len(usages), max(map(len, usages))))
     for row, given in zip(counts, usages, strict=True):
         row[: len(given)] = sorted(given, reverse=True)
     return counts.mean(0)
 
 
-def _usage_figure(subject: Subject, cohort: Cohort, usage: dict[float, Counts]) -> Figure:
-    drawing, axes = canvas()
+def _usage_figure(
+    subject: Subject, cohort: Cohort, usage: dict[float, Counts]
+) -> figure.Figure:
+    drawing, axes = figure.canvas()
     for number, (epoch, counts) in enumerate(usage.items()):
         last = number == len(usage) - 1
         axes.plot(
             *_thinned(counts),
-            color=STEPS[number - len(usage)],
-            ls="-" if last else DASHES[-1 - number % len(DASHES)],
+            color=figure.STEPS[number - len(usage)],
+            ls="-" if last else figure.DASHES[-1 - number % len(figure.DASHES)],
             lw=1.8,
             label=f"epoch {epoch:g}",
         )
     axes.set_xlabel("rank of the motif (logarithmic)")
     axes.set_ylabel("blocks (logarithmic)")
-    logarithmic(axes, "x")
-    logarithmic(axes, "y")
-    legend(drawing, axes)
+    figure.logarithmic(axes, "x")
+    figure.logarithmic(axes, "y")
+    figure.legend(drawing, axes)
     first, last = min(usage), max(usage)
     shares = f"{_lesser_half(usage[first]):.1f} % and {_lesser_half(usage[last]):.1f} %"
-    return Figure(
-        name=file_name("usage", subject.task, subject.network, cohort.label),
+    return figure.Figure(
+        name=figure.file_name("usage", subject.task, subject.network, cohort.label),
         title=f"Use of motifs by rank: {subject.title}, {cohort.label}",
         caption=(
             "Number of blocks of each motif, the most used first. Means over seeds at each rank, "

@@ -19,11 +19,12 @@ from momos.study.report.table import NONE, Entry, Table, amount, words
 from momos.study.store import Finished, Row
 
 FACTORS = ("now / init", "of it arrangement", "of it values")
+PARTS = ("ratio", "arrangement", "value_distribution")  # the same in rows of measures
+SHUFFLED = ("shuffled", "z to shuffled")
 
 
 def table_of_measures(subject: Subject) -> Table | None:
-    """Initialization, trained, compressed: every measure of every treatment, its controls beside
-    it; None where nothing was measured."""
+    """Every measure of every treatment, with its controls; None where nothing was measured."""
     runs = [run for cohort in subject.cohorts for run in cohort.runs.values()]
     names = [quantity.name for quantity in measures_of(runs)]
     rows = [
@@ -46,12 +47,9 @@ def table_of_measures(subject: Subject) -> Table | None:
         ),
         columns=(
             *("measure", "kind", "unit", "state", "treatment", "seeds"),
-            *("at initialization", "now", "95 % interval", *FACTORS),
-            *("shuffled", "z to shuffled"),
+            *("at initialization", "now", "95 % interval", *FACTORS, *SHUFFLED),
         ),
-        numeric=frozenset(
-            ("seeds", "at initialization", "now", *FACTORS, "shuffled", "z to shuffled")
-        ),
+        numeric=frozenset(("seeds", "at initialization", "now", *FACTORS, *SHUFFLED)),
         rows=rows,
     )
 
@@ -80,9 +78,7 @@ def _measure(cohort: Cohort, name: str, found: Sequence[Row]) -> tuple[Entry, ..
         _mean(mean("init_value")),
         _mean(now) if now else Entry(NONE, note=first.get("unavailable", "")),
         Entry(ends or NONE),
-        amount(_product(row.get("ratio") for row in found), 3),
-        amount(_product(row.get("arrangement") for row in found), 3),
-        amount(_product(row.get("value_distribution") for row in found), 3),
+        *(amount(_product(row.get(name) for row in found), 3) for name in PARTS),
         _mean(mean("shuffled_mean")),
         amount(z.mean if z else None, 1),
     )
@@ -99,7 +95,6 @@ def _mean(estimate: Estimate | None) -> Entry:
 
 
 def _digits(value: float) -> str:
-    """Four digits, however large."""
     return f"{value:#.4g}".rstrip(".") if abs(value) < 1e4 else f"{value:.0f}"
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib.resources import files
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,8 +50,7 @@ class Section:
 def report(places: Sequence[Path], folder: Path) -> Path:
     """The page on all runs in `places`; PNG, SVG and CSV of its figures in `folder`/figures.
 
-    The page needs nothing beside it: figures, style and script are in it. Folders that are no
-    finished runs are listed in it, with why.
+    Figures, style and script are in the page, and folders that are no finished runs, with why.
 
     Raises:
         FileNotFoundError: if a place is no folder.
@@ -81,8 +81,7 @@ def sections_of(
 ) -> tuple[list[Section], list[Broken]]:
     """All sections that are not empty, and the files that cannot be read.
 
-    The first one is what a reader sees without scrolling: one figure, that of the subject with
-    most runs, and the claims in words.
+    The first has one figure, that of the subject with most runs, and the claims in words.
     """
     subjects, found = subjects_of(runs), claims(runs) if runs else []
     lengths = [accuracy_against_length(subject) for subject in subjects]
@@ -148,11 +147,9 @@ def _named(sections: Sequence[Section]) -> list[Section]:
     taken = {section.name for section in sections}
 
     def own(named: N) -> N:
-        stem = name = named.name[:LONGEST].strip("-") or "figure"
-        count = 1
-        while name in taken:
-            count += 1
-            name = f"{stem}-{count}"
+        stem = named.name[:LONGEST].strip("-") or "figure"
+        names = chain([stem], (f"{stem}-{number}" for number in count(2)))
+        name = next(name for name in names if name not in taken)
         taken.add(name)
         return replace(named, name=name)
 
@@ -214,9 +211,11 @@ def _origins(runs: Sequence[Finished]) -> dict[str, str]:
     """Versions, commits and machines, and how many runs are of each where they differ."""
     values: dict[str, Counter[str]] = {}
     for run in runs:
-        for name, value in _flat(run.environment):
-            values.setdefault(name, Counter())[value] += 1
-    values.pop("when", None)
+        for name, value in run.environment.items():
+            several = value if isinstance(value, dict) else {name: value}
+            for inner, each in several.items():
+                if each != "" and inner != "when":
+                    values.setdefault(inner, Counter())[str(each)] += 1
     return {
         name: ", ".join(
             value if len(counts) == 1 else f"{value} ({counted(count, 'run')})"
@@ -224,11 +223,3 @@ def _origins(runs: Sequence[Finished]) -> dict[str, str]:
         )
         for name, counts in values.items()
     }
-
-
-def _flat(environment: Any) -> Iterable[tuple[str, str]]:
-    for name, value in environment.items():
-        if isinstance(value, dict):
-            yield from ((inner, str(each)) for inner, each in value.items() if each != "")
-        elif value != "":
-            yield name, str(value)

@@ -6,27 +6,8 @@ from functools import cache
 
 from torch import nn
 
-from momos.study.tasks.architectures import (
-    VIT_SIZE,
-    CharacterTransformer,
-    PairNetwork,
-    Resized,
-    mlp,
-    resnet20,
-    vit_tiny,
-)
-from momos.study.tasks.archives import (
-    MODULUS,
-    Images,
-    additions,
-    cifar10,
-    digits,
-    fashion_mnist,
-    file,
-    load_weights,
-    mnist,
-    shakespeare,
-)
+from momos.study.tasks import architectures as nets
+from momos.study.tasks import archives
 from momos.study.tasks.task import (
     CONTEXT,
     Optimization,
@@ -63,56 +44,65 @@ GROKKING = Steady(learning_rate=1e-3, weight_decay=1.0, batch_size=4704, epochs=
 
 
 def _digits() -> Task:
-    network = seeded(lambda: mlp((64, 256, 256, 256, 256, 10)))
+    network = seeded(lambda: nets.mlp((64, 256, 256, 256, 256, 10)))
     plan = Optimization(learning_rate=4e-3, batch_size=32, epochs=40)
-    return image_task("digits", *digits(), network, plan, prepared=lambda pixels: pixels)
+    return image_task(
+        "digits", *archives.digits(), network, plan, prepared=lambda pixels: pixels
+    )
 
 
 def _grey(
-    name: str, data: Callable[[], tuple[Images, Images]], mean: float, deviation: float
+    name: str,
+    data: Callable[[], tuple[archives.Images, archives.Images]],
+    mean: float,
+    deviation: float,
 ) -> Task:
-    network = seeded(lambda: mlp((784, 256, 256, 256, 256, 10)))
+    network = seeded(lambda: nets.mlp((784, 256, 256, 256, 256, 10)))
     prepared = standardised((mean,), (deviation,))
     return image_task(name, *data(), network, MLP, prepared=prepared)
 
 
 def _cifar(name: str, build: Callable[[], nn.Module], plan: Optimization) -> Task:
     prepared = standardised((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    data = cifar10()
+    data = archives.cifar10()
     return image_task(name, *data, seeded(build), plan, prepared=prepared, augmented=True)
 
 
 def _resnet20() -> Task:
-    weights = load_weights(file("weights/resnet20_cifar10.safetensors"))
+    weights = archives.load_weights(archives.file("weights/resnet20_cifar10.safetensors"))
 
     def published() -> nn.Module:
-        built = resnet20()
+        built = nets.resnet20()
         built.load_state_dict(weights)
         return built
 
-    return replace(_cifar("resnet20", published, TUNED), untrained=seeded(resnet20))
+    return replace(_cifar("resnet20", published, TUNED), untrained=seeded(nets.resnet20))
 
 
 def _mod97() -> Task:
-    network = seeded(lambda: PairNetwork(256))
-    return pair_task("mod97", *additions(), network, GROKKING, modulus=MODULUS)
+    network = seeded(lambda: nets.PairNetwork(256))
+    return pair_task(
+        "mod97", *archives.additions(), network, GROKKING, modulus=archives.MODULUS
+    )
 
 
 def _shakespeare() -> Task:
-    text = shakespeare()
-    network = seeded(lambda: CharacterTransformer(len(set(text)), context=CONTEXT))
+    text = archives.shakespeare()
+    network = seeded(lambda: nets.CharacterTransformer(len(set(text)), context=CONTEXT))
     return text_task("shakespeare", text, network, CHARACTERS)
 
 
 TASKS: dict[str, Callable[[], Task]] = {
     "digits": _digits,
-    "mnist": lambda: _grey("mnist", mnist, 0.1307, 0.3081),
-    "fashion": lambda: _grey("fashion", fashion_mnist, 0.2860, 0.3530),
+    "mnist": lambda: _grey("mnist", archives.mnist, 0.1307, 0.3081),
+    "fashion": lambda: _grey("fashion", archives.fashion_mnist, 0.2860, 0.3530),
     "resnet20": _resnet20,
-    "resnet20-scratch": lambda: _cifar("resnet20-scratch", resnet20, RESNET),
-    "cifar10-mlp": lambda: _cifar("cifar10-mlp", mlp, PAPER),
+    "resnet20-scratch": lambda: _cifar("resnet20-scratch", nets.resnet20, RESNET),
+    "cifar10-mlp": lambda: _cifar("cifar10-mlp", nets.mlp, PAPER),
     "cifar10-vit": lambda: _cifar(
-        "cifar10-vit", lambda: Resized(vit_tiny(), VIT_SIZE), PAPER
+        "cifar10-vit",
+        lambda: nets.Resized(nets.vit_tiny(), nets.VIT_SIZE),
+        PAPER,
     ),
     "shakespeare": _shakespeare,
     "mod97": _mod97,
