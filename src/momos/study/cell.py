@@ -52,17 +52,15 @@ Settings = Annotated[schema.Object, AfterValidator(_with_plotted)]
 class Cell:
     """One network, one treatment, one seed.
 
-    `network` names one of `tasks.zoo.NETWORKS`, or is empty: the task's own. `settings` are those
-    of the treatment. `epochs`, `learning_rate` and `weight_decay` are the task's own where None.
-    Every `record_every` epochs the history gets a line and the run a checkpoint. With
-    `measure_every`, complexity is measured at every so many epochs, and usage of motifs kept;
+    `network` names one of `tasks.zoo.NETWORKS`; empty, or None for `epochs`, `learning_rate` and
+    `weight_decay`, is the task's own. Every `record_every` epochs the history gets a line and the
+    run a checkpoint; every `measure_every` (0: never) complexity and usage of motifs as well.
     `controls` are the shuffles that the finished network is compared with. `start` and `teacher`
-    are the cells whose trained networks those are.
+    are cells whose trained networks those are.
 
-    `validation` is the share of the training samples that is held out. On them, after `patience`
-    lines of the history without a better network, training stops (0: never), and the network of
-    the best line is kept, or of the last. `precision` is that of the forward pass in training,
-    `channels_last` how weights and inputs of convolutions lie in memory there.
+    `validation` is the share of the training samples that is held out. After `patience` lines
+    without a better network on them (0: never), training stops. `precision` is that of the
+    forward pass in training, `channels_last` the memory format there.
     """
 
     task: schema.Name

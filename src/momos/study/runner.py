@@ -1,11 +1,8 @@
 """Cells run in processes, or on a cluster: each once, those that others need first.
 
-Several runners may be at work in one folder: a cell that another one runs is left for the end of
-its level, and then waited for.
-
-A cell that fails says so in its folder, and the others go on; what needs it is left out. When a
-process dies, the cells that it may have been running are tried once more, from their last
-checkpoints.
+A cell that another runner is at work on is left for the end of its level, and then waited for.
+One that fails says so in its folder, and the others go on, but for what needs it. When a process
+dies, the cells that it may have been running are tried once more, from their last checkpoints.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -61,6 +58,9 @@ class _Job:
     logger: str
     wait: bool = False  # for another process that is at work on the cell
 
+    def __str__(self) -> str:
+        return self.cell.folder
+
     @property
     def folder(self) -> Path:
         return self.root / self.cell.folder
@@ -84,8 +84,7 @@ def run_all(
 ) -> Report:
     """Runs all cells that are not finished, and those they need, in folders under `root`.
 
-    They are run in so many `processes`, or on a `cluster` whose machines all see `root`. Cells
-    that failed in an earlier run stay so, unless `retry`.
+    All machines of a `cluster` must see `root`. Cells that failed earlier stay so, unless `retry`.
 
     Raises:
         OSError: if a machine of the cluster does not see `root`, or locks in it (names both).
@@ -143,15 +142,7 @@ def _attempt(
         if isinstance(team, Cluster):
             work = partial(_work_shared, mark=using.enter_context(shared(root)))
         results = using.enter_context(
-            closing(
-                team.each(
-                    *(work, jobs),
-                    attempts=ATTEMPTS,
-                    died=_given_up,
-                    name=lambda job: job.cell.folder,
-                    note=tell,
-                )
-            )
+            closing(team.each(work, jobs, attempts=ATTEMPTS, died=_given_up, note=tell))
         )
         for job, reason in results:
             if reason is None:

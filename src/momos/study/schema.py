@@ -1,15 +1,15 @@
 """Values that are checked when they are made: cells, recipes, and what run folders hold.
 
-One schema (pydantic) serves all: `value` declares a class whose fields are checked, `checked`
-reads one from JSON that strangers may have written, and both say what was required and what was
-found. Whatever passes can be tabulated, averaged and drawn: numbers can be divided and squared
-without overflow, and text can be stored as UTF-8.
+`value` declares a class whose fields are checked, `checked` reads one from JSON that strangers may
+have written. Numbers that pass can be divided and squared without overflow, and text can be stored
+as UTF-8.
 """
 
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from functools import cache, wraps
 from typing import Annotated, Any, TypeVar, dataclass_transform
 
@@ -35,10 +35,6 @@ def kind(words: str, holds: Callable[[Any], bool]) -> PlainValidator:
     return PlainValidator(check)
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float)
-
-
 def _is_finite(value: Any) -> bool:
     return type(value) is int or (type(value) is float and math.isfinite(value))
 
@@ -48,11 +44,8 @@ def _is_whole(value: Any, least: int) -> bool:
 
 
 def _is_file_name(value: Any) -> bool:
-    return _is_text(value) and value not in (".", "..") and not set(value) & set("/\\:\0")
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value)
+    named = isinstance(value, str) and value not in ("", ".", "..")
+    return named and not set(value) & set("/\\:\0")
 
 
 def _is_usage(value: Any) -> bool:
@@ -61,7 +54,7 @@ def _is_usage(value: Any) -> bool:
     return counts and (sum(value) > 0 or not value)
 
 
-Number = Annotated[float, kind("a number", _is_number)]
+Number = Annotated[float, kind("a number", lambda v: type(v) in (int, float))]
 Amount = Annotated[
     float, kind("a number of at least 0", lambda v: _is_finite(v) and v >= 0)
 ]
@@ -70,7 +63,9 @@ Count = Annotated[int, kind("a whole number of at least 0", lambda v: _is_whole(
 Size = Annotated[int, kind("a whole number of at least 1", lambda v: _is_whole(v, 1))]
 Fact = Annotated[bool, kind("true or false", lambda v: isinstance(v, bool))]
 Text = Annotated[str, kind("text", lambda v: isinstance(v, str))]
-Name = Annotated[str, kind("text that is not empty", _is_text)]
+Name = Annotated[
+    str, kind("text that is not empty", lambda v: isinstance(v, str) and v != "")
+]
 FileName = Annotated[str, kind("the name of a file in the run folder", _is_file_name)]
 Object = Annotated[dict[str, Any], kind("an object", lambda v: isinstance(v, dict))]
 Usage = Annotated[list[int], kind("an array of numbers of blocks", _is_usage)]
@@ -132,6 +127,12 @@ def _joined(location: tuple[int | str, ...]) -> str:
     """Names and places of a value inside others."""
     text = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in location)
     return text.removeprefix(".")
+
+
+def got(name: str, known: Iterable[str]) -> str:
+    """The end of a message: a name, and the known ones that are like it."""
+    near = get_close_matches(name, known := list(known), n=3, cutoff=0.5) or known
+    return f"got {name!r} (near it: {', '.join(near)})"
 
 
 def shown(found: Any) -> str:

@@ -11,7 +11,6 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, Required, TypeVar
@@ -34,8 +33,6 @@ LARGEST = 2**30  # bytes of a file that is read
 MOST_REASON = 2**20  # of `FAILURE`
 FORMAT = 1  # of the files; others are refused
 T = TypeVar("T")
-
-
 OPEN = ConfigDict(extra="allow")  # what is not known is kept
 
 
@@ -53,9 +50,7 @@ class Lengths(TypedDict):
     entropy: NotRequired[schema.Positive]
 
 
-Levels = dict[
-    str, schema.Number | None
-]  # what a measure gives, as a line of the history has it
+Levels = dict[str, schema.Number | None]  # of a measure, in a line of the history
 
 
 class Row(TypedDict, total=False):
@@ -175,10 +170,8 @@ class Finished(Result):
 
     def measure(self, name: str) -> Row | None:
         """The row of one measure of the whole network, if it was taken."""
-        return next(
-            (row for row in self.measures if row["name"] == name and not row["tensor"]),
-            None,
-        )
+        rows = (r for r in self.measures if r["name"] == name and not r["tensor"])
+        return next(rows, None)
 
 
 @dataclass(frozen=True)
@@ -221,10 +214,7 @@ def read(folder: Path) -> Finished:
 
 
 def read_all(places: Iterable[Path]) -> tuple[list[Finished], list[Broken]]:
-    """The finished runs in folders, or in folders of such folders; and what is broken.
-
-    Runs come in the order of their folders' names, each once.
-    """
+    """The finished runs in folders at any depth, in order and each once; and what is broken."""
     runs: list[Finished] = []
     broken: list[Broken] = []
     for folder in sorted({f.resolve() for place in places for f in run_folders(place)}):
@@ -236,10 +226,10 @@ def read_all(places: Iterable[Path]) -> tuple[list[Finished], list[Broken]]:
 
 
 def selected(words: str, root: Path) -> tuple[list[Finished], list[Broken]]:
-    """The finished runs in the folder named, or those under `root` that all the words fit.
+    """The finished runs in the folder named, or those under `root` that have all the words.
 
-    Words fit a run if all of them are in its task and label, as in "digits learned
-    rate_weight=0.8". The second value is whatever is no finished run there.
+    Words are of task and label, as in "digits learned rate_weight=0.8". The second value is
+    whatever is no finished run there.
 
     Raises:
         ValueError: if no run fits; lists what there is.
@@ -249,10 +239,8 @@ def selected(words: str, root: Path) -> tuple[list[Finished], list[Broken]]:
         return read_all([Path(words)])
     runs, broken = read_all([root])
     names = [f"{run.cell.task} {run.cell.label}" for run in runs]
-    wanted = set(words.split())
-    found = [
-        run for run, name in zip(runs, names, strict=True) if wanted <= {*name.split()}
-    ]
+    pairs, wanted = zip(runs, names, strict=True), set(words.split())
+    found = [run for run, name in pairs if wanted <= {*name.split()}]
     if not found:
         known = "; ".join(sorted(set(names))) or "none"
         raise ValueError(
@@ -284,23 +272,14 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def begin(
-    folder: Path,
-    cell: Cell,
-    *,
-    recipe: Asked,
-    environment: Mapping[str, Any],
+    folder: Path, cell: Cell, *, recipe: Asked, environment: Mapping[str, Any]
 ) -> None:
     """Makes the folder of a cell that is about to be run."""
     folder.mkdir(parents=True, exist_ok=True)
     clear(folder)
     (folder / FAILURE).unlink(missing_ok=True)
-    described = {
-        "format": FORMAT,
-        "cell": asdict(cell),
-        "recipe": recipe,
-        "environment": environment,
-    }
-    write_json(folder / CELL, described)
+    asked = {"recipe": recipe, "environment": environment}
+    write_json(folder / CELL, {"format": FORMAT, "cell": asdict(cell)} | asked)
 
 
 def finished(folder: Path) -> bool:
@@ -332,10 +311,8 @@ def write_failure(folder: Path, reason: str) -> str:
 def clear(folder: Path) -> None:
     """Removes what killed processes left half-written; for the only process at work in a folder."""
     for path in folder.glob(f"*{PART}"):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        is_folder = path.is_dir() and not path.is_symlink()
+        shutil.rmtree(path) if is_folder else path.unlink()
 
 
 def write_json(path: Path, found: Any) -> None:
@@ -350,16 +327,15 @@ def write_lines(path: Path, found: Iterable[Any]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """The same for text as it is."""
-    own = f"{path.name}.{secrets.token_hex(8)}{PART}"  # of this writer alone
-    part = path.with_name(own)
-    with ExitStack() as undo:
-        undo.callback(part.unlink, missing_ok=True)
-        with part.open("x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+    part = path.with_name(
+        f"{path.name}.{secrets.token_hex(8)}{PART}"
+    )  # of this writer alone
+    try:
+        part.write_text(text, "utf-8")
+        sync(part)
         part.replace(path)
-        undo.pop_all()
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

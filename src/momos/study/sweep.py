@@ -14,21 +14,18 @@ seed = [0, 1, 2]
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from momos.study.cell import OPTIONS, Cell
+from momos.study.schema import got
 from momos.study.store import Asked
 
 SETTINGS = "settings."
 DENSE_START = "dense_start"
-GIVEN = tuple(
-    field.name
-    for field in fields(Cell)
-    if field.name not in ("start", "teacher", "settings")
-)
+NESTED = ("start", "teacher", "settings")
+GIVEN = tuple(field.name for field in fields(Cell) if field.name not in NESTED)
 
 
 @dataclass(frozen=True)
@@ -97,8 +94,6 @@ def _check_name(name: str) -> None:
     known = [*GIVEN, DENSE_START]
     if name in known or (name.startswith(SETTINGS) and len(name) > len(SETTINGS)):
         return
-    near = get_close_matches(name, known, n=3, cutoff=0.5) or known
     raise ValueError(
-        f"keys of a sweep must be those of a cell or settings.NAME, got {name!r} "
-        f"(near it: {', '.join(near)})"
+        f"keys of a sweep must be those of a cell or settings.NAME, {got(name, known)}"
     )

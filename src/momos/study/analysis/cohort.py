@@ -1,5 +1,6 @@
 """Cohorts: finished runs that differ by their seeds only, and the dense ones to compare with."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -126,8 +127,7 @@ class Subject:
 def cohorts(finished: Iterable[Finished]) -> list[Cohort]:
     """The cohorts of runs, by task and in the order of the first run of each.
 
-    How often complexity was measured on the way makes no difference. Of two runs of one cell
-    that measured most counts.
+    Of runs that differ in how often they measured complexity, that which did so most counts.
     """
     found: dict[str, tuple[Cell, dict[int, Finished]]] = {}
     for run in finished:
@@ -136,9 +136,9 @@ def cohorts(finished: Iterable[Finished]) -> list[Cohort]:
         if seed not in runs or run.cell.measure_every > runs[seed].cell.measure_every:
             runs[seed] = run
     labels = _labels([cell for cell, _ in found.values()])
+    pairs = zip(found.values(), labels, strict=True)
     everything = [
-        Cohort(cell, dict(sorted(runs.items())), label)
-        for (cell, runs), label in zip(found.values(), labels, strict=True)
+        Cohort(cell, dict(sorted(own.items())), name) for (cell, own), name in pairs
     ]
     tasks = list(dict.fromkeys(cohort.cell.task for cohort in everything))
     return sorted(everything, key=lambda cohort: tasks.index(cohort.cell.task))
@@ -161,8 +161,8 @@ def reference_of(
 ) -> tuple[Cohort, str] | tuple[None, str]:
     """The dense cohort that a treated one is compared with, and what that is to it.
 
-    The one trained likewise: in as many epochs, from the same start, with the same teacher. If
-    there is none, that of the start. For a distilled network, that of its teacher.
+    The one of as many epochs, the same start and teacher; else that of the start. For a distilled
+    network, that of its teacher.
     """
     cell = cohort.cell
     if cohort.is_distilled:
@@ -202,20 +202,15 @@ def _place(cohort: Cohort) -> tuple[bool, str, str]:
 
 def _labels(cells: Sequence[Cell]) -> list[str]:
     """A label for each cell; those that would be the same say more."""
-    names = [replace(cell, network="").label for cell in cells]
-    pairs = list(zip(names, cells, strict=True))
-    subjects = [(cell.task, cell.network, name) for name, cell in pairs]
-    long = [
-        name + f" ({_rest(cell)})" * (subjects.count(subject) > 1)
-        for (name, cell), subject in zip(pairs, subjects, strict=True)
-    ]
-    keyed = [
-        (cell.task, cell.network, label) for label, cell in zip(long, cells, strict=True)
-    ]
-    return [
-        plain(label + f" [{cell.key[:6]}]" * (keyed.count(key) > 1))
-        for label, cell, key in zip(long, cells, keyed, strict=True)
-    ]
+    labels = [replace(cell, network="").label for cell in cells]
+    for more in (lambda cell: f" ({_rest(cell)})", lambda cell: f" [{cell.key[:6]}]"):
+        pairs = list(zip(labels, cells, strict=True))
+        counts = Counter((cell.task, cell.network, label) for label, cell in pairs)
+        labels = [
+            label + more(cell) * (counts[cell.task, cell.network, label] > 1)
+            for label, cell in pairs
+        ]
+    return list(map(plain, labels))
 
 
 def _rest(cell: Cell) -> str:

@@ -60,20 +60,21 @@ def compare(first: Sequence[Finished], second: Sequence[Finished]) -> Comparison
         )
     rows: list[Compared] = []
     lone = {}
-    for task in ours:
-        one, other = ours[task], theirs[task]
+    for task, one in ours.items():
+        other = theirs[task]
         shared = sorted(one.keys() & other.keys())
         if not shared:
             listed = (", ".join(map(str, sorted(runs))) for runs in (one, other))
             raise ValueError(
                 f"first and second must share a seed of {task}, got {' and '.join(listed)}"
             )
-        lone[task] = tuple(sorted(one.keys() ^ other.keys()))
+        if seeds := one.keys() ^ other.keys():
+            lone[task] = tuple(sorted(seeds))
         rows += _rows(
             task, *({seed: runs[seed] for seed in shared} for runs in (one, other))
         )
     labels = (_label(first, "first"), _label(second, "second"))
-    return Comparison(labels, tuple(rows), {task: n for task, n in lone.items() if n})
+    return Comparison(labels, tuple(rows), lone)
 
 
 def _by_task(name: str, finished: Sequence[Finished]) -> dict[str, dict[int, Finished]]:

@@ -13,9 +13,9 @@ FILE_LENGTH = "file length"
 
 @dataclass(frozen=True)
 class Split:
-    """A ratio, and the part of it that is due to the arrangement of weights, if that is known.
+    """A ratio, and the part of it due to the arrangement of weights, if known.
 
-    The rest, ratio / arrangement, is due to what values there are.
+    The rest is due to their values. Making one raises ValueError where no seed is shared.
     """
 
     ratio: Estimate
@@ -114,8 +114,4 @@ def measures_of(runs: Iterable[Finished]) -> list[Quantity]:
 
 
 def _positive(values: Mapping[int, float | None]) -> dict[int, float]:
-    return {
-        seed: value
-        for seed, value in values.items()
-        if value is not None and math.isfinite(value) and value > 0
-    }
+    return {seed: v for seed, v in values.items() if v is not None and 0 < v < math.inf}

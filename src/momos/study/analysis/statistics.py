@@ -50,14 +50,11 @@ class Estimate:
 def interval(values: Sequence[float]) -> tuple[float, float]:
     """Bootstrap interval of the mean, as wide as few values ask for.
 
-    Means of a few values, drawn again and again, scatter too little and never leave the range
-    of the values: of nominally 95 %, percentile intervals of 5 normal values hold the true mean
-    in 83 % of cases, BCa in 84 %. So percentiles are stretched about the mean by √(n / (n − 1))
-    and by Student's quantile over the normal one, the two reasons why they are narrow
-    (Hesterberg 2015, "What Teachers Should Know About the Bootstrap"). That holds it in 93 % for
-    5 values and 95 % for 3; for 5 skewed, exponential ones in 88 %, as Student's interval. Two
-    values give 92 %, by 9 times the gap between them; one value is both ends, and says nothing
-    of how sure it is.
+    Percentiles of few values are too narrow: of 5 normal ones, nominally 95 % hold the true mean
+    in 83 % of cases, and BCa in 84 %. So they are stretched about the mean by √(n / (n − 1)) and
+    by Student's quantile over the normal one (Hesterberg 2015, "What Teachers Should Know About
+    the Bootstrap"), which holds it in 93 % for 5 values and 95 % for 3; for 5 exponential ones in
+    88 %, as Student's interval. One value is both ends, and says nothing of how sure it is.
 
     Raises:
         ValueError: if there are no values, or one is not finite.
@@ -82,10 +79,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def ratio(first: Mapping[int, float], second: Mapping[int, float]) -> Estimate:
-    """How many times `second` `first` is: the geometric mean over the seeds that both have.
-
-    So the ratio of second to first is its inverse, and means of factors are factors of the mean.
-    """
+    """How many times `second` `first` is: the geometric mean over the seeds that both have."""
     logarithms = []
     for seed in shared_seeds(first, second):
         for value in (first[seed], second[seed]):

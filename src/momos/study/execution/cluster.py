@@ -1,8 +1,4 @@
-"""The same work for many jobs, as tasks of a Ray cluster.
-
-Ray does not retry tasks here: it would do so unseen, while we tell after how many deaths a job is
-given up, as with processes.
-"""
+"""The same work for many jobs, as tasks of a Ray cluster; deaths are counted here, not by Ray."""
 
 import logging
 import os
@@ -38,18 +34,12 @@ class Cluster:
         *,
         attempts: int,
         died: Callable[[Job], Result],
-        name: Callable[[Job], str] = str,
         note: Note = lambda value: None,
     ) -> Generator[tuple[Job, Result]]:
-        """Jobs and what `work` returns for them, as they end; every job once.
+        """As `Processes.each`, each job a task with one core; jobs come as they end.
 
-        Each is a task with one core, which Ray shows by its `name`. What `work` passes to its
-        second argument comes to `note`, here. A job whose process or machine dies begins anew,
-        on another; at the last of so many `attempts` its result is what `died` returns. Where it
-        only seems to be dead, two may be at work on it: `work` must take care of that.
-
-        Raises:
-            BaseException: whatever `work` raises, or a Ctrl-C; tasks are then cancelled.
+        A job that only seems to be dead, as without its network, is begun anew as well: `work`
+        must take care that two do not disturb each other.
         """
         import ray
 
@@ -62,7 +52,7 @@ class Cluster:
             while waiting or running:
                 while waiting and len(running) < self.tasks:
                     number = waiting.popleft()
-                    named = task.options(name=name(jobs[number]))
+                    named = task.options(name=str(jobs[number]))
                     running[named.remote(work, jobs[number], notes)] = number
                 ended, _ = ray.wait(list(running), timeout=POLL)
                 for value in ray.get(notes.take.remote()):
@@ -83,9 +73,9 @@ class Cluster:
 def connected(address: str, *, processes: int | None = None) -> Iterator[Cluster]:
     """A cluster by its address: HOST:PORT of its head, or what Ray finds for `auto`.
 
-    `local` is one that is started here, with as many `processes` (one for each core, if None),
-    reached by nobody else, and ended afterwards; others go on, and are given `processes` tasks at a time (as many as
-    they have cores by now, if None). A process that is connected already stays so.
+    `local` is one that is started here, reached by nobody else, and ended afterwards. It runs as
+    many tasks at a time as `processes` says, or as there are cores. A process that is connected
+    already stays so.
 
     Raises:
         ModuleNotFoundError: if Ray is not installed (names the extra).
@@ -160,10 +150,9 @@ def _environment() -> dict[str, str]:
 
 
 def _notes() -> Any:
-    """What tasks have to tell, as bytes, until it is taken.
+    """What tasks have to tell, as bytes, until it is taken; on this machine, whose end is ours.
 
-    Kept beside this process, so that no other machine's death ends it. The class is defined here
-    so that it travels whole: its process need not import torch, nor what is told.
+    The class is defined here so that it travels whole: its process need not import torch.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy

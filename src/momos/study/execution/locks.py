@@ -1,8 +1,7 @@
 """A folder that runners share: one process at a time is at work on a cell, on any machine.
 
-A process that holds a lock may be killed, or its machine: the system, or the file server, then
-gives the lock to the next. So no lock outlives who held it, and a task that was taken for dead
-while its machine could not be reached keeps its own.
+The system, or the file server, frees the locks of a process that is killed; a task that was taken
+for dead while its machine could not be reached keeps its own.
 """
 
 import errno

@@ -1,7 +1,7 @@
-"""A Ray cluster of this machine alone: what nobody else can reach, and nothing of it stays.
+"""A Ray cluster of this machine alone, which nobody else can reach and of which nothing stays.
 
-Ray runs whatever reaches its ports. So it listens on the loopback interface only, and asks for a
-token that only this user can read (CVE-2023-48022).
+Ray runs whatever reaches its ports (CVE-2023-48022). So it listens on the loopback interface only,
+and asks for a token that only this user can read.
 """
 
 import os
@@ -93,29 +93,19 @@ def _folder(ending: ExitStack) -> Path:
 @contextmanager
 def _environment(**values: str | None) -> Iterator[None]:
     """Variables as they are wanted for so long; None is unset."""
-    before = {name: os.environ.get(name) for name in values}
-    _set(values)
+    before = {name: os.environ.pop(name) for name in values if name in os.environ}
+    os.environ.update({name: value for name, value in values.items() if value is not None})
     try:
         yield
     finally:
-        _set(before)
-
-
-def _set(values: dict[str, str | None]) -> None:
-    for name, value in values.items():
-        if value is None:
+        for name in values:
             os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
+        os.environ.update(before)
 
 
 @contextmanager
 def _of_this_machine() -> Iterator[None]:
-    """Lets Ray take the loopback address for its node's, as it does on macOS.
-
-    Elsewhere it replaces that address by one that other machines reach. It keeps tokens, which
-    are forgotten here before and afterwards.
-    """
+    """Lets Ray keep the loopback address for its node's, as it does on macOS; forgets tokens."""
     from ray._private import ray_constants
 
     raylet = import_module("ray._raylet")  # compiled, and without types

@@ -35,8 +35,8 @@ def each(
 ) -> Iterator[Result]:
     """What `work` returns for each job, in the order of `jobs`.
 
-    `work` and jobs must be picklable. What `work` passes to its second argument comes to `note`,
-    here, in another thread. One process is this one.
+    What `work` passes to its second argument comes to `note`, here, in another thread. One process
+    is this one; for others, `work` and jobs must be picklable.
 
     Raises:
         BrokenProcessPool: if a process dies, as for want of memory.
@@ -50,12 +50,8 @@ def each(
     reader, writer = context.Pipe(duplex=False)
     others: set[BaseProcess] = set(active_children())
     teller = Thread(target=_tell, args=(reader, note), daemon=True)
-    pool = ProcessPoolExecutor(
-        min(processes, len(jobs)),
-        context,
-        initializer=_begin,
-        initargs=(writer, context.Lock()),
-    )
+    count, given = min(processes, len(jobs)), (writer, context.Lock())
+    pool = ProcessPoolExecutor(count, context, initializer=_begin, initargs=given)
     teller.start()
     with ExitStack() as ending:
         ending.callback(teller.join)
@@ -85,13 +81,12 @@ class Processes:
         *,
         attempts: int,
         died: Callable[[Job], Result],
-        name: Callable[[Job], str] = str,
         note: Note = lambda value: None,
     ) -> Generator[tuple[Job, Result]]:
-        """Jobs, in order, and what `work` returns for them.
+        """Jobs, in order, and what `work` returns for them; notes as with `each`.
 
-        When a process dies, jobs are begun anew; those that were begun in `attempts` processes
-        that died have the result that `died` returns.
+        When a process dies, jobs begin anew; a job that was begun in `attempts` processes that
+        died has the result that `died` returns.
         """
         left, deaths = list(range(len(jobs))), Counter[int]()
         while left:
@@ -119,10 +114,8 @@ def ended_by_sigterm() -> Iterator[None]:
     Raises:
         SystemExit: on SIGTERM, with the shell's code for it; a handler that is there stays.
     """
-    if (
-        current_thread() is not main_thread()
-        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
-    ):
+    taken = signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    if taken or current_thread() is not main_thread():
         yield
         return
     signal.signal(signal.SIGTERM, _exit)
@@ -140,10 +133,7 @@ def _exit(number: int, frame: Any) -> None:
 
 
 def _kill(others: set[BaseProcess]) -> None:
-    """Ends the processes that are not among `others`, whatever they are doing.
-
-    Not by SIGTERM: Lightning answers it, after the batch.
-    """
+    """Ends the processes that are not among `others`; Lightning would wait after a SIGTERM."""
     for child in set(active_children()) - others:
         child.kill()
 

@@ -1,25 +1,19 @@
 """Recipes: studies that can be repeated, by name."""
 
 from dataclasses import fields
-from difflib import get_close_matches
 from math import prod
 
-from momos.study.recipes.questions import (
-    Capacity,
-    Compressors,
-    Demo,
-    Grokking,
-    Plane,
-    Simplify,
-    Usage,
-)
+from momos.study.recipes import questions
 from momos.study.recipes.recipe import Recipe
 from momos.study.recipes.sizes import Ablations, Sizes
-from momos.study.schema import checked, shown
+from momos.study.schema import checked, got, shown
 from momos.study.store import Asked
 
 MOST_CELLS = 100_000  # of a recipe that a run folder names
-_KINDS = (Demo, Simplify, Compressors, Sizes, Ablations, Capacity, Usage, Plane, Grokking)
+_KINDS = (
+    *(questions.Demo, questions.Simplify, questions.Compressors, Sizes, Ablations),
+    *(questions.Capacity, questions.Usage, questions.Plane, questions.Grokking),
+)
 RECIPES: dict[str, type[Recipe]] = {recipe.name: recipe for recipe in _KINDS}
 
 
@@ -30,11 +24,8 @@ def recipe_named(name: str) -> type[Recipe]:
         ValueError: if there is none; names those like it.
     """
     if name not in RECIPES:
-        near = get_close_matches(name, RECIPES, n=3, cutoff=0.4) or list(RECIPES)
-        raise ValueError(
-            f"a recipe must be among {', '.join(RECIPES)}, got {name!r} "
-            f"(near it: {', '.join(near)})"
-        )
+        known = ", ".join(RECIPES)
+        raise ValueError(f"a recipe must be among {known}, {got(name, RECIPES)}")
     return RECIPES[name]
 
 

@@ -4,7 +4,6 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, field, fields, replace
-from difflib import get_close_matches
 from shlex import quote
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
@@ -13,7 +12,7 @@ from pydantic import BeforeValidator
 from momos.study import schema
 from momos.study.cell import OPTIONS, PUBLISHED, Cell, Keep, Precision, Share
 from momos.study.plane import Wanted
-from momos.study.schema import checked, value
+from momos.study.schema import checked, got, value
 from momos.study.store import Asked
 
 T = TypeVar("T")
@@ -107,10 +106,8 @@ class Recipe(ABC):
         own = [f.name for f in fields(self)]
         for name in settings:
             if name not in own:
-                near = get_close_matches(name, own, n=3, cutoff=0.5) or own
                 raise ValueError(
-                    f"settings of {self.name} must be its own, got {name!r} "
-                    f"(near it: {', '.join(near)})"
+                    f"settings of {self.name} must be its own, {got(name, own)}"
                 )
         given = {name: _value(text) for name, text in settings.items()}
         return checked(type(self), asdict(self) | given)

@@ -62,22 +62,17 @@ def accuracy_against_length(subject: Subject) -> figure.Figure | None:
     figure.legend(drawing, axes)
     return figure.Figure(
         name=figure.file_name("length", subject.task, subject.network, metric.label),
-        title=f"{figure.sentence(metric.name)} against file length: {subject.title}",
-        caption=(
-            f"{figure.sentence(metric.label)}, of data never trained on, against bits per weight of the "
-            f"whole file (all parameters at 32 bits are 32). Means over seeds, {seeds_of(cohorts)} "
-            "a point; bars: bootstrap 95 % intervals of the mean, cut off where wider than the picture. Lines join the points of a "
-            "treatment that no other of it beats in both; those that are beaten are faint."
-        ),
+        **_texts("length", subject, cohorts),
         alt=_alt_of_lengths(subject, cohorts),
         drawing=drawing,
-        header=(
-            *("treatment", "group", "seeds", "bits per weight", "times smaller"),
-            *("metric, mean", "interval, low", "interval, high"),
-            "on the front of its treatment",
-        ),
         rows=[_length_row(cohort, cohort in fronts) for cohort in cohorts],
     )
+
+
+def _texts(kind: str, subject: Subject, cohorts: Sequence[Cohort]) -> dict[str, Any]:
+    metric, seeds = subject.metric, seeds_of(cohorts)
+    name, label = figure.sentence(metric.name), figure.sentence(metric.label)
+    return figure.texts(kind, metric=name, label=label, subject=subject.title, seeds=seeds)
 
 
 def _factor(values):  # times smaller from bits per weight, and back; an array or a number
@@ -185,17 +180,9 @@ def _capacity_figure(subject: Subject, points: Sequence[Point]) -> figure.Figure
     last = [("dense", None, len(dense.runs), level)] if dense and level else []
     return figure.Figure(
         name=figure.file_name("capacity", subject.task, subject.network, metric.label),
-        title=f"{figure.sentence(metric.name)} against capacity: {subject.title}",
-        caption=(
-            f"{figure.sentence(metric.label)} with sampled motifs, against capacity in %, for each "
-            "block size s in weights. Means over seeds, "
-            f"{seeds_of(point.cohort for point in points)} a point; bands: bootstrap 95 % "
-            "intervals of the mean, cut off where wider than the picture; dashed: dense "
-            "networks, with theirs."
-        ),
+        **_texts("capacity", subject, [point.cohort for point in points]),
         alt=_alt_of_capacities(subject, sizes, level),
         drawing=drawing,
-        header=("block size", "capacity", "seeds", "metric, mean", "low", "high"),
         rows=[(*row, score.mean, score.low, score.high) for *row, score in (*rows, *last)],
     )
 

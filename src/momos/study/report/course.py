@@ -143,18 +143,16 @@ def _figure(
     )
     return figure.Figure(
         name=figure.file_name("course", subject.task, subject.network, name),
-        title=f"{figure.sentence(name)} through training: {subject.title}",
-        caption=(
-            f"{begins} over epochs; 0 is before training. Means over seeds, {seeds_of(cohorts)} a "
-            "line; bands: bootstrap 95 % intervals of the mean, cut off where wider than the "
-            f"picture{ends}."
+        **figure.texts(
+            "course",
+            what=figure.sentence(name),
+            subject=subject.title,
+            seeds=seeds_of(cohorts),
+            begins=begins,
+            ends=ends,
         ),
         alt=f"{label}: {'; '.join(said)}.",
         drawing=drawing,
-        header=(
-            *("treatment", "group", "epoch", "seeds", "value, mean"),
-            *("interval, low", "interval, high", "shuffled, mean"),
-        ),
         rows=[
             (c.treatment, c.label, epoch, v.n, v.mean, v.low, v.high, control)
             for c, course in courses
@@ -215,21 +213,16 @@ def _usage_figure(
     figure.logarithmic(axes, "y")
     figure.legend(drawing, axes)
     first, last = min(usage), max(usage)
+    about = {"subject": subject.title, "cohort": cohort.label, "seeds": seeds_of([cohort])}
     shares = f"{_lesser_half(usage[first]):.1f} % and {_lesser_half(usage[last]):.1f} %"
     return figure.Figure(
         name=figure.file_name("usage", subject.task, subject.network, cohort.label),
-        title=f"Use of motifs by rank: {subject.title}, {cohort.label}",
-        caption=(
-            "Number of blocks of each motif, the most used first. Means over seeds at each rank, "
-            f"{seeds_of([cohort])}. The less used half of the motifs holds {shares} of the blocks "
-            f"at epochs {first:g} and {last:g}; motifs without blocks are not drawn."
-        ),
+        **figure.texts("usage", **about, shares=shares, first=first, last=last),
         alt=(
             f"Falling lines, one for each of epochs {', '.join(f'{e:g}' for e in usage)}: at the "
             f"last the first motif has {usage[last][0]:.0f} of {usage[last].sum():.0f} blocks."
         ),
         drawing=drawing,
-        header=("epoch", "rank", "blocks, mean over seeds"),
         rows=[
             (epoch, rank, count)
             for epoch, counts in usage.items()

@@ -6,9 +6,10 @@ has the reader's colours, its PNG and SVG have those of paper.
 
 import csv
 import re
+import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.resources import as_file, files
 from io import StringIO
 from math import inf
@@ -99,6 +100,21 @@ class Figure:
         self.drawing.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
         self.drawing.set_layout_engine("none")  # it is laid out now, and once is enough
         return drawn.getvalue()
+
+
+def texts(kind: str, **values: Any) -> dict[str, Any]:
+    """Title, caption and columns of a kind of figure or table, with values filled in."""
+    return {
+        name: text.format(**values)
+        if isinstance(text, str)
+        else tuple(each.format(**values) for each in text)
+        for name, text in _texts()[kind].items()
+    }
+
+
+@cache
+def _texts() -> dict[str, Any]:
+    return tomllib.loads((files(PACKAGE) / TEMPLATES / "texts.toml").read_text("utf-8"))
 
 
 def write_csv(path: Path, header: Iterable[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -8,7 +8,7 @@ strength is its size, so the zero motif is white. Equal blocks have equal colour
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -22,7 +22,7 @@ from momos._util.escaping import visible
 from momos.study.analysis.cohort import Cohort, Subject, plain, seeds_of
 from momos.study.analysis.metric import grouped
 from momos.study.analysis.statistics import Estimate
-from momos.study.report.figure import INK, SERIES, Figure, canvas, file_name
+from momos.study.report.figure import INK, SERIES, Figure, canvas, file_name, texts
 from momos.study.store import Broken, Finished
 
 BARS = 24  # at most; the shortest tensors are one bar
@@ -84,23 +84,21 @@ def lengths_of_layers(subject: Subject, opened: Opened) -> Figure:
     total = sum(bar.length.mean for bar in every)
     return Figure(
         name=file_name("layers", subject.task, subject.network, cohort.label),
-        title=f"Length of each tensor: {subject.title}, {cohort.label}",
-        caption=(
-            "Bytes that each tensor takes of the file, and in words its bits per weight. Means "
-            f"over seeds, {seeds_of([cohort])}; bars: bootstrap 95 % intervals of the mean. "
-            f"“{REST}” is what belongs to no single tensor."
-        ),
+        **texts("layers", **_about(subject, cohort), seeds=seeds_of([cohort]), rest=REST),
         alt=(
             f"{len(bars)} bars, of {total:.0f} bytes in all; the longest is {longest.name} with "
             f"{longest.length.mean:.0f}."
         ),
         drawing=drawing,
-        header=("tensor", "weights", "bytes, mean", "interval, low", "interval, high"),
         rows=[
             (b.name, b.num_weights, b.length.mean, b.length.low, b.length.high)
             for b in every
         ],
     )
+
+
+def _about(subject: Subject, cohort: Cohort) -> dict[str, Any]:
+    return {"subject": subject.title, "cohort": cohort.label}
 
 
 def _bars(opened: Opened) -> list[Bar]:
@@ -192,23 +190,25 @@ def _tiles_figure(
     axes.grid(visible=False)
     axes.set_xlabel("weight of the unit (number)")
     axes.set_ylabel("unit (number)")
-    size, shape = mosaic.layout.block_size, " × ".join(map(str, place.shape))
+    shown = {
+        "tensor": place.name,
+        "shape": " × ".join(map(str, place.shape)),
+        "size": mosaic.layout.block_size,
+        "units": units,
+        "all_units": place.shape[0],
+        "weights": weights,
+        "all_weights": ceil(place.num_weights / place.shape[0]),
+        "layers": layers,
+        "seed": cohort.first.cell.seed,
+    }
     return Figure(
         name=file_name("mosaic", subject.task, subject.network, cohort.label, place.name),
-        title=f"{place.name} by motif: {subject.title}, {cohort.label}",
-        caption=(
-            f"{place.name} ({shape} weights, blocks of s = {size}), one tile a weight, in the "
-            f"colour of its motif; the zero motif is white. Shown: {units} units of "
-            f"{place.shape[0]}, {weights} weights of "
-            f"{ceil(place.num_weights / place.shape[0])}; {layers} such tensors in all. "
-            f"n = 1 seed (seed {cohort.first.cell.seed})."
-        ),
+        **texts("mosaic", **_about(subject, cohort), **shown),
         alt=(
             f"A grid of {units} by {weights} coloured tiles in which {len(motifs.unique())} "
             f"different motifs of {mosaic.num_motifs} occur."
         ),
         drawing=drawing,
-        header=("unit", "weight", "motif"),
         rows=[
             (unit, weight, motif)
             for unit, row in enumerate(motifs.tolist())

@@ -14,12 +14,11 @@ from momos.study.analysis.metric import factor_text, grouped, metric_of, number,
 from momos.study.analysis.quantities import measures_of
 from momos.study.analysis.statistics import Estimate
 from momos.study.cell import PLAIN
-from momos.study.report.figure import file_name
+from momos.study.report.figure import file_name, texts
 from momos.study.report.table import NONE, Entry, Table, amount, words
 from momos.study.store import Finished, Row
 
-FACTORS = ("now / init", "of it arrangement", "of it values")
-PARTS = ("ratio", "arrangement", "value_distribution")  # the same in rows of measures
+PARTS = ("ratio", "arrangement", "value_distribution")  # factors of a row
 SHUFFLED = ("shuffled", "z to shuffled")
 
 
@@ -37,19 +36,7 @@ def table_of_measures(subject: Subject) -> Table | None:
         return None
     return Table(
         name=file_name("measures", subject.task, subject.network, subject.metric.label),
-        title=f"Initialization, trained, compressed: {subject.title}",
-        caption=(
-            f"Means over seeds, {seeds_of(subject.cohorts)} a row. Codes are bits that somebody "
-            "could decode, given in bits per weight; scores are numbers that are no bits. Now / "
-            "init = arrangement × values, geometric means: what the order of the weights gives, "
-            "and what their values alone do. Shuffled: the same weights in random order, where "
-            "order matters to the measure."
-        ),
-        columns=(
-            *("measure", "kind", "unit", "state", "treatment", "seeds"),
-            *("at initialization", "now", "95 % interval", *FACTORS, *SHUFFLED),
-        ),
-        numeric=frozenset(("seeds", "at initialization", "now", *FACTORS, *SHUFFLED)),
+        **_texts("measures", subject=subject.title, seeds=seeds_of(subject.cohorts)),
         rows=rows,
     )
 
@@ -84,6 +71,11 @@ def _measure(cohort: Cohort, name: str, found: Sequence[Row]) -> tuple[Entry, ..
     )
 
 
+def _texts(kind: str, **values: Any) -> dict[str, Any]:
+    found = texts(kind, **values)
+    return found | {"numeric": frozenset(found["numeric"])}
+
+
 def _product(values: Iterable[float | None]) -> float | None:
     """Geometric mean of factors; None if there is none, or one is not above 0."""
     found = [value for value in values if value is not None]
@@ -102,14 +94,7 @@ def table_of_claims(found: Sequence[Claim]) -> Table:
     """Each verdict by itself."""
     return Table(
         name="verdicts",
-        title="Every verdict, by case and measure",
-        caption=(
-            f"n = {len(found)} verdicts, which are not independent; claims are numbered as at "
-            "the top. Paired over seeds, with bootstrap 95 % intervals; the evidence says of how "
-            "many seeds, and splits the effect into arrangement and value distribution."
-        ),
-        columns=("claim", "case", "verdict", "measure", "evidence"),
-        numeric=frozenset({"claim"}),
+        **_texts("verdicts", count=len(found)),
         rows=[
             (
                 Entry(str(claim.number), claim.number),
@@ -124,16 +109,7 @@ def table_of_runs(runs: Sequence[Finished], folder: Path) -> Table:
     """A row for every run; links are relative to `folder`."""
     return Table(
         name="all-runs",
-        title="All runs",
-        caption=(
-            f"n = {len(runs)} runs. Times smaller: than all parameters at 32 bits. Time is that "
-            "of training on the machine below; a heading sorts."
-        ),
-        columns=(
-            *("recipe", "task", "network", "treatment", "settings", "seed", "metric"),
-            *("measured as", "file, bytes", "times smaller", "time, s", "commit", "folder"),
-        ),
-        numeric=frozenset({"seed", "metric", "file, bytes", "times smaller", "time, s"}),
+        **_texts("runs", count=len(runs)),
         rows=[_run(run, folder) for run in runs],
     )
 

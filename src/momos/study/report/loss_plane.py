@@ -11,7 +11,7 @@ from matplotlib.patheffects import withStroke
 from momos._util.escaping import visible
 from momos.study.analysis.cohort import plain
 from momos.study.plane import FILE, Plane
-from momos.study.report.figure import INK, PAPER, Figure, canvas, file_name
+from momos.study.report.figure import INK, PAPER, Figure, canvas, file_name, texts
 from momos.study.store import Broken
 
 LEVELS = 14
@@ -54,18 +54,20 @@ def loss_plane(plane: Plane) -> Figure:
     )
     return Figure(
         name=file_name("plane", plane.title),
-        title=plain(plane.title),
-        caption=(
-            f"Loss in {plane.unit} on a plane through {', '.join(plane.points)}; colours are "
-            f"logarithmic. n = 1 network at each of {len(plane.x)} × {len(plane.y)} places."
-            + (f" Greatest loss on the straight lines: {ridges}." if ridges else "")
+        **texts(
+            "plane",
+            title=plain(plane.title),
+            unit=plane.unit,
+            points=", ".join(plane.points),
+            columns=len(plane.x),
+            rows=len(plane.y),
+            ridges=f" Greatest loss on the straight lines: {ridges}." if ridges else "",
         ),
         alt=(
             f"Contours from {np.nanmin(loss):.4g} to {np.nanmax(loss):.4g} {plane.unit}; the "
             f"least is near x = {plane.x[column]:.3g}, y = {plane.y[row]:.3g}."
         ),
         drawing=drawing,
-        header=("x", "y", f"loss, {plane.unit}"),
         rows=[
             (x, y, value if isfinite(value) else float("nan"))
             for y, values in zip(plane.y, plane.loss, strict=True)

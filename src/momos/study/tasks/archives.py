@@ -1,10 +1,8 @@
-"""Data sets in memory; public ones from files in the layouts that their authors publish.
+"""Data sets in memory; public ones from files as their authors publish them, which are checked.
 
 The environment variable MOMOS_DATA names the folder that holds `mnist`, `fashion-mnist`,
-`cifar-10-batches-bin`, `text` and `weights`. Files are checked before they are used, and none
-is downloaded. Where MOMOS_DATA is not set, images and text come through the Hugging Face package
-`datasets`, if that is installed.
-
+`cifar-10-batches-bin`, `text` and `weights`. Where it is not set, images and text come through
+the Hugging Face package `datasets`, if that is installed.
 """
 
 import gzip
@@ -12,6 +10,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,14 +72,13 @@ class Images:
 
 def mnist() -> tuple[Images, Images]:
     """60 000 handwritten digits to train on and 10 000 to test on."""
-    return _images("mnist", tuple(MNIST), lambda folder: idx_images(folder, MNIST))
+    return _images("mnist", tuple(MNIST), partial(idx_images, md5=MNIST))
 
 
 def fashion_mnist() -> tuple[Images, Images]:
     """60 000 pictures of clothes to train on and 10 000 to test on."""
-    return _images(
-        "fashion-mnist", tuple(FASHION), lambda folder: idx_images(folder, FASHION)
-    )
+    read = partial(idx_images, md5=FASHION)
+    return _images("fashion-mnist", tuple(FASHION), read)
 
 
 def cifar10() -> tuple[Images, Images]:
@@ -113,8 +111,7 @@ def shakespeare() -> str:
 def digits() -> tuple[Images, Images]:
     """1437 of scikit-learn's digits to train on and 360 to test on, the classes in equal shares.
 
-    One mean and one deviation, of the training pixels, standardise all pixels: some pixels are
-    always blank, so a deviation per pixel would be zero.
+    All pixels are standardised alike, since some are always blank.
     """
     pixels, labels = load_digits(return_X_y=True)
     parts = train_test_split(
@@ -129,11 +126,7 @@ def digits() -> tuple[Images, Images]:
 
 
 def additions(modulus: int = MODULUS) -> tuple[Images, Images]:
-    """All pairs of numbers below `modulus` and their sums, in two parts without a common pair.
-
-    Networks first learn them by heart and much later understand (Power et al. 2022); half are to
-    train on, as in arXiv 2605.15551.
-    """
+    """All pairs of numbers below `modulus` and their sums, half to train on (arXiv 2605.15551)."""
     pairs = torch.cartesian_prod(*2 * [torch.arange(modulus)])
     order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(SPLIT_SEED))
     train, test = (pairs[rows] for rows in order.tensor_split([len(pairs) // 2]))
@@ -159,11 +152,8 @@ def idx_images(folder: Path, md5: Mapping[str, str]) -> tuple[Images, Images]:
         if found != md5[path.name]:
             raise ValueError(f"{path} must have the md5 {md5[path.name]}, got {found}")
         arrays.append(read_idx(path))
-    train, labels, test, test_labels = arrays
-    return (
-        Images(train[:, None], labels.long()),
-        Images(test[:, None], test_labels.long()),
-    )
+    images = [Images(arrays[n][:, None], arrays[n + 1].long()) for n in (0, 2)]
+    return images[0], images[1]
 
 
 def read_idx(path: Path) -> UInt8[Tensor, "..."]:
@@ -186,11 +176,9 @@ def read_idx(path: Path) -> UInt8[Tensor, "..."]:
 def cifar_images(folder: Path, *, size: int = CIFAR_BYTES) -> tuple[Images, Images]:
     """Train and test images of the six files of CIFAR-10's binary version."""
     parts = [_cifar_file(_present(folder / name), size) for name in CIFAR_FILES]
-    train = Images(
-        torch.cat([part.pixels for part in parts[:-1]]),
-        torch.cat([part.labels for part in parts[:-1]]),
-    )
-    return train, parts[-1]
+    *train, test = parts
+    pixels, labels = ([getattr(p, n) for p in train] for n in ("pixels", "labels"))
+    return Images(torch.cat(pixels), torch.cat(labels)), test
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:

@@ -1,8 +1,4 @@
-"""Networks by name, for the inputs and classes of a task and from a seed.
-
-Those of timm and Hugging Face are imported when they are asked for. Networks start untrained;
-`published` are the weights that authors made of some of them.
-"""
+"""Networks by name, for the inputs and classes of a task, untrained or with published weights."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,17 +9,7 @@ from math import prod
 from torch import nn
 
 from momos.study.packages import needed
-from momos.study.tasks.architectures import (
-    PAPER_WIDTHS,
-    TRANSFORMERS,
-    VIT_SIZE,
-    CharacterTransformer,
-    PairNetwork,
-    Resized,
-    ResNet,
-    mlp,
-    vit_tiny,
-)
+from momos.study.tasks import architectures as nets
 from momos.study.tasks.archives import file, load_weights
 from momos.study.tasks.task import Task, seeded
 
@@ -34,10 +20,9 @@ TRANSFORMER = {"depth": 4, "width": 144, "heads": 4}
 
 @dataclass(frozen=True)
 class Family:
-    """Networks whose names begin alike, as `form` does.
+    """Networks whose names begin alike, as `form` does, for tasks of a kind.
 
-    `build` gets what a name has behind its colon; where `form` has none, no name has. `kind` is
-    that of the tasks they are for.
+    `build` gets what a name has after its colon; where `form` has no colon, no name has.
     """
 
     form: str
@@ -48,8 +33,6 @@ class Family:
 
 def network(name: str, task: Task, seed: int) -> nn.Module:
     """The network of that name for a task; without a name, the task's own.
-
-    Torch's own generator is left as it was.
 
     Raises:
         ImportError: if the package that it comes from is not installed.
@@ -115,17 +98,17 @@ def _family(name: str, task: Task) -> tuple["Family", str]:
 
 def _mlp(widths: str, task: Task) -> nn.Module:
     hidden = [_number("widths of mlp", width) for width in widths.split("-")]
-    return mlp((prod(task.inputs), *hidden, task.outputs))
+    return nets.mlp((prod(task.inputs), *hidden, task.outputs))
 
 
 def _mlp_paper(settings: str, task: Task) -> nn.Module:
-    return mlp((prod(task.inputs), *PAPER_WIDTHS[1:-1], task.outputs))
+    return nets.mlp((prod(task.inputs), *nets.PAPER_WIDTHS[1:-1], task.outputs))
 
 
 def _resnet(depth: int) -> Family:
     def build(settings: str, task: Task) -> nn.Module:
         channels, _ = _image(task)
-        return ResNet(depth, num_classes=task.outputs, channels=channels)
+        return nets.ResNet(depth, num_classes=task.outputs, channels=channels)
 
     def load(settings: str, task: Task) -> nn.Module:
         if task.name not in CIFAR10:
@@ -147,9 +130,9 @@ def _vit_tiny(patch: str, task: Task) -> nn.Module:
     channels, side = _image(task)
     shape = {"num_classes": task.outputs, "channels": channels}
     if not patch:
-        return Resized(vit_tiny(**shape), VIT_SIZE)
+        return nets.Resized(nets.vit_tiny(**shape), nets.VIT_SIZE)
     pixels = _number("patch of vit-tiny", patch)
-    return Resized(vit_tiny(**shape, size=side, patch=pixels), side)
+    return nets.Resized(nets.vit_tiny(**shape, size=side, patch=pixels), side)
 
 
 def _transformer(settings: str, task: Task) -> nn.Module:
@@ -167,44 +150,33 @@ def _transformer(settings: str, task: Task) -> nn.Module:
             f"width of transformer must be a multiple of its heads, {chosen['heads']}, got "
             f"{chosen['width']}"
         )
-    return CharacterTransformer(
-        task.outputs,
-        context=task.inputs[0],
-        width=chosen["width"],
-        depth=chosen["depth"],
-        num_heads=chosen["heads"],
-    )
+    chosen["num_heads"] = chosen.pop("heads")
+    return nets.CharacterTransformer(task.outputs, context=task.inputs[0], **chosen)
 
 
 def _grokking(width: str, task: Task) -> nn.Module:
-    return PairNetwork(_number("width of grokking", width), modulus=task.outputs)
+    return nets.PairNetwork(_number("width of grokking", width), modulus=task.outputs)
 
 
 def _timm(name: str, task: Task, *, pretrained: bool = False) -> nn.Module:
-    channels, _ = _image(task)
-    timm = needed("timm", "timm")
-    found = timm.create_model(
-        name, pretrained=pretrained, num_classes=task.outputs, in_chans=channels
-    )
-    about = found.pretrained_cfg
-    return Resized(
-        found, about["input_size"][-1] if about.get("fixed_input_size") else None
-    )
+    about = {"num_classes": task.outputs, "in_chans": _image(task)[0]}
+    found = needed("timm", "timm").create_model(name, pretrained=pretrained, **about)
+    config = found.pretrained_cfg
+    fixed = config.get("fixed_input_size")
+    return nets.Resized(found, config["input_size"][-1] if fixed else None)
 
 
 def _hugging_face(name: str, task: Task, *, pretrained: bool = False) -> nn.Module:
-    channels, _ = _image(task)
-    transformers = needed("transformers", TRANSFORMERS)
+    transformers = needed("transformers", nets.TRANSFORMERS)
     config = transformers.AutoConfig.from_pretrained(name)
-    config.num_labels = task.outputs
-    config.num_channels = channels
+    config.num_labels, config.num_channels = task.outputs, _image(task)[0]
     size = getattr(config, "image_size", None)
     models = transformers.AutoModelForImageClassification
     if pretrained:
         found = models.from_pretrained(name, config=config, ignore_mismatched_sizes=True)
     else:
         found = models.from_config(config)
-    return Resized(found, size if isinstance(size, int) else None)
+    return nets.Resized(found, size if isinstance(size, int) else None)
 
 
 NETWORKS: dict[str, Family] = {

@@ -1,7 +1,4 @@
-"""Checkpoints that a run resumes from after a kill, and the best network so far; whole or absent.
-
-The last checkpoint and the one before it are kept, for disks that lose what was written.
-"""
+"""Checkpoints that a run resumes from after a kill, and the best network so far; whole or absent."""
 
 import os
 import warnings
@@ -45,18 +42,18 @@ def remove_checkpoints(folder: Path) -> None:
 def last_whole(folder: Path) -> Path | None:
     """The newest checkpoint to go on from; None to begin anew.
 
-    One that is damaged gets another name, and a warning says so. A run goes on from before the
-    best network only if that network is whole as well.
+    Damaged ones get another name, and a warning says so; all of them where the best network is.
     """
     last, before, best = (folder / name for name in (CHECKPOINT, BEFORE, BEST))
+    anew = "the run begins anew"
     if best.exists() and not _is_whole(best):
         for path in (best, last, before):
-            _set_aside(
-                path, "the run begins anew, as the best network is needed in the end"
-            )
+            _set_aside(path, f"{anew}, as the best network is needed in the end")
         return None
-    then = "the run goes on from the one before, or begins anew"
-    for path, words in ((last, then), (before, "the run begins anew")):
+    for path, words in (
+        (last, "the run goes on from the one before, or begins anew"),
+        (before, anew),
+    ):
         if path.exists() and _is_whole(path):
             return path
         _set_aside(path, words)
@@ -96,11 +93,7 @@ class WholeCheckpoints(TorchCheckpointIO):
 
 
 class KeepBest(L.Callback):
-    """Keeps network and treatment of the best line of the history in a file.
-
-    To be called between the history and checkpoints: whatever the last checkpoint knows of is
-    then in the file.
-    """
+    """Keeps network and treatment of the best line in a file; called before checkpoints are made."""
 
     def __init__(self, history: History) -> None:
         self.path, self.history = history.folder / BEST, history

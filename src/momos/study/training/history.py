@@ -1,8 +1,7 @@
 """What is kept of a run, epoch by epoch, and what follows from it: the best line, and the end.
 
-Both follow from the lines alone, which are in every checkpoint: a resumed run decides as if it
-had never been interrupted. Lightning's EarlyStopping forgets a stop that was decided before a
-kill, compares in float32, and knows no lines that do not count.
+Both follow from the lines alone, which are in every checkpoint. Lightning's EarlyStopping forgets
+a stop that was decided before a kill, and compares in float32.
 """
 
 from collections.abc import Callable, Sequence
@@ -87,12 +86,9 @@ def finished_copy(network: nn.Module, treatment: Treatment) -> nn.Module:
 class History(L.Callback):
     """A line for epochs, 0 being before training; written to the folder as it grows.
 
-    With `measure_every`, the complexity of what the network computes with, and how often each
-    motif is used, at epoch 0, at every so many epochs, and at the last.
-
-    Where samples are held out, metric and validation are of what the file would hold, as soon as
-    lines count; before, and where none are, of what the network computes with. Training ends
-    where the choice says so.
+    With `measure_every`, lines at 0, every so many epochs and the last have complexity and usage.
+    Where samples are held out and lines count, metric and validation are of what the file would
+    hold; else of what the network computes with.
     """
 
     def __init__(self, folder: Path, prepared: Prepared, note: Note) -> None:
@@ -150,10 +146,8 @@ class History(L.Callback):
             return {"metric": self.task.evaluate(network)}
         if epoch >= self.choice.settled:
             network = finished_copy(network, self.treatment)
-        return {
-            "metric": self.task.evaluate(network),
-            "validation": self.task.validate(network),
-        }
+        validation = self.task.validate(network)
+        return {"metric": self.task.evaluate(network), "validation": validation}
 
 
 def weights_of(network: nn.Module) -> dict[str, Tensor]:

@@ -7,10 +7,7 @@ from typing import Any
 import lightning as L
 import torch
 from jaxtyping import Float, Int
-from lightning.pytorch.utilities.types import (
-    LRSchedulerConfigType,
-    OptimizerLRSchedulerConfig,
-)
+from lightning.pytorch.utilities import types
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
@@ -100,9 +97,7 @@ class Learner(L.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self._losses, self._samples = [], 0
-        torch.manual_seed(
-            drawn_seed(self.seed, self.current_epoch)
-        )  # dropout, if there is any
+        torch.manual_seed(drawn_seed(self.seed, self.current_epoch))  # for dropout
 
     def train_dataloader(self) -> Epoch:
         # Not max_steps: with it Lightning counts the epochs of a resumed run wrongly.
@@ -124,47 +119,33 @@ class Learner(L.LightningModule):
         """Mean over the samples of the epoch so far."""
         return float(torch.stack(self._losses).sum()) / self._samples
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+    def configure_optimizers(self) -> types.OptimizerLRSchedulerConfig:
         optimizer = self.optimization.optimizer_of(self.network)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: self.optimization.rate_at(step, self.total_steps)
         )
-        config: LRSchedulerConfigType = {"scheduler": schedule, "interval": "step"}
+        config: types.LRSchedulerConfigType = {"scheduler": schedule, "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": config}
 
 
 class Treating(L.Callback):
     """Calls a treatment's hooks during training; its state goes into checkpoints.
 
-    A network is treated before its optimizer is made. Fitting again from a checkpoint treats
-    the start first, and the checkpoint then says what has become of it.
+    A network is treated before its optimizer is made, and before a checkpoint is loaded.
     """
 
     def __init__(self, treatment: Treatment, *, epochs: float) -> None:
-        self.treatment = treatment
-        self.epochs = epochs
-        self._step = 0
+        self.treatment, self.epochs, self._step = treatment, epochs, 0
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         assert isinstance(pl_module, Learner)
-        self.treatment.start(
-            pl_module.network,
-            pl_module.total_steps,
-            epochs=self.epochs,
-            seed=pl_module.seed,
-        )
+        about = {"epochs": self.epochs, "seed": pl_module.seed}
+        self.treatment.start(pl_module.network, pl_module.total_steps, **about)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._step = trainer.global_step
 
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, *rest: Any, **named: Any) -> None:
         if trainer.global_step > self._step:
             self._step = trainer.global_step
             self.treatment.after_step()

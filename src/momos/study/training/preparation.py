@@ -58,16 +58,13 @@ def prepared(cell: Cell) -> Prepared:
         ValueError: if there is no such task, treatment or setting, or no samples to hold out.
     """
     for name, known in (("task", TASKS), ("treatment", TREATMENTS)):
-        if getattr(cell, name) not in known:
-            raise ValueError(
-                f"{name} must be among {', '.join(known)}, got {getattr(cell, name)!r}"
-            )
+        if (given := getattr(cell, name)) not in known:
+            raise ValueError(f"{name} must be among {', '.join(known)}, got {given!r}")
     try:
         treatment = TREATMENTS[cell.treatment].kind(**cell.settings)
     except TypeError as error:
-        raise ValueError(
-            f"settings of {cell.treatment!r} must be its own: {error}"
-        ) from None
+        message = f"settings of {cell.treatment!r} must be its own: {error}"
+        raise ValueError(message) from None
     task = task_named(cell.task).held_out(cell.validation)
     if cell.treatment == PUBLISHED:
         _check_untouched(cell)

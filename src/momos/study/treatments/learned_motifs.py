@@ -48,10 +48,8 @@ class Learned(Treatment):
             return 0.0
         return self.ramp if self.rate_weight else self.dense
 
-    def start(
-        self, network: nn.Module, total_steps: int, *, epochs: float, seed: int
-    ) -> None:
-        super().start(network, total_steps, epochs=epochs, seed=seed)
+    def start(self, network: nn.Module, steps: int, *, epochs: float, seed: int) -> None:
+        super().start(network, steps, epochs=epochs, seed=seed)
         config = momos.MosaicConfig.learned(
             block_size=self.block_size,
             num_motifs=self.num_motifs,
@@ -74,7 +72,7 @@ class Learned(Treatment):
         if self.learn == "weights":
             self._schedule = momos.Reassign(
                 network,
-                total_steps=total_steps,
+                total_steps=steps,
                 every=self.every,
                 dense=self.dense,
                 ramp=self.ramp,

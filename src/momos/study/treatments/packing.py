@@ -1,11 +1,9 @@
-"""A trained network as the smallest file that holds it exactly.
+"""A trained network as the smallest file that holds it exactly: the files of the baselines.
 
-The baselines' files are made of these, so that no method is large for want of a good coder. What
-is stored is the state of the network. Tensors made of few levels are whole numbers and scales;
-tensors with zeros are which weights are zero, and the others; the rest are floats, in 16 bits
-where nothing is lost. Each stream takes the smallest of bz2, lzma, zstandard at its best level,
-and entropy coding with a table of counts (constriction), one tensor at a time or all at once.
-A reader of these files is in the tests (tests/packed.py), which holds them to be exact.
+Tensors of few levels are whole numbers and scales; tensors with zeros are which weights are zero,
+and the others; the rest are floats, in 16 bits where nothing is lost. Each stream takes the
+smallest of bz2, lzma, zstandard, and entropy coding with a table of counts (constriction), one
+tensor at a time or all at once. tests/packed.py reads them.
 """
 
 import bz2
@@ -45,8 +43,7 @@ def pack(symbols: Bytes) -> bytes:
 def pack_floats(values: Tensor) -> bytes:
     """float32 values without loss; in 16 bits each where that holds every one of them.
 
-    The sign is moved from the front of a value to its end, and bytes of one place are packed
-    together: exponents compress, mantissas do not.
+    The sign moves to the end of a value, so that the bytes of exponents compress.
     """
     flat = values.detach().float().contiguous().reshape(-1)
     size = 2 if torch.equal(flat.bfloat16().float(), flat) else 4
@@ -63,9 +60,8 @@ def join(parts: Sequence[bytes]) -> bytes:
 
 def _filters(size: int) -> list[dict[str, int]]:
     """LZMA2 at its strongest, with no more memory than so many bytes can use."""
-    window = min(max(size, 1 << 12), 1 << 26)
-    preset = 9 | lzma.PRESET_EXTREME
-    return [{"id": lzma.FILTER_LZMA2, "preset": preset, "dict_size": window}]
+    about = {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME}
+    return [about | {"dict_size": min(max(size, 1 << 12), 1 << 26)}]
 
 
 def _table(symbols: Bytes) -> bytes:

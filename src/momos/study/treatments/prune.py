@@ -42,14 +42,12 @@ class Prune(Treatment):
         """Before its last pruning a network is too dense."""
         return self.begin if self.schedule == "one-shot" else self.end
 
-    def start(
-        self, network: nn.Module, total_steps: int, *, epochs: float, seed: int
-    ) -> None:
-        super().start(network, total_steps, epochs=epochs, seed=seed)
+    def start(self, network: nn.Module, steps: int, *, epochs: float, seed: int) -> None:
+        super().start(network, steps, epochs=epochs, seed=seed)
         self._weights = list(weights_of(network).values())
         self._num_weights = sum(getattr(*weight).numel() for weight in self._weights)
         self._pruned = self._step = 0
-        self._first, self._last = int(self.begin * total_steps), int(self.end * total_steps)
+        self._first, self._last = int(self.begin * steps), int(self.end * steps)
         self._every = max(1, (self._last - self._first) // 100)
         for module, name in self._weights:
             prune.identity(module, name)

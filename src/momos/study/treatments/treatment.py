@@ -36,9 +36,7 @@ class Treatment(ABC):
         """
         return 0.0
 
-    def start(
-        self, network: nn.Module, total_steps: int, *, epochs: float, seed: int
-    ) -> None:
+    def start(self, network: nn.Module, steps: int, *, epochs: float, seed: int) -> None:
         """Prepares the network for so many steps, in so many epochs of equal length."""
         self._network = network
 
@@ -95,9 +93,7 @@ def weights_of(network: nn.Module) -> dict[str, Weight]:
 @torch.no_grad()
 def round_(network: nn.Module, *, everything: bool = False) -> None:
     """Rounds parameters of one dimension and buffers to bfloat16, or all parameters as well."""
-    for tensor in network.parameters():
-        if everything or (tensor.is_floating_point() and tensor.ndim < 2):
+    every = set(network.parameters()) if everything else set()
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor in every or (tensor.is_floating_point() and tensor.ndim < 2):
             tensor.copy_(tensor.bfloat16())
-    for buffer in network.buffers():
-        if buffer.is_floating_point() and buffer.ndim < 2:
-            buffer.copy_(buffer.bfloat16())
