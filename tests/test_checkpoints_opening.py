@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 import momos
-from momos._util.safetensors import CODES
+from momos._util.formats import CODES
 from momos.checkpoints.opening import open_source
 
 

@@ -7,10 +7,10 @@ import pytest
 import reader
 import torch
 from safetensors.torch import save
-from test_util_recognition import CONTENTS, torch_saved
+from test_util_formats import CONTENTS, torch_saved
 
 import momos
-from momos._util import recognition
+from momos._util import formats
 
 GOLDEN = Path(__file__).parent / "files" / "golden" / "v1"
 EVERYTHING = (GOLDEN / "everything.momos").read_bytes()
@@ -20,7 +20,7 @@ SIZE, PARTS = reader.outside(EVERYTHING)
 @pytest.mark.parametrize("kind", [kind for kind in CONTENTS if "MOMOS" not in kind])
 def test_a_file_of_another_kind_is_told_for_what_it_is(kind, path):
     path.write_bytes(CONTENTS[kind])
-    about = getattr(recognition, kind.partition(" ")[0])
+    about = getattr(formats, kind.partition(" ")[0])
     for read in (momos.load, momos.inspect):
         with pytest.raises(momos.FormatError) as raised:
             read(path)

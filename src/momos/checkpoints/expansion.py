@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from momos._util.atomic import refuse_same, replacing
-from momos._util.safetensors import (
+from momos._util.formats import (
     CODE_OF,
     CODES,
     METADATA,

@@ -16,9 +16,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from momos._util.formats import (
+    CODES,
+    METADATA,
+    MOMOS,
+    SAFETENSORS,
+    TORCH,
+    TORCHSCRIPT,
+    UNREADABLE,
+    read_header,
+    recognized,
+)
 from momos._util.reading import open_ordinary, read_piece
-from momos._util.recognition import MOMOS, SAFETENSORS, TORCH, TORCHSCRIPT, recognized
-from momos._util.safetensors import CODES, METADATA, UNREADABLE, read_header
 from momos.checkpoints.pickled import open_pickled
 from momos.checkpoints.source import Source, SourceTensor
 from momos.errors import FormatError

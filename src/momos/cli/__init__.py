@@ -14,8 +14,7 @@ import momos
 from momos._util.escaping import visible
 from momos.cli.compress import compress
 from momos.cli.demo import demo
-from momos.cli.expand import expand
-from momos.cli.inspect import inspect, verify
+from momos.cli.files import expand, inspect, verify
 from momos.cli.measure import measure
 from momos.cli.study import study
 from momos.cli.terminal import code_of, say, standard_streams

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 import momos
-from momos.cli.inspect import AsJson, print_report
+from momos.cli.files import AsJson, print_report
 from momos.cli.terminal import bars, reported, say
 from momos.config import (
     ChannelAxis,

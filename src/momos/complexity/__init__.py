@@ -6,10 +6,13 @@ from momos.complexity.bdm import ordered_bdm as ordered_bdm
 from momos.complexity.bdm import ordered_length as ordered_length
 from momos.complexity.bdm import qubd as qubd
 from momos.complexity.bdm import score as score
+from momos.complexity.codes import TwoPart as TwoPart
 from momos.complexity.codes import count_symbols as count_symbols
 from momos.complexity.codes import elias_delta_bits as elias_delta_bits
+from momos.complexity.codes import float_code as float_code
 from momos.complexity.codes import kt_code as kt_code
 from momos.complexity.codes import kt_from_counts as kt_from_counts
+from momos.complexity.codes import two_part_code as two_part_code
 from momos.complexity.compressors import PublishedRates as PublishedRates
 from momos.complexity.compressors import available as available
 from momos.complexity.compressors import compressed_bits as compressed_bits
@@ -21,10 +24,7 @@ from momos.complexity.controls import factors as factors
 from momos.complexity.controls import shuffled as shuffled
 from momos.complexity.controls import symmetry_slack as symmetry_slack
 from momos.complexity.ctm import block_counts as block_counts
-from momos.complexity.two_part import TwoPart as TwoPart
-from momos.complexity.two_part import two_part_code as two_part_code
 from momos.complexity.views import byte_planes as byte_planes
-from momos.complexity.views import float_code as float_code
 from momos.complexity.views import packed as packed
 from momos.complexity.views import raw_bytes as raw_bytes
 from momos.complexity.views import sign_exponents as sign_exponents

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Int, Integer, UInt8
 from torch import Tensor
 
-from momos.complexity.codes import PIECE, count_symbols, kt_from_counts
+PIECE = 1 << 20  # symbols taken at once: temporaries stay small, and mostly in the cache
 
 
 class FloatFormat(NamedTuple):
@@ -91,22 +91,6 @@ def sign_exponents(weight: Tensor) -> Int[Tensor, "..."]:
     form = float_format(weight)
     heads = (_bits(weight) >> form.mantissa).to(torch.int16)
     return heads & ((2 << form.exponent) - 1)
-
-
-def float_code(weight: Tensor) -> float:
-    """Bits of the weight: sign and exponent jointly by KT of order 0, mantissas as they are.
-
-    Any bits are described, those of NaN too. On Gaussian float32 within 0.1 bits per weight of
-    the entropy.
-
-    Raises:
-        TypeError: if the weight is not floating point.
-    """
-    form = float_format(weight)
-    heads = weight.new_zeros((1, 2 << form.exponent), dtype=torch.int64)
-    for piece in weight.detach().reshape(-1).split(PIECE):
-        heads += count_symbols(sign_exponents(piece), alphabet=2 << form.exponent)
-    return kt_from_counts(heads) + float(weight.numel() * form.mantissa)
 
 
 def float_format(weight: Tensor) -> FloatFormat:

@@ -17,9 +17,17 @@ from pathlib import Path
 
 from torch import Tensor
 
-from momos._util.reading import open_ordinary
-from momos._util.recognition import CHECKPOINTS, MOMOS, recognized
-from momos._util.safetensors import LENGTH, METADATA, compact, entry, framed
+from momos._util.formats import (
+    CHECKPOINTS,
+    LENGTH,
+    METADATA,
+    MOMOS,
+    compact,
+    entry,
+    framed,
+    open_ordinary,
+    recognized,
+)
 from momos.codec import PACK_VALUES, Pack, Stream
 from momos.errors import FormatError
 from momos.files.manifest import Coded, Packs

@@ -20,8 +20,13 @@ from momos.mosaic import usage_of
 from momos.stored import num_scales, rounded_roots, spread
 from momos.vq.gather import sum_by_motif
 from momos.vq.motifs import farthest, kmeans_motifs
-from momos.vq.nearest import code_lengths, penalized_searcher, searcher
-from momos.vq.weighted import weighted_means, weighted_nearest
+from momos.vq.nearest import (
+    code_lengths,
+    penalized_searcher,
+    searcher,
+    weighted_means,
+    weighted_nearest,
+)
 
 LEAST = 1e-6  # the least importance of a tensor, so that none is neglected entirely
 

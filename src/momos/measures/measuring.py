@@ -12,9 +12,8 @@ from torch import Tensor
 from momos._util.work import Progress, in_parallel, quiet
 from momos.complexity import Control, Factors, factors, symmetry_slack, two_part_code
 from momos.lengths import description_length, scales_length
-from momos.measures.accumulators import QubdPlanes, View
 from momos.measures.inputs import Inputs, Measurable
-from momos.measures.instruments import Instrument, choose
+from momos.measures.instruments import Instrument, QubdPlanes, View, choose
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ except ModuleNotFoundError as error:
         'momos.integrations.lightning needs Lightning: pip install "mosaic-of-motifs[lightning]"'
     ) from None
 
-from momos.integrations.lightning.epoch_callbacks import (
+from momos.integrations.lightning.callbacks import (
     ComplexityCallback as ComplexityCallback,
 )
-from momos.integrations.lightning.epoch_callbacks import MosaicCallback as MosaicCallback
-from momos.integrations.lightning.learning_callback import (
+from momos.integrations.lightning.callbacks import (
     LearnedMosaicCallback as LearnedMosaicCallback,
 )
+from momos.integrations.lightning.callbacks import MosaicCallback as MosaicCallback

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from momos import nearest
-from momos.vq import weighted
-from momos.vq.weighted import weighted_means, weighted_nearest, weighted_nearest_reference
+from momos.vq import nearest as weighted
+from momos.vq.nearest import weighted_means, weighted_nearest, weighted_nearest_reference
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 shapes = st.tuples(st.integers(0, 40), st.integers(1, 30), st.integers(1, 9))

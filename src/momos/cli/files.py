@@ -1,4 +1,4 @@
-"""`momos inspect` and `momos verify`: show what a file holds, and check all of it."""
+"""`momos inspect`, `verify` and `expand`: what a .momos file holds, and its tensors again."""
 
 import json
 from pathlib import Path
@@ -56,3 +56,27 @@ def print_report(report: momos.SaveReport, as_json: bool) -> None:
         write(json.dumps(report.to_dict(), indent=2) + "\n")
     else:
         show(report, console())
+
+
+def expand(
+    path: MosaicPath,
+    output: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT.safetensors",
+            help="Dense checkpoint to write; .pt, .pth or .bin make it one of torch.save.",
+        ),
+    ],
+    most_bytes: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Bytes that a .safetensors file may have; 65 536 times FILE's if not given.",
+        ),
+    ] = None,
+) -> None:
+    """Write a .momos file's tensors as a dense checkpoint, exactly as they were saved."""
+    with reported():
+        with bars() as progress:
+            momos.expand(path, output, most_bytes=most_bytes, progress=progress)
+        say(f"{output}: {output.stat().st_size:,} bytes")

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from momos._util import recognition
-from momos._util.recognition import recognized
+from momos._util import formats
+from momos._util.formats import recognized
 
 GOLDEN = Path(__file__).parent / "files" / "golden" / "v1" / "mlp.momos"
 
@@ -82,7 +82,7 @@ CONTENTS = {
 def test_a_file_is_recognized_by_its_bytes(kind, tmp_path):
     path = tmp_path / "network.momos"
     path.write_bytes(CONTENTS[kind])
-    assert recognized(path) == getattr(recognition, kind.partition(" ")[0])
+    assert recognized(path) == getattr(formats, kind.partition(" ")[0])
 
 
 def test_a_zip_archive_that_ends_early_is_told(tmp_path):
