@@ -49,7 +49,6 @@ def _is_file_name(value: Any) -> bool:
 
 
 def _is_usage(value: Any) -> bool:
-    """Counts by motif, of at least one block if there are motifs."""
     counts = isinstance(value, list) and all(_is_finite(v) and v >= 0 for v in value)
     return counts and (sum(value) > 0 or not value)
 
@@ -124,7 +123,6 @@ def explained(error: ValidationError) -> str:
 
 
 def _joined(location: tuple[int | str, ...]) -> str:
-    """Names and places of a value inside others."""
     text = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in location)
     return text.removeprefix(".")
 

@@ -131,7 +131,6 @@ def _of(cohort: Cohort, everything: Sequence[Cohort]) -> list[Claim]:
 
 
 def _trained(cohort: Cohort, quantity: Quantity) -> Claim:
-    """Claim 1 of one cohort by one measure."""
     runs, why = cohort.runs, quantity.why_not(cohort.runs)
     about = (1, cohort.cell.task, cohort.full_label)
     try:
@@ -179,7 +178,6 @@ def _treated(
 
 
 def _both(one: Verdict, other: Verdict) -> Verdict:
-    """That of two conditions, both of which must hold."""
     if "not supported" in (one, other):
         return "not supported"
     return "undecided" if "undecided" in (one, other) else "supported"
@@ -264,7 +262,6 @@ def _overall(supporting: int, against: int, undecided: int) -> Verdict | Literal
 
 
 def _counts(counts: Sequence[int]) -> str:
-    """How many comparisons say what, as a sentence."""
     total = sum(counts)
     one = ("supports it", "does not", "is undecided")
     several = ("support it", "do not", "are undecided")

@@ -125,6 +125,5 @@ def _quantity(task: str, quantity: Quantity, first: Runs, second: Runs) -> Compa
 
 
 def _label(finished: Sequence[Finished], name: str) -> str:
-    """`name`, and what the runs are where all tasks say the same."""
     labels = {cohort.full_label for cohort in cohorts(finished)}
     return f"{name}: {labels.pop()}" if len(labels) == 1 else name

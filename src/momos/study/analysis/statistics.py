@@ -37,6 +37,15 @@ class Estimate:
         finite = [value for value in values if value is not None and math.isfinite(value)]
         return cls.of(finite) if finite else None
 
+    @classmethod
+    def exact(cls, value: float) -> "Estimate":
+        return cls(value, value, value, 1)
+
+    @property
+    def ends(self) -> tuple[float, float, float]:
+        """The mean, and the interval."""
+        return self.mean, self.low, self.high
+
     @property
     def bars(self) -> list[list[float]]:
         """As matplotlib takes the lengths of error bars."""

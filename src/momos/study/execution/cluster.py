@@ -127,7 +127,6 @@ def _sigterm_kept() -> Iterator[None]:
 
 
 def _check_reached(address: str) -> None:
-    """Refuses at once an address where nothing answers."""
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not port.isdecimal() or int(port) > 65535:
         raise ValueError(
@@ -188,7 +187,6 @@ def _do(work: Callable[[Job, Note], Result], job: Job, notes: Any) -> Result:
 
 
 def _result(reference: Any) -> tuple[Any, ...]:
-    """What a task returned, or nothing if its process or machine died."""
     import ray
     from ray import exceptions
 

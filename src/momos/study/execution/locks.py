@@ -99,7 +99,6 @@ def _sweep(root: Path) -> None:
 
 
 def _locked(file: IO[Any] | Any, root: Path) -> bool:
-    """Locks a file, unless it is locked."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -92,7 +92,6 @@ def _folder(ending: ExitStack) -> Path:
 
 @contextmanager
 def _environment(**values: str | None) -> Iterator[None]:
-    """Variables as they are wanted for so long; None is unset."""
     before = {name: os.environ.pop(name) for name in values if name in os.environ}
     os.environ.update({name: value for name, value in values.items() if value is not None})
     try:

@@ -1,6 +1,7 @@
 """What the study asks: each question is a recipe."""
 
 from dataclasses import replace
+from itertools import chain
 from typing import Any, ClassVar
 
 from momos.study.cell import PUBLISHED, Cell
@@ -33,7 +34,6 @@ class Demo(Recipe):
     epochs: Positive | None = 25
 
     def cells(self) -> list[Cell]:
-        """Seeds outside, so that early results compare all treatments."""
         return [
             self.cell(seed, treatment=treatment, settings=settings, controls=2)
             for seed in range(self.seeds)
@@ -79,11 +79,10 @@ class Simplify(Recipe):
 class Compressors(Recipe):
     """Do pruning, quantization, distillation and MoMos simplify? All from one dense start.
 
-    Every treatment starts from the dense network of its seed (or, with `published`, from the
-    weights that its authors published) and has it as a teacher, for `tuning` epochs; so has the
-    dense network that they are compared with. Pruning is gradual to `sparsities` and at once to
-    `one_shot`; `levels` are those of MoMos + QAT. The student, of the hidden widths `student`,
-    starts afresh.
+    Every treatment, and the dense network that they are compared with, starts from the dense
+    network of its seed (or, with `published`, its authors' weights) and has it as a teacher, for
+    `tuning` epochs. Pruning is gradual to `sparsities` and at once to `one_shot`; `levels` are
+    those of MoMos + QAT. The `student` starts afresh.
     """
 
     name: ClassVar[str] = "compressors"
@@ -102,15 +101,11 @@ class Compressors(Recipe):
         return [cell for seed in range(self.seeds) for cell in self._of(seed)]
 
     def _of(self, seed: int) -> list[Cell]:
-        about = {"network": self.network, "published": self.published}
-        dense = dense_start(self.task, seed, self.epochs, **about)
+        dense = dense_start(self.task, seed, self.epochs, self.network, self.published)
         treated = [variation.of(dense, self.tuning) for variation in self._variations()]
-        students = [self.student] if self.student else []
-        return [
-            dense,
-            *treated,
-            *(self.cell(seed, network=student, teacher=dense) for student in students),
-        ]
+        if self.student:
+            treated.append(self.cell(seed, network=self.student, teacher=dense))
+        return [dense, *treated]
 
     def _variations(self) -> list[Variation]:
         pairs = {"block_size": 2}
@@ -120,12 +115,9 @@ class Compressors(Recipe):
             *each("prune", "sparsity", self.one_shot, schedule="one-shot"),
             *each("quantize_aware", "bits", self.bits),
             *each("sampled", "capacity", self.capacities, **pairs),
-            *(
-                variation
+            *chain.from_iterable(
+                each("sampled", "capacity", self.capacities, **pairs, levels=levels)
                 for levels in self.levels
-                for variation in each(
-                    "sampled", "capacity", self.capacities, **pairs, levels=levels
-                )
             ),
             *each("learned", "rate_weight", self.rate_weights, sensitive=True),
         ]
@@ -148,12 +140,15 @@ class Capacity(Recipe):
             for size in self.block_sizes
             for capacity in self.capacities
         ]
-        cells = []
-        for seed in range(self.seeds):
-            dense = self.cell(seed, network=self.network)
-            cells.append(dense)
-            cells += [replace(dense, treatment="sampled", settings=own) for own in settings]
-        return cells
+        starts = [self.cell(seed, network=self.network) for seed in range(self.seeds)]
+        return [
+            replace(dense, **treated)
+            for dense in starts
+            for treated in (
+                {},
+                *({"treatment": "sampled", "settings": s} for s in settings),
+            )
+        ]
 
 
 @value
@@ -199,11 +194,11 @@ class Plane(Recipe):
         return [cell for seed in range(self.seeds) for cell in self._of(seed).values()]
 
     def planes(self) -> list[Wanted]:
-        found = []
-        for seed in range(self.seeds):
-            cells = {name: self.shared(cell) for name, cell in self._of(seed).items()}
-            found.append(Wanted(cells, self.size, self.batches))
-        return found
+        cells = [
+            {name: self.shared(cell) for name, cell in self._of(seed).items()}
+            for seed in range(self.seeds)
+        ]
+        return [Wanted(own, self.size, self.batches) for own in cells]
 
     def _of(self, seed: int) -> dict[str, Cell]:
         start = self.cell(seed, network=self.network)

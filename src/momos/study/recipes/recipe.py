@@ -62,12 +62,13 @@ class Recipe(ABC):
 
         Of them, published networks have held-out samples only: nothing of them is trained.
         """
-        needs = {"start": cell.start, "teacher": cell.teacher}
-        found = {name: other and self.shared(other) for name, other in needs.items()}
-        given = self._shared()
-        if cell.treatment == PUBLISHED:
-            given = {"validation": self.validation}
-        return replace(cell, **found, **given)
+        found: dict[str, Any] = {"validation": self.validation}
+        if cell.treatment != PUBLISHED:
+            found = self._shared()
+        for name in ("start", "teacher"):
+            other = getattr(cell, name)
+            found[name] = other and self.shared(other)
+        return replace(cell, **found)
 
     def _shared(self) -> Settings:
         given = {name: getattr(self, name) for name in OPTIONS}
@@ -126,17 +127,9 @@ def is_given(task: str, network: str, epochs: float | None) -> bool:
 
 
 def dense_start(
-    task: str,
-    seed: int,
-    epochs: float | None,
-    *,
-    network: str = "",
-    published: bool = False,
+    task: str, seed: int, epochs: float | None, network: str = "", published: bool = False
 ) -> Cell:
-    """The dense network of a seed that others start from: trained, or as it was published.
-
-    A network that a task has trained already is taken as it is, unless epochs are given.
-    """
+    """The dense network of a seed that others start from: trained, or as it was published."""
     if published or is_given(task, network, epochs):
         return Cell(task=task, network=network, treatment=PUBLISHED, seed=seed)
     return Cell(task=task, network=network, seed=seed, epochs=epochs)
@@ -144,11 +137,7 @@ def dense_start(
 
 @value
 class Variation:
-    """A treatment of a dense network that is trained further.
-
-    `epochs` are those that the recipe has for all, and `learning_rate` is the task's own, where
-    None. With `once` only the first seed is treated so.
-    """
+    """A treatment of a dense network that is trained further; `once` is of the first seed only."""
 
     treatment: schema.Name
     settings: schema.Object = field(default_factory=dict)
@@ -179,8 +168,5 @@ def each(
     **others: Any,
 ) -> list[Variation]:
     """One variation for each value of one setting; the others are the same for all."""
-    settings = [{name: value} | others for value in values]
-    return [
-        Variation(treatment=treatment, settings=own, learning_rate=learning_rate)
-        for own in settings
-    ]
+    about: dict[str, Any] = {"treatment": treatment, "learning_rate": learning_rate}
+    return [Variation(settings={name: value} | others, **about) for value in values]

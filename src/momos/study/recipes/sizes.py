@@ -5,10 +5,10 @@ gets the defaults.
 """
 
 import tomllib
-from dataclasses import field, replace
+from dataclasses import field, fields, replace
 from functools import cache
 from importlib.resources import files
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from momos.study import schema
 from momos.study.cell import Cell
@@ -22,6 +22,7 @@ from momos.study.recipes.recipe import (
 )
 from momos.study.schema import checked, value
 
+P = TypeVar("P", "Sizing", "Ablating")
 REFERENCE = "reference"  # the row of ablations that the others are compared with
 PAIRS: tuple[Settings, ...] = (  # block size and number of motifs
     {"block_size": 2, "capacity": 0.05},
@@ -33,9 +34,8 @@ PAIRS: tuple[Settings, ...] = (  # block size and number of motifs
 class Sizing:
     """Settings of `sizes`, named like its fields.
 
-    `learned` are those of learned motifs beside the rate weight, which train at `learning_rate`;
-    `quantized` those of quantization beside the bits. `more` is trained as well. Epochs and
-    rates are the task's own where None.
+    `learned` are those of learned motifs, which train at `learning_rate`, and `quantized` those
+    of quantization, apart from what is varied. `more` is trained as well.
     """
 
     seeds: schema.Size = 3
@@ -89,15 +89,21 @@ def ablating(task: str) -> Ablating:
     return replace(own, changes={name: changes[name] for name in names})
 
 
+def filled(preset: P, recipe: Recipe) -> P:
+    """A preset, with what a recipe says otherwise: whatever is not None, nor 0 seeds."""
+    shared = {f.name for f in fields(recipe)} & vars(preset).keys() - {"more"}  # type: ignore[arg-type]
+    given = {name: getattr(recipe, name) for name in shared}
+    said = {name: own for name, own in given.items() if own is not None}
+    return replace(preset, **{n: v for n, v in said.items() if (n, v) != ("seeds", 0)})
+
+
 @value
 class Sizes(Recipe):
     """How accurate are files of each size? Learned motifs, QAT, pruning, sampling, from one start.
 
-    For each seed one dense network is trained for `epochs`, or taken as published. Everything
-    else starts from it and has it as a teacher, for `tuning` epochs: learned motifs of each rate
-    weight, quantization to each of `bits`, pruning to each of `sparsities`, sampled motifs with
-    each of `sampled` as settings, and with `more` what else the task's preset names. What is
-    None, or 0 seeds, is as the preset says.
+    For each seed one dense network is trained for `epochs`, or taken as published. All else starts
+    from it and has it as a teacher, for `tuning` epochs; `sampled` are settings, and `more` is
+    what else the task's preset names. What is None, or 0 seeds, is as the preset says.
     """
 
     name: ClassVar[str] = "sizes"
@@ -110,28 +116,21 @@ class Sizes(Recipe):
     more: schema.Fact = True
 
     def cells(self) -> list[Cell]:
-        preset = sizing(self.task)
-        epochs, tuning = self._or("epochs", preset), self._or("tuning", preset)
+        preset = filled(sizing(self.task), self)
         variations, cells = self._variations(preset), []
-        for seed in range(self.seeds or preset.seeds):
-            dense = dense_start(self.task, seed, epochs)
-            cells.append(dense)
-            cells += [v.of(dense, tuning) for v in variations if not (v.once and seed)]
+        for seed in range(preset.seeds):
+            dense = dense_start(self.task, seed, preset.epochs)
+            own = [v.of(dense, preset.tuning) for v in variations if not (v.once and seed)]
+            cells += [dense, *own]
         return cells
 
-    def _or(self, name: str, preset: Sizing) -> Any:
-        own = getattr(self, name)
-        return getattr(preset, name) if own is None else own
-
     def _variations(self, preset: Sizing) -> list[Variation]:
-        rates = self._or("rate_weights", preset)
         learned = preset.learned | {"learning_rate": preset.learning_rate}
-        sampled = self._or("sampled", preset)
         return [
-            *each("learned", "rate_weight", rates, **learned),
-            *each("quantize_aware", "bits", self._or("bits", preset), **preset.quantized),
-            *each("prune", "sparsity", self._or("sparsities", preset)),
-            *(Variation(treatment="sampled", settings=pair) for pair in sampled),
+            *each("learned", "rate_weight", preset.rate_weights, **learned),
+            *each("quantize_aware", "bits", preset.bits, **preset.quantized),
+            *each("prune", "sparsity", preset.sparsities),
+            *(Variation(treatment="sampled", settings=pair) for pair in preset.sampled),
             *(preset.more if self.more else ()),
         ]
 
@@ -165,31 +164,22 @@ class Ablations(Recipe):
 
     def rows(self) -> dict[str, list[Cell]]:
         """The cells of each row of the table, one a seed."""
-        preset = self._preset
-        epochs = preset.epochs if self.epochs is None else self.epochs
-        tuning = preset.tuning if self.tuning is None else self.tuning
-        seeds = range(self.seeds or preset.seeds)
-        starts = [dense_start(self.task, seed, epochs) for seed in seeds]
+        preset = filled(ablating(self.task), self)
+        seeds = range(preset.seeds)
+        starts = [dense_start(self.task, seed, preset.epochs) for seed in seeds]
         return {
-            name: [variation.of(dense, tuning) for dense in starts]
+            name: [variation.of(dense, preset.tuning) for dense in starts]
             for name, variation in self._variations().items()
             if self.ingredients is None or name in (REFERENCE, *self.ingredients)
         }
 
-    @property
-    def _preset(self) -> Ablating:
-        return ablating(self.task)
-
     def _variations(self) -> dict[str, Variation]:
-        preset = self._preset
-        rate_weight = preset.rate_weight if self.rate_weight is None else self.rate_weight
-        settings = {"rate_weight": rate_weight} | preset.reference
+        preset = filled(ablating(self.task), self)
+        settings = {"rate_weight": preset.rate_weight} | preset.reference
         reference = Variation(treatment="learned", settings=settings)
         changed = {
             name: replace(reference, settings=settings | change)
             for name, change in preset.changes.items()
         }
-        return {
-            REFERENCE: reference,
-            "no teacher": replace(reference, taught=False),
-        } | changed
+        untaught = replace(reference, taught=False)
+        return {REFERENCE: reference, "no teacher": untaught} | changed

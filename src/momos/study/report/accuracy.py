@@ -25,11 +25,13 @@ PLACED = ("block_size", "capacity", "num_motifs")  # settings that capacity is d
 
 def envelope(cohorts: Sequence[Cohort]) -> list[Cohort]:
     """Those that no other is as good as and smaller, or as small as and better; largest first."""
+
+    def goodness(cohort: Cohort) -> float:
+        return cohort.metric.goodness(cohort.mean)
+
     kept: list[Cohort] = []
-    for each in sorted(cohorts, key=lambda c: (-c.factor, -c.metric.goodness(c.mean))):
-        if not kept or each.metric.goodness(each.mean) > each.metric.goodness(
-            kept[-1].mean
-        ):
+    for each in sorted(cohorts, key=lambda cohort: (-cohort.factor, -goodness(cohort))):
+        if not kept or goodness(each) > goodness(kept[-1]):
             kept.append(each)
     return kept[::-1]
 
@@ -99,11 +101,9 @@ def _draw_lengths(
 
 
 def _length_row(cohort: Cohort, on_front: bool) -> tuple[Any, ...]:
-    score = cohort.score
-    assert score
+    assert cohort.score
     length = (len(cohort.runs), cohort.bits_per_weight, cohort.factor)
-    values = (score.mean, score.low, score.high)
-    return (cohort.treatment, cohort.label, *length, *values, on_front)
+    return (cohort.treatment, cohort.label, *length, *cohort.score.ends, on_front)
 
 
 def _alt_of_lengths(subject: Subject, cohorts: Sequence[Cohort]) -> str:
@@ -155,7 +155,6 @@ def _points(subject: Subject) -> Iterator[Point]:
 
 
 def _capacity_figure(subject: Subject, points: Sequence[Point]) -> figure.Figure:
-    """A line for each block size, and the dense level."""
     metric = subject.metric
     dense = reference_of(points[0].cohort, subject.cohorts)[0] or subject.dense
     level = dense.score if dense else None
@@ -183,7 +182,7 @@ def _capacity_figure(subject: Subject, points: Sequence[Point]) -> figure.Figure
         **_texts("capacity", subject, [point.cohort for point in points]),
         alt=_alt_of_capacities(subject, sizes, level),
         drawing=drawing,
-        rows=[(*row, score.mean, score.low, score.high) for *row, score in (*rows, *last)],
+        rows=[(*row, *score.ends) for *row, score in (*rows, *last)],
     )
 
 

@@ -1,6 +1,6 @@
 """Through training: complexity with its controls, the metric, and the use of motifs by rank."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +28,7 @@ class Point(NamedTuple):
 
 
 Course = tuple[Cohort, list[Point]]
+Pair = tuple[float | None, float | None]  # a value and its control
 
 
 def measured(run: Finished) -> list[Line]:
@@ -44,7 +45,11 @@ def complexity_through_training(subject: Subject) -> list[figure.Figure]:
             codes[name] = codes.get(name, False) or row.get("bits_per_weight") is not None
     figures = []
     for name, code in codes.items():
-        found = [(cohort, _course(cohort, name, code)) for cohort in subject.cohorts]
+
+        def pair(line: Line, name: str = name, code: bool = code) -> Pair | None:
+            return _pair(line.get("measures", {}).get(name, {}), code)
+
+        found = [(cohort, _course(cohort, pair)) for cohort in subject.cohorts]
         courses = [(cohort, course) for cohort, course in found if course]
         if not courses:
             continue
@@ -64,47 +69,34 @@ def complexity_through_training(subject: Subject) -> list[figure.Figure]:
 def metric_through_training(subject: Subject) -> list[figure.Figure]:
     """A figure of the metric, of the runs whose complexity was measured on the way."""
     cohorts = [c for c in subject.cohorts if any(map(measured, c.runs.values()))]
-    courses = [(cohort, course) for cohort in cohorts if (course := _scores(cohort))]
+    label, scale = subject.metric.label, subject.metric.scale
+    found = [(c, _course(c, lambda line: (scale * line["metric"], None))) for c in cohorts]
+    courses = [(cohort, course) for cohort, course in found if course]
     if not courses:
         return []
-    label = subject.metric.label
     said = f"{figure.sentence(label)}, on data never trained on,"
     return [_figure(subject, courses, subject.metric.name, label, begins=said)]
 
 
-def _scores(cohort: Cohort) -> list[Point]:
-    """The metric at each epoch."""
-    values: dict[float, list[float]] = {}
-    for run in cohort.runs.values():
-        for line in run.history:
-            values.setdefault(line["epoch"], []).append(
-                cohort.metric.scale * line["metric"]
-            )
-    found = {epoch: Estimate.of_finite(values[epoch]) for epoch in sorted(values)}
-    return [Point(epoch, value, None) for epoch, value in found.items() if value]
-
-
-def _course(cohort: Cohort, name: str, code: bool) -> list[Point]:
-    """Value and control at every epoch that has them."""
-    pairs: dict[float, list[tuple[float | None, float | None]]] = {}
-    for line in (line for run in cohort.runs.values() for line in measured(run)):
-        row = line.get("measures", {}).get(name)
-        if row and row.get("value") is not None:
-            pairs.setdefault(line["epoch"], []).append(_pair(row, code))
+def _course(cohort: Cohort, pair: Callable[[Line], Pair | None]) -> list[Point]:
+    """Value and control, of those of a line, at every epoch that has a finite value."""
+    pairs: dict[float, list[Pair]] = {}
+    for line in (line for run in cohort.runs.values() for line in run.history):
+        if found := pair(line):
+            pairs.setdefault(line["epoch"], []).append(found)
     course = []
     for epoch in sorted(pairs):
-        values, controls = zip(*pairs[epoch], strict=True)
-        value, control = Estimate.of_finite(values), Estimate.of_finite(controls)
+        value, control = map(Estimate.of_finite, zip(*pairs[epoch], strict=True))
         if value:
             course.append(Point(epoch, value, control and control.mean))
     return course
 
 
-def _pair(row: Levels, code: bool) -> tuple[float | None, float | None]:
-    """Value and shuffled mean, both per weight if they are bits."""
+def _pair(row: Levels, code: bool) -> Pair | None:
+    """Value and shuffled mean of a measure, both per weight if they are bits."""
     value, control = row.get("value"), row.get("shuffled_mean")
-    if not code:
-        return value, control
+    if not code or value is None:
+        return None if value is None else (value, control)
     own = row.get("bits_per_weight")
     if control is None or not own or not value:
         return own, None
@@ -131,7 +123,7 @@ def _figure(
         controls = [(p.epoch, p.control) for p in course if p.control is not None]
         if controls:
             axes.plot(*zip(*controls, strict=True), color=style["color"], lw=1, ls=":")
-        seen += values + [Estimate(level, level, level, 1) for _, level in controls]
+        seen += values + [Estimate.exact(level) for _, level in controls]
     figure.bound_(axes, seen)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -154,7 +146,7 @@ def _figure(
         alt=f"{label}: {'; '.join(said)}.",
         drawing=drawing,
         rows=[
-            (c.treatment, c.label, epoch, v.n, v.mean, v.low, v.high, control)
+            (c.treatment, c.label, epoch, v.n, *v.ends, control)
             for c, course in courses
             for epoch, v, control in course
         ],
@@ -232,7 +224,6 @@ def _usage_figure(
 
 
 def _thinned(counts: Counts) -> tuple[Any, Any]:
-    """Ranks and counts, evenly spaced on the logarithmic axis."""
     used = int((counts > 0).sum())
     ranks = np.unique(np.geomspace(1, max(1, used), POINTS).round().astype(int))
     return ranks, counts[ranks - 1]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
@@ -30,6 +31,16 @@ REST = "motifs, tables and names"
 LAYERS = 3  # of a network at most
 UNITS, WEIGHTS = 96, 192  # of a layer at most: rows and columns of tiles
 LEAST, MOST = 1.6, 4.4  # inches of height
+TO_CONES = (  # from Oklab
+    (1.0, 0.3963377774, 0.2158037573),
+    (1.0, -0.1055613458, -0.0638541728),
+    (1.0, -0.0894841775, -1.2914855480),
+)
+TO_LINEAR = (  # red, green and blue
+    (4.0767416621, -3.3077115913, 0.2309699292),
+    (-1.2684380046, 2.6097574011, -0.3413193965),
+    (-0.0041960863, -0.7034186147, 1.7076147010),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,10 +101,7 @@ def lengths_of_layers(subject: Subject, opened: Opened) -> Figure:
             f"{longest.length.mean:.0f}."
         ),
         drawing=drawing,
-        rows=[
-            (b.name, b.num_weights, b.length.mean, b.length.low, b.length.high)
-            for b in every
-        ],
+        rows=[(bar.name, bar.num_weights, *bar.length.ends) for bar in every],
     )
 
 
@@ -102,15 +110,12 @@ def _about(subject: Subject, cohort: Cohort) -> dict[str, Any]:
 
 
 def _bars(opened: Opened) -> list[Bar]:
-    """The tensors in their order, then the rest."""
     bytes_of = [{t.name: t.length / 8 for t in report.tensors} for report in opened.reports]
-    bars = [
-        Bar(
-            t.name, Estimate.of([e[t.name] for e in bytes_of if t.name in e]), t.num_weights
-        )
-        for t in opened.reports[0].tensors
-        if t.stored != "same"
-    ]
+    bars = []
+    for tensor in opened.reports[0].tensors:
+        if tensor.stored != "same":
+            found = [each[tensor.name] for each in bytes_of if tensor.name in each]
+            bars.append(Bar(tensor.name, Estimate.of(found), tensor.num_weights))
     pairs = zip(opened.reports, bytes_of, strict=True)
     rest = [report.num_bytes - sum(each.values()) for report, each in pairs]
     return [*bars, Bar(REST, Estimate.of(rest), 0)]
@@ -122,11 +127,9 @@ def _fewer(bars: Sequence[Bar]) -> list[Bar]:
     *tensors, rest = bars
     kept = sorted(tensors, key=lambda bar: -bar.length.mean)[: BARS - 2]
     others = [bar for bar in tensors if bar not in kept]
-    total = sum(bar.length.mean for bar in others)
+    total = Estimate.exact(sum(bar.length.mean for bar in others))
     weights = sum(bar.num_weights for bar in others)
-    together = Bar(
-        f"{len(others)} shorter tensors", Estimate(total, total, total, 1), weights
-    )
+    together = Bar(f"{len(others)} shorter tensors", total, weights)
     return [*(bar for bar in tensors if bar in kept), together, rest]
 
 
@@ -137,14 +140,9 @@ def _draw_bars(axes: Axes, bars: Sequence[Bar]) -> None:
     axes.barh(rows, values, xerr=errors, color=SERIES[1], **style)
     for row, (_, length, weights) in zip(rows, bars, strict=True):
         per_weight = f"{8 * length.mean / weights:.2f} bits/weight" if weights else ""
-        axes.annotate(
-            per_weight or f"{length.mean:.0f} B",
-            (length.high, row),
-            xytext=(4, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=9,
-        )
+        text = per_weight or f"{length.mean:.0f} B"
+        place = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
+        axes.annotate(text, (length.high, row), fontsize=9, **place)
     short = [bar.name if len(bar.name) <= 30 else f"…{bar.name[-29:]}" for bar in bars]
     axes.set_yticks(rows, labels=[plain(name) for name in short], fontsize=9)
     axes.invert_yaxis()
@@ -193,11 +191,11 @@ def _tiles_figure(
     shown = {
         "tensor": place.name,
         "shape": " × ".join(map(str, place.shape)),
-        "size": mosaic.layout.block_size,
         "units": units,
         "all_units": place.shape[0],
         "weights": weights,
         "all_weights": ceil(place.num_weights / place.shape[0]),
+        "size": mosaic.layout.block_size,
         "layers": layers,
         "seed": cohort.first.cell.seed,
     }
@@ -209,11 +207,7 @@ def _tiles_figure(
             f"different motifs of {mosaic.num_motifs} occur."
         ),
         drawing=drawing,
-        rows=[
-            (unit, weight, motif)
-            for unit, row in enumerate(motifs.tolist())
-            for weight, motif in enumerate(row)
-        ],
+        rows=[(*place, motif) for place, motif in np.ndenumerate(motifs.numpy())],
         zoomable=True,
     )
 
@@ -300,20 +294,7 @@ def _rgb(
     light: Float[Tensor, " m"], a: Float[Tensor, " m"], b: Float[Tensor, " m"]
 ) -> Float[Tensor, "m 3"]:
     """Oklab (Ottosson 2020) to sRGB, what the screen cannot show cut off."""
-    cones = light.new_tensor(
-        [
-            [1.0, 0.3963377774, 0.2158037573],
-            [1.0, -0.1055613458, -0.0638541728],
-            [1.0, -0.0894841775, -1.2914855480],
-        ]
-    )
-    linear = light.new_tensor(
-        [
-            [4.0767416621, -3.3077115913, 0.2309699292],
-            [-1.2684380046, 2.6097574011, -0.3413193965],
-            [-0.0041960863, -0.7034186147, 1.7076147010],
-        ]
-    )
+    cones, linear = light.new_tensor(TO_CONES), light.new_tensor(TO_LINEAR)
     lab = torch.stack([light, a, b], 1)
     rgb = ((lab @ cones.T) ** 3 @ linear.T).clamp(0, 1)
     return torch.where(rgb <= 0.0031308, 12.92 * rgb, 1.055 * rgb ** (1 / 2.4) - 0.055)

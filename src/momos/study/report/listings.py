@@ -77,7 +77,6 @@ def _texts(kind: str, **values: Any) -> dict[str, Any]:
 
 
 def _product(values: Iterable[float | None]) -> float | None:
-    """Geometric mean of factors; None if there is none, or one is not above 0."""
     found = [value for value in values if value is not None]
     return geometric_mean(found) if found and min(found) > 0 else None
 
@@ -147,7 +146,6 @@ def settings_of(run: Finished) -> str:
 
 
 def _link(target: Path, folder: Path) -> str:
-    """From a page in `folder`, relative where there is a way."""
     try:
         return quote(Path(os.path.relpath(target, folder.resolve())).as_posix()) + "/"
     except ValueError:  # on another drive

@@ -120,7 +120,6 @@ def sections_of(
 
 
 def _once(runs: Iterable[Finished]) -> tuple[list[Finished], list[Broken]]:
-    """Each cell once: a second folder of the same cell is no second seed."""
     kept: dict[str, Finished] = {}
     copies = []
     for run in runs:
@@ -196,7 +195,6 @@ def _own(name: str) -> str:
 
 
 def _facts(runs: Sequence[Finished]) -> str:
-    """What the report is of, in a line."""
     if not runs:
         return "No finished runs."
     tasks = sorted({run.cell.task for run in runs})

@@ -20,12 +20,8 @@ from momos.study.tasks.task import (
     text_task,
 )
 
-MLP = Optimization(
-    learning_rate=1e-3, weight_decay=1e-2, batch_size=128, epochs=15, warmup=0.02
-)
-PAPER = Optimization(  # of MLP and ViT (Bakhtiarifard et al. 2026)
-    learning_rate=3e-4, weight_decay=1e-2, batch_size=128, epochs=200
-)
+MLP = Optimization(learning_rate=1e-3, batch_size=128, epochs=15, warmup=0.02)
+PAPER = Optimization(learning_rate=3e-4, batch_size=128, epochs=200)  # of MLP and ViT
 RESNET = Optimization(  # of ResNets (He et al. 2015, §4.2)
     optimizer="sgd", learning_rate=0.1, weight_decay=1e-4, batch_size=128, epochs=200
 )

@@ -210,8 +210,6 @@ def _task(
     steps: Callable[[Samples], int],
     **about: Any,
 ) -> Task:
-    """A task whose samples can be held out; `about` are other fields of it."""
-
     def of(samples: Samples, held: Samples | None = None) -> Task:
         return Task(
             name=name,

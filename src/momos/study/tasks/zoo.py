@@ -81,7 +81,6 @@ def check_published(name: str, task: Task) -> Callable[[], nn.Module] | None:
 
 
 def _family(name: str, task: Task) -> tuple["Family", str]:
-    """The family of a name, and what the name has behind its colon."""
     stem, colon, settings = name.partition(":")
     family = NETWORKS.get(stem)
     if family is None or (colon and ":" not in family.form):
@@ -194,7 +193,6 @@ NETWORKS: dict[str, Family] = {
 
 
 def _image(task: Task) -> tuple[int, int]:
-    """Channels and pixels on a side."""
     if len(task.inputs) != 3 or task.inputs[1] != task.inputs[2]:
         raise ValueError(
             f"inputs must be square images with channels, got {task.inputs} of {task.name!r}"

@@ -61,7 +61,6 @@ def last_whole(folder: Path) -> Path | None:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether all of a checkpoint is there, by the checksums in it."""
     try:
         with ZipFile(path) as archive:
             return archive.testzip() is None

@@ -141,7 +141,6 @@ def _timed(work: Callable[[], object]) -> float:
 
 
 def _free_memory() -> int:
-    """What the system would give, in bytes."""
     with suppress(OSError):
         found = re.search(r"MemAvailable: *(\d+)", Path("/proc/meminfo").read_text())
         if found:

@@ -65,8 +65,6 @@ def run(
 
 
 class _Run:
-    """One run, in the folder of its cell."""
-
     def __init__(self, plan: Prepared, root: Path, logger: str, note: Note) -> None:
         self.plan, self.root, self.logger, self.note = plan, root, logger, note
         self.cell, self.task, self.folder = plan.cell, plan.task, root / plan.cell.folder
@@ -113,21 +111,18 @@ class _Run:
         return learner.network, self._chosen(learner.network, history)
 
     def _started(self) -> nn.Module:
-        """The network before training."""
         cell = self.cell
         if cell.treatment == PUBLISHED:
             return zoo.untrained(cell.network, self.task, cell.seed)
         return self._loaded(cell, cell.start)
 
     def _loaded(self, cell: Cell, source: Cell | None) -> nn.Module:
-        """The network of a cell, with the weights that another one left."""
         network = zoo.network(cell.network, self.task, cell.seed)
         if source is not None:
             network.load_state_dict(load_file(self.root / source.folder / WEIGHTS))
         return network
 
     def _learner(self) -> Learner:
-        """The network before training, and its teacher if it has one."""
         teacher = self.cell.teacher
         return Learner(
             self._started(),
@@ -209,7 +204,6 @@ def _lengths(mosaic: momos.Mosaic | None, num_weights: int) -> dict[str, float]:
 
 
 def _mosaic(network: nn.Module) -> momos.Mosaic | None:
-    """What the network is, if it is a mosaic."""
     try:
         return momos.Mosaic.of(network)
     except ValueError:

@@ -108,7 +108,6 @@ def logging_to(name: str, folder: Path, label: str) -> Iterator[Logger]:
 
 @contextmanager
 def _mlflow_place(folder: Path) -> Iterator[tuple[str, str | None]]:
-    """Where MLflow writes runs, and their files."""
     if found := os.environ.get(MLFLOW):
         yield found, None
         return

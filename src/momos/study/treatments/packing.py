@@ -154,7 +154,6 @@ def _kind(name: str, tensor: Tensor, levels: Mapping[str, Levels]) -> str:
 
 
 def _smallest(streams: list[np.ndarray[Any, Any]]) -> bytes:
-    """All streams as one, or each by itself."""
     if not streams:
         return b""
     together = b"\0" + pack(np.concatenate(streams))

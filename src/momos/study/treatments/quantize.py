@@ -128,6 +128,5 @@ def least_squares_scales(rows: Tensor, limit: int) -> Tensor:
 
 
 def _paced(value: Tensor, pace: Tensor) -> Tensor:
-    """The value, its gradient multiplied by `pace`."""
     paced = value * pace
     return paced + (value - paced).detach()
