@@ -26,6 +26,7 @@ from results_page import (
 
 from momos.study.recipes.questions import Compressors, Grokking, Plane, Simplify, Usage
 from momos.study.recipes.recipe import Recipe
+from momos.study.recipes.sizes import Ablations
 from momos.study.store import (
     CELL,
     HISTORY,
@@ -37,7 +38,7 @@ from momos.study.store import (
     write_json,
     write_lines,
 )
-from page_parts import PLACE, of_recipe
+from page_parts import PLACE, of_recipe, shell_command
 
 matplotlib.use("Agg")
 PAGE = "".join(
@@ -324,3 +325,12 @@ def test_the_published_page_has_all_parts_and_pictures() -> None:
     assert len(pictures) > 5
     assert all((docs / picture).is_file() for picture in pictures)
     assert "Not run.\n" not in text
+
+
+def test_the_command_of_a_recipe_is_what_differs() -> None:
+    assert shell_command(Ablations()) == "momos study run ablations --task digits"
+    found = Ablations(task="mnist", tuning=2, ingredients=("no scales",))
+    assert shell_command(found) == (
+        "momos study run ablations --task mnist --set tuning=2 "
+        "--set 'ingredients=[\"no scales\"]'"
+    )

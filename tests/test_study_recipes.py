@@ -222,15 +222,6 @@ def test_an_ablation_changes_one_ingredient(task: str) -> None:
         TREATMENTS[cell.treatment].kind(**cell.settings)
 
 
-def test_the_command_of_a_recipe_is_what_differs() -> None:
-    assert Ablations().command == "momos study run ablations --task digits"
-    found = Ablations(task="mnist", tuning=2, ingredients=("no scales",))
-    assert found.command == (
-        "momos study run ablations --task mnist --set tuning=2 "
-        "--set 'ingredients=[\"no scales\"]'"
-    )
-
-
 def test_ingredients_are_chosen_by_name() -> None:
     found = Ablations(rate_weight=0.7).with_settings({"ingredients": '["no scales"]'})
     assert list(found.rows()) == [REFERENCE, "no scales"]

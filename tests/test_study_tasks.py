@@ -8,7 +8,7 @@ from torch import nn
 
 from momos.study.tasks import TASKS
 from momos.study.tasks.architectures import CharacterTransformer
-from momos.study.tasks.archives import Images, load_weights
+from momos.study.tasks.archives import Images, published_resnet
 from momos.study.tasks.task import (
     CONTEXT,
     Optimization,
@@ -195,11 +195,16 @@ def test_the_papers_cifar_tasks_share_images_and_plan() -> None:
     assert sum(weight.numel() for weight in built.parameters()) == 5_526_346
 
 
-def test_loading_weights_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loading_weights_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "resnet20_cifar10.safetensors").touch()
+    monkeypatch.setenv("MOMOS_DATA", str(tmp_path))
     monkeypatch.setitem(sys.modules, "safetensors.torch", None)
     monkeypatch.setitem(sys.modules, "safetensors", None)
     with pytest.raises(ImportError, match=r'pip install "mosaic-of-motifs\[study\]"'):
-        load_weights(Path("x.safetensors"))
+        published_resnet(20, nn.Identity())
 
 
 def test_the_learning_rate_rises_and_falls() -> None:

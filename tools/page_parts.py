@@ -3,12 +3,14 @@
 A part goes between the lines `<!-- generated: NAME -->` and `<!-- end -->` of its page.
 """
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import isfinite
 from pathlib import Path
+from shlex import quote
 
 from momos._util.escaping import visible
 from momos.study.analysis.claims import comparable
@@ -49,6 +51,14 @@ class Part:
         text = self.text.replace("<", "&lt;") or NOT_RUN  # no markup, no end of a place
         place = folder.as_posix()
         return text + "".join(f"\n![{f.alt}]({place}/{f.name}.png)\n" for f in self.figures)
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: int) -> str:
+    """A table, whose first `left` columns are text and whose others are numbers."""
+    marks = ["---"] * left + ["---:"] * (len(header) - left)
+    cells = ([visible(cell).replace("|", "\\|") for cell in row] for row in (header, *rows))
+    first, *others = (f"| {' | '.join(row)} |\n" for row in cells)
+    return "".join([first, f"| {' | '.join(marks)} |\n", *others])
 
 
 def fill(page: str, parts: Mapping[str, str]) -> str:
@@ -98,6 +108,16 @@ def outdated_in(runs: Sequence[Finished]) -> list[str]:
         for text, count in counts.items()
         if (why := outdated(known[text]))
     ]
+
+
+def shell_command(recipe: Recipe) -> str:
+    """What runs a recipe from the shell."""
+    changed = [
+        f"--set {quote(f'{f.name}={json.dumps(getattr(recipe, f.name))}')}"
+        for f in fields(recipe)  # type: ignore[arg-type]
+        if f.name != "task" and getattr(recipe, f.name) != f.default
+    ]
+    return " ".join([f"momos study run {recipe.name} --task {recipe.task}", *changed])
 
 
 def recipes_in(runs: Iterable[Finished]) -> list[Recipe]:

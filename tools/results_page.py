@@ -41,17 +41,19 @@ from momos.study.report.course import (
 from momos.study.report.figure import STYLE
 from momos.study.report.listings import table_of_claims, table_of_runs
 from momos.study.report.loss_plane import loss_plane, planes_in
-from momos.study.report.table import NONE, markdown
+from momos.study.report.table import NONE
 from momos.study.store import Asked, Broken, Finished, Line, read_all
 from page_parts import (
     Part,
     by_task,
     compared,
     fill,
+    markdown,
     of_recipe,
     outdated_in,
     parsed,
     score,
+    shell_command,
     title,
     trained_as,
     with_ends,
@@ -133,7 +135,7 @@ def origin_part(runs: Sequence[Finished]) -> Part:
 def command_of(asked: Asked) -> str:
     """What to type for a recipe; its name, if there is no such recipe today."""
     recipe = parsed(asked)
-    return asked["name"] if recipe is None else recipe.command
+    return asked["name"] if recipe is None else shell_command(recipe)
 
 
 def _machines(runs: Sequence[Finished]) -> str:

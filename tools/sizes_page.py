@@ -36,12 +36,20 @@ from momos.study.recipes import Recipe
 from momos.study.recipes.sizes import REFERENCE, Ablations, Sizes
 from momos.study.report.accuracy import envelope
 from momos.study.report.figure import INK, STYLE, Canvas, look_of
-from momos.study.report.table import NONE, markdown
+from momos.study.report.table import NONE
 from momos.study.store import Finished, read_all, write_text
 from momos.study.tasks import task_named
 from momos.study.training.preparation import Prepared
 from momos.study.treatments import TREATMENTS
-from page_parts import NOT_RUN, fill, outdated, recipes_in, with_ends
+from page_parts import (
+    NOT_RUN,
+    fill,
+    markdown,
+    outdated,
+    recipes_in,
+    shell_command,
+    with_ends,
+)
 
 PAGE, FIGURES = "sizes.md", Path("results")
 ABLATIONS, SUMMARY = "ablations", "summary"
@@ -437,7 +445,7 @@ def task_part(
             f"![{name}: {metric.label} against file size]({place})\n",
             markdown(header, rows, left=2),
             _check(points),
-            _origin([recipe.command for recipe in recipes], runs),
+            _origin(list(map(shell_command, recipes)), runs),
         ]
     )
 
@@ -499,7 +507,7 @@ def ablation_part(rows: Sequence[Row], tasks: Mapping[str, Sequence[Point]]) -> 
         own = [(name, runs) for of, name, runs in rows if of == task]
         every = {run.cell.key: run for _, runs in own for run in runs}
         commands = [
-            recipe.command
+            shell_command(recipe)
             for recipe in recipes_in(every.values())
             if isinstance(recipe, Ablations) and recipe.task == task
         ]

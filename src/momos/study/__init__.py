@@ -1,1 +1,1 @@
-"""The experiments: a customer of the library, which uses its public names only."""
+"""The experiments, built on the public names of the library; of `_util` they use escaping only."""

@@ -4,7 +4,6 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, field, fields, replace
-from shlex import quote
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import BeforeValidator
@@ -87,16 +86,6 @@ class Recipe(ABC):
 
     def __str__(self) -> str:
         return f"{self.name}({', '.join(f'{n}={v!r}' for n, v in self.settings.items())})"
-
-    @property
-    def command(self) -> str:
-        """What runs it from the shell."""
-        changed = [
-            f"--set {quote(f'{f.name}={json.dumps(getattr(self, f.name))}')}"
-            for f in fields(self)
-            if f.name != "task" and getattr(self, f.name) != f.default
-        ]
-        return " ".join([f"momos study run {self.name} --task {self.task}", *changed])
 
     def with_settings(self, settings: Mapping[str, str]) -> Self:
         """The same recipe with other values, given as text: JSON, or a plain word.

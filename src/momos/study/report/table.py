@@ -1,11 +1,10 @@
-"""Tables: values that the page, Markdown, CSV and the command show."""
+"""Tables: values that the page, CSV and the command show."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 
-from momos._util.escaping import visible
 from momos.study.analysis.metric import number
 from momos.study.report.figure import write_csv
 
@@ -59,11 +58,3 @@ def amount(value: float | None, decimals: int = 2) -> Entry:
     if value is None or not isfinite(value):
         return Entry(NONE)
     return Entry(number(value, decimals), value)
-
-
-def markdown(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: int) -> str:
-    """A table, whose first `left` columns are text and whose others are numbers."""
-    marks = ["---"] * left + ["---:"] * (len(header) - left)
-    cells = ([visible(cell).replace("|", "\\|") for cell in row] for row in (header, *rows))
-    first, *others = (f"| {' | '.join(row)} |\n" for row in cells)
-    return "".join([first, f"| {' | '.join(marks)} |\n", *others])

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Int, Shaped, UInt8
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
-from torch import Tensor
+from torch import Tensor, nn
 
 from momos.study.packages import needed
 
@@ -181,9 +181,11 @@ def cifar_images(folder: Path, *, size: int = CIFAR_BYTES) -> tuple[Images, Imag
     return Images(torch.cat(pixels), torch.cat(labels)), test
 
 
-def load_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file."""
-    return needed("safetensors.torch").load_file(path)
+def published_resnet(depth: int, network: nn.Module) -> nn.Module:
+    """A ResNet for CIFAR-10, with its published weights."""
+    path = file(f"weights/resnet{depth}_cifar10.safetensors")
+    network.load_state_dict(needed("safetensors.torch").load_file(path))
+    return network
 
 
 def _cifar_file(path: Path, size: int) -> Images:

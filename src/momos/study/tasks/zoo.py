@@ -10,7 +10,7 @@ from torch import nn
 
 from momos.study.packages import needed
 from momos.study.tasks import architectures as nets
-from momos.study.tasks.archives import file, load_weights
+from momos.study.tasks.archives import published_resnet
 from momos.study.tasks.task import Task, seeded
 
 CIFAR10 = ("resnet20", "resnet20-scratch", "cifar10-mlp", "cifar10-vit")  # tasks
@@ -115,10 +115,7 @@ def _resnet(depth: int) -> Family:
                 f"task must be among {', '.join(CIFAR10)} for the published weights of "
                 f"resnet{depth}, got {task.name!r}"
             )
-        built = build(settings, task)
-        weights = load_weights(file(f"weights/resnet{depth}_cifar10.safetensors"))
-        built.load_state_dict(weights)
-        return built
+        return published_resnet(depth, build(settings, task))
 
     weighted = depth in PUBLISHED_DEPTHS
     return Family(f"resnet{depth}", build, published=load if weighted else None)

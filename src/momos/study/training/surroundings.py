@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -124,7 +124,7 @@ def environment() -> dict[str, Any]:
     """What a reader needs to repeat a run."""
     return {
         "versions": {"momos": momos.__version__, "python": platform.python_version()}
-        | {name: _version(name) for name in PACKAGES},
+        | {name: version(name) for name in PACKAGES},
         "commit": commit(),
         "machine": {
             "processor": processor(),
@@ -156,10 +156,3 @@ def processor() -> str:
         if found:
             return found[1].strip()
     return platform.processor()
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""
