@@ -20,7 +20,7 @@ from momos.study.analysis.statistics import LEAST, Estimate
 from momos.study.cell import PUBLISHED, Cell, ordered
 from momos.study.recipes import RECIPES, Recipe, recipe_of
 from momos.study.report.figure import Figure, write_csv
-from momos.study.report.table import NONE, Table
+from momos.study.report.listings import NONE, Table
 from momos.study.schema import shown
 from momos.study.store import Asked, Finished
 

@@ -39,9 +39,8 @@ from momos.study.report.course import (
     usages,
 )
 from momos.study.report.figure import STYLE
-from momos.study.report.listings import table_of_claims, table_of_runs
+from momos.study.report.listings import NONE, table_of_claims, table_of_runs
 from momos.study.report.loss_plane import loss_plane, planes_in
-from momos.study.report.table import NONE
 from momos.study.store import Asked, Broken, Finished, Line, read_all
 from page_parts import (
     Part,

@@ -36,7 +36,7 @@ from momos.study.recipes import Recipe
 from momos.study.recipes.sizes import REFERENCE, Ablations, Sizes
 from momos.study.report.accuracy import envelope
 from momos.study.report.figure import INK, STYLE, Canvas, look_of
-from momos.study.report.table import NONE
+from momos.study.report.listings import NONE
 from momos.study.store import Finished, read_all, write_text
 from momos.study.tasks import task_named
 from momos.study.training.preparation import Prepared

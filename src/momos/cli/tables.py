@@ -31,7 +31,7 @@ MOST_NAMES = 3  # listed in one sentence
 LONG_NAME = 40  # of a tensor, in words on a terminal
 
 if TYPE_CHECKING:
-    from momos.study.report.table import Table
+    from momos.study.report.listings import Table
 
 
 @dataclass(frozen=True)

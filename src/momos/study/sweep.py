@@ -46,13 +46,13 @@ class Sweep:
         try:
             found = tomllib.loads(path.read_text("utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(
-                f"a sweep must be a TOML file, but {path} is none: {error}"
-            ) from None
-        if others := sorted(found.keys() - {"cell", "grid"}):
-            raise ValueError(
-                f"a sweep must have the tables cell and grid only, got {', '.join(others)} in {path}"
+            message = f"a sweep must be a TOML file, but {path} is none: {error}"
+            raise ValueError(message) from None
+        if others := ", ".join(sorted(found.keys() - {"cell", "grid"})):
+            message = (
+                f"a sweep must have the tables cell and grid only, got {others} in {path}"
             )
+            raise ValueError(message)
         return cls(path.stem, tuple(grid(found.get("cell", {}), found.get("grid", {}))))
 
     @property

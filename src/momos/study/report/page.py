@@ -26,9 +26,13 @@ from momos.study.report.course import (
 )
 from momos.study.report.figure import PACKAGE, STYLE, TEMPLATES, Figure
 from momos.study.report.layers import Opened, figures_of_layers, lengths_of_layers, opened
-from momos.study.report.listings import table_of_claims, table_of_measures, table_of_runs
+from momos.study.report.listings import (
+    Table,
+    table_of_claims,
+    table_of_measures,
+    table_of_runs,
+)
 from momos.study.report.loss_plane import loss_plane, planes_in
-from momos.study.report.table import Table
 from momos.study.store import Broken, Finished, read_all
 
 PAGE, FIGURES = "report.html", "figures"

@@ -95,15 +95,8 @@ def _tried(plan: Prepared) -> _Rates:
     weights = sum(tensor.nbytes for tensor in network.state_dict().values())
     measuring = _timed(lambda: momos.measure(network, controls=0))
     evaluation = _timed(lambda: task.evaluate(network))
-    learner = Learner(
-        network,
-        task,
-        plan.optimization,
-        plan.total_steps,
-        seed=0,
-        teacher=teacher and network_of(teacher.network, task, teacher.seed),
-        channels_last=cell.channels_last,
-    )
+    teaching = teacher and network_of(teacher.network, task, teacher.seed)
+    learner = Learner(network, plan, teaching)
     treatment.start(network, plan.total_steps, epochs=plan.epochs, seed=0)
     evaluation += _timed(lambda: _validate(plan, network))
     return _Rates(_step(plan, learner), evaluation, measuring, weights)

@@ -11,7 +11,8 @@ from lightning.pytorch.utilities import types
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
-from momos.study.tasks.task import Batch, Optimization, Task
+from momos.study.tasks.task import Batch, Task
+from momos.study.training.preparation import Prepared
 from momos.study.treatments.treatment import Treatment
 
 TEMPERATURE = 2.0  # of distillation
@@ -66,32 +67,23 @@ def channels_last_of(inputs: Tensor) -> Tensor:
 
 
 class Learner(L.LightningModule):
-    """A network that learns a task, from a teacher too if there is one.
+    """A network that learns a task as planned, from a teacher too if there is one.
 
-    The learning rate follows `optimization` step by step, over all `total_steps`. With
-    `channels_last` network and teacher are laid out in memory so, and so are images.
+    With `channels_last` network, teacher and images are laid out in memory so.
     """
 
     def __init__(
-        self,
-        network: nn.Module,
-        task: Task,
-        optimization: Optimization,
-        total_steps: int,
-        *,
-        seed: int,
-        teacher: nn.Module | None = None,
-        channels_last: bool = False,
+        self, network: nn.Module, plan: Prepared, teacher: nn.Module | None = None
     ) -> None:
         super().__init__()
-        self.network, self.task, self.optimization = network, task, optimization
-        self.total_steps, self.seed = total_steps, seed
-        self.channels_last = channels_last
+        self.network, self.task, self.optimization = network, plan.task, plan.optimization
+        self.total_steps, self.seed = plan.total_steps, plan.cell.seed
+        self.channels_last = plan.cell.channels_last
         self._losses: list[Tensor] = []  # of the epoch, times the samples of their batch
         self._samples = 0
         # Not a child: its weights belong into no optimizer and no checkpoint.
         self.__dict__["teacher"] = None if teacher is None else teacher.eval()
-        for each in (network, teacher) if channels_last else ():
+        for each in (network, teacher) if self.channels_last else ():
             if each is not None:
                 each.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

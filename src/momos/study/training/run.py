@@ -125,13 +125,7 @@ class _Run:
     def _learner(self) -> Learner:
         teacher = self.cell.teacher
         return Learner(
-            self._started(),
-            self.task,
-            self.plan.optimization,
-            self.plan.total_steps,
-            seed=self.cell.seed,
-            teacher=None if teacher is None else self._loaded(teacher, teacher),
-            channels_last=self.cell.channels_last,
+            self._started(), self.plan, teacher and self._loaded(teacher, teacher)
         )
 
     def _chosen(self, network: nn.Module, history: History) -> dict[str, Any]:

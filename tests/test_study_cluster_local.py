@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from momos.study.execution.loopback import FOLDER, NEW, OWNER, sweep
+from momos.study.execution.cluster import FOLDER, NEW, OWNER, sweep
 
 HOLDS = """
 import sys
