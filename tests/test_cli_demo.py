@@ -1,5 +1,6 @@
 """The demo leaves runs, pictures and a table, also if it is stopped."""
 
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,20 @@ from matplotlib.image import imread
 from rich.console import Console
 from study_runs import write_made_up
 
-from momos.cli.demo import demonstrate
+import momos
+from momos.cli.demo import PICTURES, demonstrate, titled
 from momos.study import runner
 from momos.study.cell import Cell
-from momos.study.demonstration import PICTURES, titled
 from momos.study.recipes.questions import Demo
 from momos.study.store import read_all
 
 NAMES = ["dense", "MoMos s=2, c=5 %", "MoMos s=4, k=256", "learned s=2, k=64"]
+
+
+@pytest.fixture(autouse=True)
+def _few_measures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is measured is tested with runs; here it would take most of the time."""
+    monkeypatch.setattr(momos, "measure", partial(momos.measure, measures="signs"))
 
 
 def shown(folder: Path, *, seeds: int = 1, processes: int = 1) -> str:

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from made_up import finished, row
 from rich.console import Console
 
+from momos.cli.study import table_of_comparison
 from momos.cli.tables import of_study
 from momos.study.analysis.comparison import Compared, Comparison, compare
 from momos.study.analysis.statistics import Estimate
-from momos.study.report.listings import table_of_comparison
 from momos.study.store import Finished
 
 FILE = "file length (code, bits)"

@@ -16,11 +16,11 @@ from rich.console import Console
 from run_mutants import mutants
 from test_study_page import write_run
 
+from momos.cli.study import table_of_comparison
 from momos.cli.tables import of_study
 from momos.study.analysis.comparison import compare
 from momos.study.cell import Cell
 from momos.study.report.figure import Figure
-from momos.study.report.listings import table_of_comparison
 from momos.study.report.page import report
 from momos.study.store import Broken, Finished, read, read_all
 

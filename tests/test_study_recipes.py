@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from momos.study.cell import ordered
-from momos.study.recipes import RECIPES, recipe_named, recipe_of
+from momos.study.recipes import RECIPES, recipe_named
 from momos.study.recipes.questions import Compressors, Plane, Simplify
 from momos.study.recipes.sizes import (
     REFERENCE,
@@ -17,6 +17,7 @@ from momos.study.recipes.sizes import (
 )
 from momos.study.training.preparation import prepared
 from momos.study.treatments import TREATMENTS
+from page_parts import recipe_of
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -227,9 +227,9 @@ def test_only_matrices_decay(optimizer) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"epochs": 0}, "epochs must be at least 1, got 0"),
-        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
-        ({"learning_rate": 0.0}, r"learning_rate must be above 0, got 0\.0"),
+        ({"epochs": 0}, "epochs must be a whole number of at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
+        ({"learning_rate": 0.0}, r"learning_rate must be above 0 and finite, got 0\.0"),
         ({"warmup": 1.0}, r"warmup must be at least 0 and below 1, got 1\.0"),
     ],
 )

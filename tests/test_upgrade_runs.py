@@ -7,9 +7,9 @@ import pytest
 from study_runs import write_made_up
 from upgrade_runs import asked, upgrade
 
-from momos.study.recipes import recipe_of
 from momos.study.recipes.questions import Simplify
 from momos.study.store import CELL, read, write_json
+from page_parts import recipe_of
 
 TEXT = "simplify(task='digits', seeds=2, epochs=None, weight_decays=(0.0, 0.1))"
 

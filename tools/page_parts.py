@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from math import isfinite
+from math import isfinite, prod
 from pathlib import Path
 from shlex import quote
 
@@ -18,13 +18,14 @@ from momos.study.analysis.cohort import Cohort, cohorts
 from momos.study.analysis.metric import counted, metric_difference, number
 from momos.study.analysis.statistics import LEAST, Estimate
 from momos.study.cell import PUBLISHED, Cell, ordered
-from momos.study.recipes import RECIPES, Recipe, recipe_of
+from momos.study.recipes import RECIPES, Recipe
 from momos.study.report.figure import Figure, write_csv
 from momos.study.report.listings import NONE, Table
-from momos.study.schema import shown
+from momos.study.schema import checked, shown
 from momos.study.store import Asked, Finished
 
 PLACE = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+MOST_CELLS = 100_000  # of a recipe that a run folder names
 NOT_RUN = "Not run.\n"
 MOST_ROWS = 1000  # of the table beside a figure
 
@@ -74,6 +75,27 @@ def fill(page: str, parts: Mapping[str, str]) -> str:
             f"got {', '.join(sorted(places)) or 'none'}"
         )
     return PLACE.sub(lambda match: f"{match[1]}\n{parts[match[2]]}\n{match[3]}", page)
+
+
+def recipe_of(asked: Asked) -> Recipe | None:
+    """The recipe that a run folder names; None if it names something else, as a sweep.
+
+    Raises:
+        ValueError: if the settings are not, or no longer, the recipe's own.
+    """
+    if asked["name"] not in RECIPES:
+        return None
+    try:
+        recipe = checked(RECIPES[asked["name"]], asked["settings"])
+        values = (getattr(recipe, field.name) for field in fields(recipe))
+        count = recipe.seeds * prod(len(v) for v in values if isinstance(v, tuple))
+        if count > MOST_CELLS:
+            raise ValueError(f"it must have at most {MOST_CELLS} runs, got about {count}")
+        recipe.runs()
+    except ValueError as error:
+        message = f"recipe must be one of today's, got {shown(dict(asked))}: {error}"
+        raise ValueError(message) from error
+    return recipe
 
 
 def parsed(asked: Asked) -> Recipe | None:

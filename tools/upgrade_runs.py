@@ -9,8 +9,9 @@ import json
 import sys
 from pathlib import Path
 
-from momos.study.recipes import RECIPES, recipe_of
+from momos.study.recipes import RECIPES
 from momos.study.store import CELL, Asked, run_folders, write_json
+from page_parts import recipe_of
 
 
 def asked(text: str) -> Asked | None:

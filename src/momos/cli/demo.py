@@ -1,7 +1,11 @@
-"""`momos demo`: trains one network in four ways; prints the table and where the pictures are."""
+"""`momos demo`: trains one network in four ways; a table, and two pictures."""
 
+import shutil
 import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,9 +23,19 @@ from momos.cli.tables import of_study
 from momos.cli.terminal import console, reported
 
 if TYPE_CHECKING:
+    from momos.study.analysis.cohort import Cohort
     from momos.study.cell import Cell
     from momos.study.recipes.questions import Demo
+    from momos.study.report.listings import Table
     from momos.study.runner import Event
+    from momos.study.store import Finished
+
+ACCURACY = "accuracy_against_length.png"
+MOSAIC = "mosaic.png"
+PICTURES = {
+    ACCURACY: "test accuracy against bits per weight",
+    MOSAIC: "a layer of each network, painted by motif",
+}
 
 
 def demo(
@@ -61,29 +75,27 @@ def demonstrate(
         KeyboardInterrupt: on Ctrl-C, after saying what is left; finished runs are.
         ValueError: if a run failed (says which and why).
     """
-    from momos.study import demonstration
-    from momos.study.report.listings import table_of_demo
     from momos.study.store import finished, read
 
     def say(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True)
 
-    if demonstration.clear(folder):
+    if clear(folder):
         say(f"Replacing the results of an earlier demo in {folder}")
     console.print(str(recipe), style="dim", highlight=False)
     start, cells = time.perf_counter(), recipe.runs()
     try:
         _run(cells, folder, recipe, console, processes)
         runs = [read(folder / cell.folder) for cell in cells]
-        demonstration.draw(runs, folder)
+        draw(runs, folder)
     except KeyboardInterrupt:
         done = sum(finished(folder / cell.folder) for cell in cells)
         left = f"they are whole in {folder}" if done else "nothing was finished"
         say(f"Stopped. {done} of {len(cells)} runs had finished; {left}")
         raise
-    console.print(of_study(table_of_demo(demonstration.cohorts_of(runs))))
+    console.print(of_study(table_of_demo(cohorts_of(runs))))
     say(f"\n{len(runs)} runs in {time.perf_counter() - start:.0f} s")
-    for name, content in demonstration.PICTURES.items():
+    for name, content in PICTURES.items():
         say(f"{folder / name}  {content}")
     say(
         f"{folder}  a folder for each run: its network as a file, its history, its measures"
@@ -93,7 +105,6 @@ def demonstrate(
 def _run(
     cells: list["Cell"], folder: Path, recipe: "Demo", console: Console, processes: int
 ) -> None:
-    from momos.study.demonstration import titled
     from momos.study.runner import run_all
     from momos.study.training.preparation import prepared
 
@@ -110,3 +121,98 @@ def _run(
         done = run_all(cells, folder, recipe=recipe.asked, processes=processes, tell=tell)
     for name, reason in done.failed.items():
         raise ValueError(f"every run must finish, but {name} failed: {reason}")
+
+
+def table_of_demo(cohorts: Sequence["Cohort"]) -> "Table":
+    """Accuracy ± its deviation over seeds (with two or more), lengths, factors, motifs used."""
+    from momos.study.analysis.metric import grouped
+    from momos.study.report.listings import Table, words
+
+    weights = grouped(cohorts[0].first.num_weights)
+    columns = (
+        *("test\naccuracy, %", "bits/\nbound", "weight:\nentropy", "\nfile"),
+        *("factor:\nbound", "\nfile", "motifs\nused"),
+    )
+    return Table(
+        name="demo",
+        title="",
+        caption="",
+        columns=(f"network of\n{weights} weights", *columns),
+        numeric=frozenset(columns),
+        rows=[tuple(words(cohort.label, *_shown(cohort))) for cohort in cohorts],
+    )
+
+
+def _shown(cohort: "Cohort") -> Iterator[str]:
+    from momos.study.analysis.metric import grouped
+    from momos.study.report.listings import NONE
+
+    runs = list(cohort.runs.values())
+    values = list(cohort.values.values())
+    deviation = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
+    yield f"{fmean(values):.1f}{deviation}"
+    weights, dense = cohort.first.num_weights, cohort.first.lengths["dense"]
+    bound, entropy, file = (
+        fmean(run.lengths.get(name, run.lengths["dense"]) for run in runs)
+        for name in ("bound", "entropy", "file")
+    )
+    yield from (f"{length / weights:.2f}" for length in (bound, entropy, file))
+    yield from (f"{dense / length:.2f}" for length in (bound, file))
+    used = [run.motifs_used for run in runs if run.motifs_used is not None]
+    yield grouped(fmean(used)) if used else NONE
+
+
+def clear(folder: Path) -> bool:
+    """Makes the folder, without results of an earlier demo; whether there were some."""
+    from momos.study.store import CELL
+
+    folder.mkdir(parents=True, exist_ok=True)
+    runs = [path.parent for path in folder.glob(f"*/{CELL}")]
+    pictures = [folder / name for name in PICTURES if (folder / name).exists()]
+    for path in runs:
+        shutil.rmtree(path)
+    for path in pictures:
+        path.unlink()
+    return bool(runs or pictures)
+
+
+def titled(cell: "Cell") -> str:
+    """A treatment in a few words: motifs sampled or learned, their size and number."""
+    from momos.study.treatments import TREATMENTS
+
+    known = TREATMENTS[cell.treatment]
+    settings = vars(known.kind(**cell.settings))
+    if not known.short:
+        return cell.label
+    number = f"k={settings['num_motifs']}"
+    if settings.get("capacity") is not None:
+        number = f"c={100 * settings['capacity']:g} %"
+    return " ".join(
+        [f"{known.short} s={settings['block_size']}, {number}", *cell.option_words]
+    )
+
+
+def cohorts_of(runs: Sequence["Finished"]) -> list["Cohort"]:
+    """One for each treatment, in the order of the recipe, with names of a few words."""
+    from momos.study.analysis.cohort import cohorts
+
+    order = list(dict.fromkeys(titled(run.cell) for run in runs))
+    named = [replace(cohort, label=titled(cohort.cell)) for cohort in cohorts(runs)]
+    return sorted(named, key=lambda cohort: order.index(cohort.label))
+
+
+def draw(runs: Sequence["Finished"], folder: Path) -> None:
+    """Both pictures; that of accuracy if there is one."""
+    import matplotlib
+
+    from momos.study.analysis.cohort import subjects_of
+    from momos.study.report.accuracy import accuracy_against_length
+    from momos.study.report.figure import STYLE
+    from momos.study.report.layers import layer_by_motif
+
+    (subject,) = subjects_of(runs)
+    with matplotlib.rc_context(STYLE):
+        figure = accuracy_against_length(subject)
+        if figure is not None:
+            figure.write_png(folder / ACCURACY)
+        layer_by_motif(cohorts_of(runs)).savefig(folder / MOSAIC, dpi="figure")

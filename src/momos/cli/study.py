@@ -1,7 +1,10 @@
 """`momos study`: runs recipes and sweeps, reports on runs and compares them."""
 
+import os
+import re
+import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -81,10 +84,12 @@ def study_packages(command: str = "study") -> Iterator[None]:
 
 
 if TYPE_CHECKING:
+    from momos.study.analysis.comparison import Compared, Comparison
     from momos.study.cell import Cell
     from momos.study.plane import Wanted
+    from momos.study.report.listings import Table as StudyTable
     from momos.study.runner import Event, Report
-    from momos.study.store import Asked
+    from momos.study.store import Asked, Broken, Finished
 
 
 @dataclass(frozen=True)
@@ -177,8 +182,33 @@ def _tell_estimate(
         highlight=False,
     )
     if options.ray in (None, "local"):  # other machines may have more
-        for warning in expected.warnings(options.runs):
+        for warning in _too_small(expected.memory, expected.disk, options.runs):
             console.print(f"Warning: {warning}", style="yellow")
+
+
+def _too_small(memory: int, disk: int, root: Path) -> Iterator[str]:
+    """What this machine seems too small for, of so many bytes."""
+    there = next(path for path in (root, *root.resolve().parents) if path.exists())
+    free_memory, free_disk = _free_memory(), shutil.disk_usage(there).free
+    if memory > free_memory:
+        yield (
+            f"about {memory / 2**30:.1f} GiB of memory are wanted, and "
+            f"{free_memory / 2**30:.1f} are free: run fewer processes"
+        )
+    if disk > free_disk:
+        yield (
+            f"about {disk / 2**30:.1f} GiB of disk are wanted, and "
+            f"{free_disk / 2**30:.1f} are free in {root}"
+        )
+
+
+def _free_memory() -> int:
+    """What the system would give, in bytes."""
+    with suppress(OSError):
+        found = re.search(r"MemAvailable: *(\d+)", Path("/proc/meminfo").read_text())
+        if found:
+            return 1024 * int(found[1])
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def duration(seconds: float) -> str:
@@ -323,13 +353,83 @@ def compare(
     """Compare two groups of runs, paired by seed, with 95 % intervals."""
     with reported(), study_packages():
         from momos.study.analysis.comparison import compare as compared
-        from momos.study.report.listings import table_of_comparison
-        from momos.study.store import selected
 
         (ours, broken), (theirs, others) = selected(first, runs), selected(second, runs)
         for reason in dict.fromkeys(run.reason for run in (*broken, *others)):
             say(f"momos: left out: {reason}", error=True)
         console().print(of_study(table_of_comparison(compared(ours, theirs))))
+
+
+def selected(words: str, root: Path) -> tuple[list["Finished"], list["Broken"]]:
+    """The finished runs in the folder named, or those under `root` that have all the words.
+
+    Words are of task and label, as in "digits learned rate_weight=0.8". The second value is
+    whatever is no finished run there.
+
+    Raises:
+        ValueError: if no run fits; lists what there is.
+        FileNotFoundError: if there is no folder of runs.
+    """
+    from momos.study.store import read_all
+
+    if Path(words).is_dir():
+        return read_all([Path(words)])
+    runs, broken = read_all([root])
+    names = [f"{run.cell.task} {run.cell.label}" for run in runs]
+    pairs, wanted = zip(runs, names, strict=True), set(words.split())
+    found = [run for run, name in pairs if wanted <= {*name.split()}]
+    if not found:
+        known = "; ".join(sorted(set(names))) or "none"
+        raise ValueError(
+            f"runs must fit all words of {words!r}, but none does; there are {known} in {root}"
+        )
+    return found, broken
+
+
+def table_of_comparison(comparison: "Comparison") -> "StudyTable":
+    """What differs beyond chance stands out, and says so."""
+    from momos.study.analysis.metric import plural
+    from momos.study.report.listings import Table, words
+
+    numbers = (*comparison.labels, "first to second", "95 % interval", "n", "differ")
+    notes = [
+        f"{task}: left out, as only one has them: {plural(len(seeds), 'seed')} "
+        f"{', '.join(map(str, seeds))}"
+        for task, seeds in comparison.lone.items()
+    ]
+    notes += [
+        f"{r.task}, {r.name}: {r.unavailable}" for r in comparison.rows if r.unavailable
+    ]
+    return Table(
+        name="comparison",
+        title="",
+        caption="\n".join(notes),
+        columns=("task", "of", *numbers),
+        numeric=frozenset(numbers),
+        rows=[tuple(words(row.task, row.name, *_compared(row))) for row in comparison.rows],
+        strong=frozenset(n for n, row in enumerate(comparison.rows) if row.decided),
+    )
+
+
+def _compared(row: "Compared") -> tuple[str, ...]:
+    """Both means, how one is to the other, the interval, and whether that is beyond chance."""
+    from momos.study.analysis.metric import factor_text, number
+    from momos.study.report.listings import NONE
+
+    found = row.found
+    if found is None or row.first is None or row.second is None:
+        return (NONE,) * 6
+    if row.is_ratio:
+        texts = [f"{v:,.0f}" if v >= 1000 else f"{v:.5g}" for v in (row.first, row.second)]
+        mean = f"× {factor_text(found.mean)}"
+        ends = f"{factor_text(found.low)} to {factor_text(found.high)}"
+    else:
+        texts = [number(value, 3) for value in (row.first, row.second)]
+        mean = f"{number(found.mean, 2, sign=True)} {row.unit}"
+        ends = f"{number(found.low, 2, sign=True)} to {number(found.high, 2, sign=True)}"
+    if found.n == 1:
+        return (*texts, mean, NONE, "1", NONE)
+    return (*texts, mean, ends, str(found.n), "yes" if row.decided else "no")
 
 
 def _show(recipe: object) -> None:

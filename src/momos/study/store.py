@@ -225,30 +225,6 @@ def read_all(places: Iterable[Path]) -> tuple[list[Finished], list[Broken]]:
     return runs, broken
 
 
-def selected(words: str, root: Path) -> tuple[list[Finished], list[Broken]]:
-    """The finished runs in the folder named, or those under `root` that have all the words.
-
-    Words are of task and label, as in "digits learned rate_weight=0.8". The second value is
-    whatever is no finished run there.
-
-    Raises:
-        ValueError: if no run fits; lists what there is.
-        FileNotFoundError: if there is no folder of runs.
-    """
-    if Path(words).is_dir():
-        return read_all([Path(words)])
-    runs, broken = read_all([root])
-    names = [f"{run.cell.task} {run.cell.label}" for run in runs]
-    pairs, wanted = zip(runs, names, strict=True), set(words.split())
-    found = [run for run, name in pairs if wanted <= {*name.split()}]
-    if not found:
-        known = "; ".join(sorted(set(names))) or "none"
-        raise ValueError(
-            f"runs must fit all words of {words!r}, but none does; there are {known} in {root}"
-        )
-    return found, broken
-
-
 def run_folders(place: Path) -> Iterator[Path]:
     """`place`, if it is a run folder, or those in it, at any depth."""
     if not place.is_dir():

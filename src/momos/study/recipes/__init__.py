@@ -1,15 +1,10 @@
 """Recipes: studies that can be repeated, by name."""
 
-from dataclasses import fields
-from math import prod
-
 from momos.study.recipes import questions
 from momos.study.recipes.recipe import Recipe
 from momos.study.recipes.sizes import Ablations, Sizes
-from momos.study.schema import checked, got, shown
-from momos.study.store import Asked
+from momos.study.schema import got
 
-MOST_CELLS = 100_000  # of a recipe that a run folder names
 _KINDS = (
     *(questions.Demo, questions.Simplify, questions.Compressors, Sizes, Ablations),
     *(questions.Capacity, questions.Usage, questions.Plane, questions.Grokking),
@@ -27,24 +22,3 @@ def recipe_named(name: str) -> type[Recipe]:
         known = ", ".join(RECIPES)
         raise ValueError(f"a recipe must be among {known}, {got(name, RECIPES)}")
     return RECIPES[name]
-
-
-def recipe_of(asked: Asked) -> Recipe | None:
-    """The recipe that a run folder names; None if it names something else, as a sweep.
-
-    Raises:
-        ValueError: if the settings are not, or no longer, the recipe's own.
-    """
-    if asked["name"] not in RECIPES:
-        return None
-    try:
-        recipe = checked(RECIPES[asked["name"]], asked["settings"])
-        values = (getattr(recipe, field.name) for field in fields(recipe))
-        count = recipe.seeds * prod(len(v) for v in values if isinstance(v, tuple))
-        if count > MOST_CELLS:
-            raise ValueError(f"it must have at most {MOST_CELLS} runs, got about {count}")
-        recipe.runs()
-    except ValueError as error:
-        message = f"recipe must be one of today's, got {shown(dict(asked))}: {error}"
-        raise ValueError(message) from error
-    return recipe

@@ -81,7 +81,7 @@ class Recipe(ABC):
 
     @property
     def asked(self) -> Asked:
-        """As it is saved with its runs; `recipe_of` reads it."""
+        """As it is saved with its runs."""
         return {"name": self.name, "settings": self.settings}
 
     def __str__(self) -> str:

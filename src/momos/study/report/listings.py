@@ -1,18 +1,17 @@
-"""Tables, which the page, CSV and the command show: of runs, measures, verdicts, comparisons, the demo."""
+"""Tables, which the page, CSV and the command show; those of runs, measures and verdicts."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from statistics import fmean, geometric_mean, stdev
+from statistics import geometric_mean
 from typing import Any
 from urllib.parse import quote
 
 from momos.study.analysis.claims import Claim
 from momos.study.analysis.cohort import Cohort, Subject, seeds_of
-from momos.study.analysis.comparison import Compared, Comparison
-from momos.study.analysis.metric import factor_text, grouped, metric_of, number, plural
+from momos.study.analysis.metric import grouped, metric_of, number
 from momos.study.analysis.quantities import measures_of
 from momos.study.analysis.statistics import Estimate
 from momos.study.cell import PLAIN
@@ -203,76 +202,3 @@ def _link(target: Path, folder: Path) -> str:
         return quote(Path(os.path.relpath(target, folder.resolve())).as_posix()) + "/"
     except ValueError:  # on another drive
         return target.as_uri()
-
-
-def table_of_demo(cohorts: Sequence[Cohort]) -> Table:
-    """Accuracy ± its deviation over seeds (with two or more), lengths, factors, motifs used."""
-    weights = grouped(cohorts[0].first.num_weights)
-    columns = (
-        *("test\naccuracy, %", "bits/\nbound", "weight:\nentropy", "\nfile"),
-        *("factor:\nbound", "\nfile", "motifs\nused"),
-    )
-    return Table(
-        name="demo",
-        title="",
-        caption="",
-        columns=(f"network of\n{weights} weights", *columns),
-        numeric=frozenset(columns),
-        rows=[tuple(words(cohort.label, *_shown(cohort))) for cohort in cohorts],
-    )
-
-
-def _shown(cohort: Cohort) -> Iterator[str]:
-    runs = list(cohort.runs.values())
-    values = list(cohort.values.values())
-    deviation = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
-    yield f"{fmean(values):.1f}{deviation}"
-    weights, dense = cohort.first.num_weights, cohort.first.lengths["dense"]
-    bound, entropy, file = (
-        fmean(run.lengths.get(name, run.lengths["dense"]) for run in runs)
-        for name in ("bound", "entropy", "file")
-    )
-    yield from (f"{length / weights:.2f}" for length in (bound, entropy, file))
-    yield from (f"{dense / length:.2f}" for length in (bound, file))
-    used = [run.motifs_used for run in runs if run.motifs_used is not None]
-    yield grouped(fmean(used)) if used else NONE
-
-
-def table_of_comparison(comparison: Comparison) -> Table:
-    """What differs beyond chance stands out, and says so."""
-    numbers = (*comparison.labels, "first to second", "95 % interval", "n", "differ")
-    notes = [
-        f"{task}: left out, as only one has them: {plural(len(seeds), 'seed')} "
-        f"{', '.join(map(str, seeds))}"
-        for task, seeds in comparison.lone.items()
-    ]
-    notes += [
-        f"{r.task}, {r.name}: {r.unavailable}" for r in comparison.rows if r.unavailable
-    ]
-    return Table(
-        name="comparison",
-        title="",
-        caption="\n".join(notes),
-        columns=("task", "of", *numbers),
-        numeric=frozenset(numbers),
-        rows=[tuple(words(row.task, row.name, *_compared(row))) for row in comparison.rows],
-        strong=frozenset(n for n, row in enumerate(comparison.rows) if row.decided),
-    )
-
-
-def _compared(row: Compared) -> tuple[str, ...]:
-    """Both means, how one is to the other, the interval, and whether that is beyond chance."""
-    found = row.found
-    if found is None or row.first is None or row.second is None:
-        return (NONE,) * 6
-    if row.is_ratio:
-        texts = [f"{v:,.0f}" if v >= 1000 else f"{v:.5g}" for v in (row.first, row.second)]
-        mean = f"× {factor_text(found.mean)}"
-        ends = f"{factor_text(found.low)} to {factor_text(found.high)}"
-    else:
-        texts = [number(value, 3) for value in (row.first, row.second)]
-        mean = f"{number(found.mean, 2, sign=True)} {row.unit}"
-        ends = f"{number(found.low, 2, sign=True)} to {number(found.high, 2, sign=True)}"
-    if found.n == 1:
-        return (*texts, mean, NONE, "1", NONE)
-    return (*texts, mean, ends, str(found.n), "yes" if row.decided else "no")

@@ -8,9 +8,10 @@ the Hugging Face package `datasets`, if that is installed.
 import gzip
 import hashlib
 import os
+import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -25,29 +26,13 @@ from momos.study.packages import needed
 
 VARIABLE = "MOMOS_DATA"
 PARTS = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
-MNIST = {  # md5 of the files of LeCun, Cortes and Burges
-    "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-    "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
-    "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
-    "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
-}
-FASHION = {  # md5 as in the README of zalandoresearch/fashion-mnist
-    "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-    "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
-    "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
-    "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
-}
+ARCHIVES = tomllib.loads(files(__package__).joinpath("archives.toml").read_text("utf-8"))
 CIFAR_FILES = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
 CIFAR_BYTES = 10_000 * (1 + 3 * 32 * 32)  # of each file: labels and pixels of 10 000 images
 SHAKESPEARE_BYTES = 1_115_394
 DIGITS_TEST = 360  # a fifth of the 1797 digits
 SPLIT_SEED = 0
 MODULUS = 97
-HUB = {  # what `datasets` loads, and its column of images
-    "mnist": ("ylecun/mnist", "image"),
-    "fashion-mnist": ("zalando-datasets/fashion_mnist", "image"),
-    "cifar-10-batches-bin": ("uoft-cs/cifar10", "img"),
-}
 SHAKESPEARE = "text/tinyshakespeare.txt"
 SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 
@@ -72,13 +57,17 @@ class Images:
 
 def mnist() -> tuple[Images, Images]:
     """60 000 handwritten digits to train on and 10 000 to test on."""
-    return _images("mnist", tuple(MNIST), partial(idx_images, md5=MNIST))
+    return _idx_images("mnist")
 
 
 def fashion_mnist() -> tuple[Images, Images]:
     """60 000 pictures of clothes to train on and 10 000 to test on."""
-    read = partial(idx_images, md5=FASHION)
-    return _images("fashion-mnist", tuple(FASHION), read)
+    return _idx_images("fashion-mnist")
+
+
+def _idx_images(name: str) -> tuple[Images, Images]:
+    md5 = ARCHIVES[name]["md5"]
+    return _images(name, tuple(md5), lambda folder: idx_images(folder, md5))
 
 
 def cifar10() -> tuple[Images, Images]:
@@ -197,14 +186,14 @@ def _cifar_file(path: Path, size: int) -> Images:
 
 
 def _images(
-    name: str, files: tuple[str, ...], read: Callable[[Path], tuple[Images, Images]]
+    name: str, parts: tuple[str, ...], read: Callable[[Path], tuple[Images, Images]]
 ) -> tuple[Images, Images]:
     root = os.environ.get(VARIABLE)
     if root:
         return read(Path(root) / name)
-    repository, column = HUB[name]
-    found = _loaded(f"{name}/({', '.join(files)})", repository)
-    return _of_hub(found["train"], column), _of_hub(found["test"], column)
+    known = ARCHIVES[name]
+    found = _loaded(f"{name}/({', '.join(parts)})", known["hub"])
+    return tuple(_of_hub(found[part], known["column"]) for part in ("train", "test"))  # type: ignore[return-value]
 
 
 def _of_hub(rows: Any, column: str) -> Images:
@@ -213,7 +202,7 @@ def _of_hub(rows: Any, column: str) -> Images:
     return Images(pixels.contiguous(), torch.tensor(list(rows["label"])))
 
 
-def _loaded(files: str, source: str, **settings: Any) -> Any:
+def _loaded(names: str, source: str, **settings: Any) -> Any:
     """What `datasets` loads, in place of those files of the folder that MOMOS_DATA names."""
     try:
         datasets = needed("datasets", '"mosaic-of-motifs[hub]"')
@@ -226,7 +215,7 @@ def _loaded(files: str, source: str, **settings: Any) -> Any:
         where = settings.get("data_files", {}).get("train", source)
         reason = f"{where} cannot be loaded: {error}"
     raise ValueError(
-        f"{VARIABLE} must name the folder that holds {files} as their authors publish them, or "
+        f"{VARIABLE} must name the folder that holds {names} as their authors publish them, or "
         f"the package datasets must load them; but {VARIABLE} is not set, and {reason}"
     )
 

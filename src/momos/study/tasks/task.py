@@ -14,6 +14,9 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
+from momos.study import schema
+from momos.study.cell import Share
+from momos.study.schema import value
 from momos.study.tasks.archives import Images
 
 Batch = tuple[Tensor, Int[Tensor, "..."]]
@@ -25,7 +28,7 @@ TEST = 0.1  # the last share of a text
 HELD_OUT_SEED = 0  # of the order whose first samples are held out
 
 
-@dataclass(frozen=True, kw_only=True)
+@value
 class Optimization:
     """AdamW or SGD with momentum; the rate rises linearly, then falls on a cosine to zero.
 
@@ -34,23 +37,14 @@ class Optimization:
     """
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float
-    weight_decay: float = 1e-2
+    learning_rate: schema.Positive
+    weight_decay: schema.Number = 1e-2
     momentum: float = 0.9
     beta2: float = 0.999
-    batch_size: int
-    epochs: int
-    warmup: float = 0.0  # share of the steps
+    batch_size: schema.Size
+    epochs: schema.Size
+    warmup: Share = 0.0  # of the steps
     clip: float | None = None  # norm of the gradient
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.learning_rate <= 0:
-            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
-        if not 0 <= self.warmup < 1:
-            raise ValueError(f"warmup must be at least 0 and below 1, got {self.warmup}")
 
     def optimizer_of(self, network: nn.Module) -> torch.optim.Optimizer:
         trained = [weight for weight in network.parameters() if weight.requires_grad]
@@ -75,7 +69,7 @@ class Optimization:
         return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
-@dataclass(frozen=True, kw_only=True)
+@value
 class Steady(Optimization):
     """The rate stays where the warm-up leaves it: what is understood late is learned at it."""
 

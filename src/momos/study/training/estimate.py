@@ -1,16 +1,11 @@
 """Estimates time, memory and disk of cells before they are run, from a few steps of each kind."""
 
-import os
-import re
 import resource
-import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -35,23 +30,6 @@ class Estimate:
     seconds: float
     memory: int
     disk: int
-
-    def warnings(self, root: Path) -> list[str]:
-        """What this machine seems too small for."""
-        found = []
-        there = next(path for path in (root, *root.resolve().parents) if path.exists())
-        free_memory, free_disk = _free_memory(), shutil.disk_usage(there).free
-        if self.memory > free_memory:
-            found.append(
-                f"about {self.memory / 2**30:.1f} GiB of memory are wanted, and "
-                f"{free_memory / 2**30:.1f} are free: run fewer processes"
-            )
-        if self.disk > free_disk:
-            found.append(
-                f"about {self.disk / 2**30:.1f} GiB of disk are wanted, and "
-                f"{free_disk / 2**30:.1f} are free in {root}"
-            )
-        return found
 
 
 @dataclass(frozen=True)
@@ -131,11 +109,3 @@ def _timed(work: Callable[[], object]) -> float:
     begun = time.perf_counter()
     work()
     return time.perf_counter() - begun
-
-
-def _free_memory() -> int:
-    with suppress(OSError):
-        found = re.search(r"MemAvailable: *(\d+)", Path("/proc/meminfo").read_text())
-        if found:
-            return 1024 * int(found[1])
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
