@@ -141,12 +141,13 @@ class CharacterTransformer(nn.Module):
         self._start(depth)
 
     def _start(self, depth: int) -> None:
-        deviations = {"characters.weight": 0.5, "output.weight": 0.02}
+        deviations: dict[str, float] = {"characters.weight": 0.5, "output.weight": 0.02}
         for name, weight in self.named_parameters():
             if weight.ndim >= 2:
                 adds = name.endswith(("projection.weight", "mlp2.weight"))
                 deviation = deviations.get(name, weight.shape[1] ** -0.5)
-                nn.init.normal_(weight, std=deviation / ((2 * depth) ** 0.5 if adds else 1))
+                spread = deviation / ((2 * depth) ** 0.5 if adds else 1)
+                nn.init.normal_(weight, std=spread)
         with torch.no_grad():
             self.positions.weight.copy_(0.5 * waves(*self.positions.weight.shape))
 

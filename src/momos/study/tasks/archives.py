@@ -26,7 +26,9 @@ from momos.study.packages import needed
 
 VARIABLE = "MOMOS_DATA"
 PARTS = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
-ARCHIVES = tomllib.loads(files(__package__).joinpath("archives.toml").read_text("utf-8"))
+ARCHIVES = tomllib.loads(
+    files("momos.study.tasks").joinpath("archives.toml").read_text("utf-8")
+)
 CIFAR_FILES = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
 CIFAR_BYTES = 10_000 * (1 + 3 * 32 * 32)  # of each file: labels and pixels of 10 000 images
 SHAKESPEARE_BYTES = 1_115_394

@@ -57,14 +57,13 @@ def settle_(network: nn.Module) -> dict[str, Levels]:
     """Makes fake-quantized weights ordinary parameters; the levels they are of, by name."""
     found = {}
     for place, held in list(network.named_modules()):
-        if not isinstance(held, ParametrizationList) or not isinstance(
-            held[0], FakeQuantizer
-        ):
+        quantizer = held[0] if isinstance(held, ParametrizationList) else None
+        if not isinstance(quantizer, FakeQuantizer):
             continue
         *path, _, name = place.split(".")  # path.parametrizations.name
         assert isinstance(held.original, Tensor)
         with torch.no_grad():
-            levels = held[0].levels(held.original)
+            levels = quantizer.levels(held.original)
         module = network.get_submodule(".".join(path))
         remove_parametrizations(module, name)
         with torch.no_grad():
