@@ -1,5 +1,6 @@
 """The public names of momos: what it, `momos.complexity` and its integrations re-export."""
 
+import inspect
 from importlib import import_module
 from pkgutil import iter_modules
 from types import ModuleType
@@ -23,3 +24,19 @@ def public_names() -> dict[str, object]:
             names[f"{module}.{name}"] = value
             known.add(id(value))
     return names
+
+
+def undocumented(name: str, value: object) -> list[str]:
+    """`name`, and its public methods and properties, as far as they have no docstring."""
+    if not (inspect.isclass(value) or inspect.isroutine(value)):
+        return []  # a constant
+    found = [] if inspect.getdoc(value) else [name]
+    if inspect.isclass(value):
+        found += [
+            f"{name}.{member}"
+            for member, one in vars(value).items()
+            if not member.startswith("_")
+            and (inspect.isroutine(one) or isinstance(one, property))
+            and not inspect.getdoc(getattr(value, member))
+        ]
+    return found

@@ -31,9 +31,9 @@ class Page(HTMLParser):
         self.anchors |= {values[name] for name in ("id", "name") if name in values}
         if tag == "a" and "href" in values:
             self.links.append(values["href"])
-        elif target := values.get(SHOWN.get(tag, "")):
-            if tag != "link" or LOADED & set(values.get("rel", "").split()):
-                self.loaded.append(target)
+        fetched = tag != "link" or LOADED & set(values.get("rel", "").split())
+        if fetched and (target := values.get(SHOWN.get(tag, ""))):
+            self.loaded.append(target)
 
 
 @cache

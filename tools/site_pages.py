@@ -7,12 +7,12 @@ the site such a link leads to the page that includes the file.
 import inspect
 import re
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import typer
 from docutils import nodes
-from public_names import public_names
+from public_names import public_names, undocumented
+from pygments.lexers.special import TextLexer
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
@@ -38,7 +38,9 @@ def redirected(text: str, up: str) -> str:
     for file, page in PAGES.items():
         there = f"{up}{file}" if file.startswith("results") else f"{up}../{file}"
         pattern = rf"\]\({re.escape(there)}(#[^)]*)?\)"
-        text = re.sub(pattern, lambda found, page=page: f"]({up}{page}{found[1] or ''})", text)
+        text = re.sub(
+            pattern, lambda found, page=page: f"]({up}{page}{found[1] or ''})", text
+        )
     return text
 
 
@@ -93,7 +95,9 @@ def _row(parameter: Any, context: Any) -> str:
     help_text = " ".join((parameter.help or "").split())
     default = parameter.default
     if default not in (None, False, True, ()) and not callable(default):
-        shown = ", ".join(map(str, default)) if isinstance(default, tuple | list) else default
+        shown = (
+            ", ".join(map(str, default)) if isinstance(default, tuple | list) else default
+        )
         help_text += f" Default: {shown}."
     cells = (f"`{name}`", help_text)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
@@ -109,23 +113,8 @@ def _check_public_names(app: Sphinx, environment: BuildEnvironment) -> None:
             LOGGER.warning("public name %s must have a docstring", what)
 
 
-def undocumented(name: str, value: object) -> list[str]:
-    """`name`, and its public methods and properties, as far as they have no docstring."""
-    if not (inspect.isclass(value) or inspect.isroutine(value)):
-        return []  # a constant
-    found = [] if inspect.getdoc(value) else [name]
-    if inspect.isclass(value):
-        found += [
-            f"{name}.{member}"
-            for member, one in vars(value).items()
-            if not member.startswith("_")
-            and (inspect.isroutine(one) or isinstance(one, property | partial))
-            and not inspect.getdoc(getattr(value, member))
-        ]
-    return found
-
-
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_lexer("dictionary", TextLexer)  # as docs/format.md names what is no language
     app.add_directive("momos-commands", CommandLine)
     app.connect("source-read", _redirect)
     app.connect("env-check-consistency", _check_public_names)

@@ -44,6 +44,14 @@ class MosaicConfig:
     Raises:
         ValueError: if a value is out of range or both or neither of `capacity` and `num_motifs`
             are given.
+
+    Example:
+        >>> momos.MosaicConfig(block_size=2, capacity=0.05).motifs_for(10_000)
+        500
+        >>> config = momos.MosaicConfig(block_size=4, num_motifs=256, exclude=("*bias",))
+        >>> learned = momos.MosaicConfig.learned(rate_weight=0.5)  # more: a smaller file
+        >>> learned.block_size, learned.num_motifs, learned.scales
+        (2, 64, 'tensor')
     """
 
     block_size: int = 2
@@ -144,6 +152,13 @@ class LatticeConfig:
 
     Raises:
         ValueError: if a value is out of range.
+
+    Example:
+        >>> config = momos.LatticeConfig(step=0.14, exclude=("*embedding*",))
+        >>> model = nn.Linear(100, 100)
+        >>> coarse = momos.compress(model, "coarse.momos", config)
+        >>> coarse.num_bytes < momos.compress(model, "net.momos").num_bytes
+        True
     """
 
     step: float = 0.07

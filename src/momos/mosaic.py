@@ -35,6 +35,15 @@ class Mosaic:
         TypeError: if motifs or indices are of a wrong dtype.
         ValueError: if the shapes do not fit each other, an index names no motif, or a value is
             not finite.
+
+    Example:
+        >>> model = nn.Linear(64, 64)
+        >>> result = momos.project_(model, momos.MosaicConfig(block_size=4, num_motifs=16))
+        >>> mosaic = momos.Mosaic.of(model)
+        >>> mosaic.motifs.shape, mosaic.indices.shape, mosaic.indices.dtype
+        (torch.Size([16, 4]), torch.Size([1040]), torch.uint8)
+        >>> int(mosaic.usage().sum()) == mosaic.layout.num_blocks
+        True
     """
 
     motifs: Float[Tensor, "k s"] | Int8[Tensor, "k s"]
@@ -135,6 +144,7 @@ class Mosaic:
 
     @property
     def num_motifs(self) -> int:
+        """How many motifs there are, k, used or not."""
         return len(self.motifs)
 
     def usage(self) -> Int[Tensor, " k"]:

@@ -27,6 +27,16 @@ def kt_code(symbols: Tensor | np.ndarray, *, alphabet: int, order: int = 0) -> f
         TypeError: if the symbols are not integers or booleans.
         ValueError: if a symbol is not in 0 to alphabet - 1, or alphabet^(order + 1) is above
             2^24.
+
+    Example:
+        >>> constant = torch.zeros(1000, dtype=torch.int64)
+        >>> round(momos.kt_code(constant, alphabet=2), 2)
+        5.81
+        >>> coin = torch.arange(1000) % 2
+        >>> round(momos.kt_code(coin, alphabet=2), 1)
+        1005.3
+        >>> round(momos.kt_code(coin, alphabet=2, order=1), 1)
+        11.6
     """
     counts = count_symbols(symbols, alphabet=alphabet, order=order)
     num_symbols = math.prod(symbols.shape)
@@ -41,6 +51,10 @@ def kt_from_counts(counts: Tensor | np.ndarray) -> float:
     Raises:
         TypeError: if the counts are not integers.
         ValueError: if there is no alphabet, or a count is negative.
+
+    Example:
+        >>> round(momos.complexity.kt_from_counts(torch.tensor([500, 500])), 1)
+        1005.3
     """
     # With x = n + 1/2 and X = N + K/2, the length lgamma(X) - lgamma(K/2) - sum(lgamma(x) -
     # lgamma(1/2)) is written by Stirling's formula, its linear terms cancelled by hand and its
@@ -68,6 +82,12 @@ def count_symbols(
     Contexts are numbers to the base `alphabet`, their earliest symbol the leading digit.
 
     Raises: as `kt_code`.
+
+    Example:
+        >>> symbols = torch.tensor([0, 1, 0, 1, 1])
+        >>> momos.complexity.count_symbols(symbols, alphabet=2, order=1)
+        tensor([[0, 2],
+                [1, 1]])
     """
     size = _table_size(alphabet, order)
     flat = _symbols(symbols)
@@ -95,6 +115,10 @@ def elias_delta_bits(number: int) -> int:
 
     Raises:
         ValueError: if the number is below 1.
+
+    Example:
+        >>> [momos.complexity.elias_delta_bits(number) for number in (1, 2, 100)]
+        [1, 4, 11]
     """
     if number < 1:
         raise ValueError(f"number must be at least 1, got {number}")

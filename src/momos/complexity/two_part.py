@@ -16,7 +16,14 @@ from momos.complexity.views import float_code
 
 @dataclass(frozen=True)
 class TwoPart:
-    """Lengths in bits; `num_used` motifs are in the dictionary."""
+    """Lengths in bits; `num_used` motifs are in the dictionary.
+
+    Example:
+        >>> motifs, indices = torch.randn(4, 2), torch.arange(100) % 3
+        >>> length = momos.complexity.two_part_code(motifs, indices, num_motifs=4)
+        >>> length.num_used, length.total == length.dictionary + length.mosaic + length.sizes
+        (3, True)
+    """
 
     dictionary: float
     mosaic: float
@@ -25,6 +32,7 @@ class TwoPart:
 
     @property
     def total(self) -> float:
+        """All three lengths."""
         return self.dictionary + self.mosaic + self.sizes
 
 
@@ -36,14 +44,19 @@ def two_part_code(
 ) -> TwoPart:
     """The length of a mosaic whose decoder knows the dtype of its motifs and nothing else.
 
-    sizes: block size, used motifs and blocks, each n as Elias's delta code of n + 1.
-    dictionary: the used motifs, in their order, by `float_code`; whole ones as bytes by the
-        Krichevsky–Trofimov code.
-    mosaic: the indices into that dictionary, by the Krichevsky–Trofimov code.
+    - sizes: block size, used motifs and blocks, each n as Elias's delta code of n + 1.
+    - dictionary: the used motifs, in their order, by `float_code`; whole ones as bytes by the
+      Krichevsky–Trofimov code.
+    - mosaic: the indices into that dictionary, by the Krichevsky–Trofimov code.
 
     Raises:
         TypeError: if the motifs are neither floating point nor int8, or the indices not integers.
         ValueError: if there are not `num_motifs` motifs, or an index names none of them.
+
+    Example:
+        >>> motifs, indices = torch.randn(4, 2), torch.zeros(1000, dtype=torch.int64)
+        >>> momos.complexity.two_part_code(motifs, indices, num_motifs=4).mosaic < 10
+        True
     """
     if motif_values.ndim != 2 or len(motif_values) != num_motifs:
         raise ValueError(

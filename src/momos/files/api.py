@@ -35,6 +35,14 @@ class Checkpoint:
 
     `mosaic` is None if no tensor is blocks. `metadata` is that of the checkpoint which was
     compressed, if it had any.
+
+    Example:
+        >>> report = momos.compress(nn.Linear(8, 3), "net.momos")
+        >>> checkpoint = momos.load("net.momos")
+        >>> checkpoint.mosaic.num_motifs > 1, list(checkpoint.dense)
+        (True, ['bias'])
+        >>> sorted(checkpoint.state_dict())
+        ['bias', 'weight']
     """
 
     mosaic: Mosaic | None
@@ -101,6 +109,12 @@ def save(
         ValueError: if the module is not a mosaic, or holds what is not an ordinary tensor, or
             `config` is given for anything but a module.
         OSError: if `path` cannot be written, or another process is writing it.
+
+    Example:
+        >>> model = nn.Linear(64, 64)
+        >>> result = momos.project_(model, momos.MosaicConfig(block_size=4, num_motifs=16))
+        >>> momos.save(model, "net.momos").factor > 10
+        True
     """
     if config is not None and not isinstance(network, nn.Module):
         raise ValueError(
@@ -147,6 +161,12 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     Raises:
         FormatError: if the file is damaged or not a .momos file; says where and how.
         OSError: if it cannot be read.
+
+    Example:
+        >>> report = momos.compress(nn.Linear(8, 3), "net.momos")
+        >>> state = momos.load("net.momos").state_dict()
+        >>> {name: tuple(value.shape) for name, value in state.items()}
+        {'weight': (3, 8), 'bias': (3,)}
     """
     with MosaicFile(path) as file:
         return checkpoint_of(file)
@@ -161,6 +181,11 @@ def inspect(path: str | os.PathLike[str], *, progress: Progress = quiet) -> Save
     Raises:
         FormatError: if the file is damaged or not a .momos file.
         OSError: if it cannot be read.
+
+    Example:
+        >>> report = momos.compress(nn.Linear(100, 100), "net.momos")
+        >>> momos.inspect("net.momos").num_bytes == report.num_bytes
+        True
     """
     with MosaicFile(path) as file:
         file.check_sections(*file.file.sections)
@@ -212,6 +237,13 @@ def load_(model: nn.Module, path: str | os.PathLike[str]) -> Checkpoint:
         FormatError: if the file is damaged or not a .momos file.
         ValueError: if the model has other names, shapes or dtypes; lists them all. The model is
             then unchanged.
+
+    Example:
+        >>> report = momos.compress(nn.Linear(8, 3), "net.momos")
+        >>> model = nn.Linear(8, 3)
+        >>> checkpoint = momos.load_(model, "net.momos")
+        >>> torch.equal(model.weight, checkpoint.state_dict()["weight"])
+        True
     """
     with MosaicFile(path) as file:
         check_whole_tensors(model)

@@ -34,6 +34,15 @@ class Bank(nn.Module):
 
     `counts`, `rate_weight` and `trace` describe the last re-assignment. They are buffers, so that
     anything that copies, averages or swaps the tensors of a network includes them.
+
+    Example:
+        >>> model = nn.Linear(64, 64)
+        >>> config = momos.MosaicConfig(block_size=2, num_motifs=16)
+        >>> bank = momos.parametrize_(model, config, learn="motifs")
+        >>> bank.motifs.shape, bank.indices.shape
+        (torch.Size([16, 2]), torch.Size([2048]))
+        >>> [name for name, _ in model.named_parameters()]
+        ['bias', 'momos.motifs']
     """
 
     motifs: Float[Tensor, "k s"]

@@ -157,6 +157,13 @@ def parametrize_(
         ValueError: if no parameter is chosen, one cannot be parametrized (names it and says why),
             a weight is not finite, or the motifs of `model` are learned already. The model is
             then unchanged.
+
+    Example:
+        >>> model = nn.Linear(64, 64)
+        >>> config = momos.MosaicConfig.learned(rate_weight=0.5)
+        >>> bank = momos.parametrize_(model, config, learn="weights")
+        >>> model(torch.randn(3, 64)).sum().backward()  # to the weights, through the mosaic
+        >>> mosaic = momos.freeze_(model)
     """
     _check_types(model, config, importance)
     if learn not in ("motifs", "weights"):
@@ -225,6 +232,14 @@ def freeze_(model: nn.Module) -> Mosaic:
             (the dense part of `Reassign`), a tensor does not fit `config.dense_dtype`, or a
             weight that the forward pass saw is not what motifs and indices say. The model is
             then unchanged.
+
+    Example:
+        >>> model = nn.Linear(64, 64)
+        >>> config = momos.MosaicConfig(block_size=2, num_motifs=16)
+        >>> bank = momos.parametrize_(model, config)
+        >>> mosaic = momos.freeze_(model)  # after training
+        >>> torch.equal(mosaic.dense()["weight"], model.weight)
+        True
     """
     bank = bank_of(model)
     refresh_(bank)

@@ -17,7 +17,16 @@ from momos.projection import KeepsGenerator
 @dataclass(frozen=True)
 class Reassignment:
     """Result of one re-assignment: how many blocks changed their motif, how many motifs are used,
-    and the rate weight λ of code lengths."""
+    and the rate weight λ of code lengths.
+
+    Example:
+        >>> model = nn.Linear(64, 64)
+        >>> config = momos.MosaicConfig.learned(num_motifs=16)
+        >>> bank = momos.parametrize_(model, config, learn="weights")
+        >>> reassignment = momos.Reassign(model, total_steps=10).step()
+        >>> reassignment.motifs_used <= 16
+        True
+    """
 
     changed: int
     motifs_used: int
@@ -43,6 +52,21 @@ class Reassign(KeepsGenerator):
 
     Raises:
         ValueError: if a part is out of order, or `model` was not parametrized with `learn="weights"`.
+
+    Example:
+        >>> model = nn.Linear(64, 10)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> config = momos.MosaicConfig.learned(rate_weight=0.5)
+        >>> bank = momos.parametrize_(model, config, learn="weights")
+        >>> schedule = momos.Reassign(model, total_steps=20)
+        >>> for step in range(20):
+        ...     model(torch.randn(16, 64)).square().mean().backward()
+        ...     optimizer.step()
+        ...     optimizer.zero_grad()
+        ...     reassignment = schedule.step()
+        >>> reassignment.motifs_used <= config.num_motifs
+        True
+        >>> mosaic = momos.freeze_(model)
     """
 
     def __init__(
@@ -108,6 +132,7 @@ class Reassign(KeepsGenerator):
         return self._follow(move_only=part > 1 - self.fixed)
 
     def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to continue as if never interrupted."""
         return {
             "steps": self.steps,
             "learning": self.bank.learning,
@@ -115,6 +140,7 @@ class Reassign(KeepsGenerator):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues from what `state_dict` returned."""
         self.steps = state["steps"]
         self.bank.start_(learning=state["learning"])
         self.generator.set_state(state["generator"].cpu())

@@ -33,6 +33,11 @@ def nearest(
     Raises:
         ValueError: if there are no motifs, the block sizes or devices differ, or a value is not
             finite.
+
+    Example:
+        >>> blocks = torch.tensor([[0.1, 0.0], [0.9, 1.2]])
+        >>> momos.nearest(blocks, torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
+        tensor([0, 1])
     """
     return searcher(motifs)(blocks).long()
 
@@ -40,7 +45,13 @@ def nearest(
 def nearest_reference(
     blocks: Float[Tensor, "m s"], motifs: Float[Tensor, "k s"]
 ) -> Int[Tensor, " m"]:
-    """The definition of `nearest`; m·k float64 values in memory."""
+    """The definition of `nearest`; m·k float64 values in memory.
+
+    Example:
+        >>> blocks, motifs = torch.randn(100, 4), torch.randn(8, 4)
+        >>> torch.equal(momos.nearest_reference(blocks, motifs), momos.nearest(blocks, motifs))
+        True
+    """
     distance = blocks.new_zeros(len(blocks), len(motifs), dtype=torch.float64)
     for block, motif in zip(blocks.double().T, motifs.double().T, strict=True):
         distance += (block[:, None] - motif).square()

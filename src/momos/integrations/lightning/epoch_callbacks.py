@@ -31,6 +31,17 @@ class MosaicCallback(KeepsGenerator, Callback):
 
     Raises:
         ValueError: if `every` is none of these, or `config` has settings for learned motifs.
+
+    Example:
+        >>> from momos.integrations.lightning import MosaicCallback
+        >>> from lightning import Trainer
+        >>> from lightning.pytorch.demos.boring_classes import BoringModel
+        >>> callback = MosaicCallback(momos.MosaicConfig(block_size=2, capacity=0.05))
+        >>> module = BoringModel()
+        >>> quiet = {"enable_progress_bar": False, "enable_model_summary": False}
+        >>> Trainer(fast_dev_run=True, callbacks=[callback], **quiet).fit(module)
+        >>> momos.Mosaic.of(module.layer).num_motifs
+        1
     """
 
     def __init__(
@@ -126,6 +137,16 @@ class ComplexityCallback(Callback):
     Raises:
         ValueError: when training starts, if a measure is unknown or cannot be taken, or a weight
             is sharded.
+
+    Example:
+        >>> from momos.integrations.lightning import ComplexityCallback
+        >>> from lightning import Trainer
+        >>> from lightning.pytorch.demos.boring_classes import BoringModel
+        >>> callback = ComplexityCallback(measures=("signs", "4-bit codes"), every=1)
+        >>> quiet = {"enable_progress_bar": False, "enable_model_summary": False}
+        >>> Trainer(fast_dev_run=True, callbacks=[callback], **quiet).fit(BoringModel())
+        >>> [epoch for epoch, measurement in callback.history]
+        [0, 1]
     """
 
     def __init__(

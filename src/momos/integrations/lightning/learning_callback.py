@@ -80,6 +80,17 @@ class LearnedMosaicCallback(Callback):
         ValueError: if the settings do not fit together; when fitting begins, if the module
             cannot be parametrized or is so with other settings, or with `learn="weights"`,
             if the trainer does not know how long it will train.
+
+    Example:
+        >>> from momos.integrations.lightning import LearnedMosaicCallback
+        >>> from lightning import Trainer
+        >>> from lightning.pytorch.demos.boring_classes import BoringModel
+        >>> callback = LearnedMosaicCallback(momos.MosaicConfig.learned(rate_weight=0.5))
+        >>> module = BoringModel()
+        >>> quiet = {"enable_progress_bar": False, "enable_model_summary": False}
+        >>> Trainer(fast_dev_run=True, callbacks=[callback], **quiet).fit(module)
+        >>> callback.mosaic.num_motifs <= 64
+        True
     """
 
     def __init__(
