@@ -8,7 +8,7 @@ import momos
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
-os.environ.setdefault("OMP_NUM_THREADS", "2")  # in tutorials, which run while others build
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small networks gain nothing from more
 
 project = "momos"
 author = "the momos developers"
