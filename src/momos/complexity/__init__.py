@@ -21,6 +21,9 @@ from momos.complexity.controls import factors as factors
 from momos.complexity.controls import shuffled as shuffled
 from momos.complexity.controls import symmetry_slack as symmetry_slack
 from momos.complexity.ctm import block_counts as block_counts
+from momos.complexity.splits import Split as Split
+from momos.complexity.splits import place_code as place_code
+from momos.complexity.splits import split_code as split_code
 from momos.complexity.two_part import TwoPart as TwoPart
 from momos.complexity.two_part import two_part_code as two_part_code
 from momos.complexity.views import byte_planes as byte_planes

@@ -22,12 +22,14 @@ from momos.complexity import (
     kt_from_counts,
     ordered_length,
     pcodec_bits,
+    place_code,
     published_rates,
     qubd,
     raw_bytes,
     score,
     shuffled,
     sign_exponents,
+    split_code,
     ternary,
     uniform_codes,
 )
@@ -214,6 +216,34 @@ class Codes4(Codes):
 
 class Codes8(Codes):
     num_bits = 8
+
+
+class Places:
+    """The places of the weights that are not zero, tensor by tensor."""
+
+    def __init__(self) -> None:
+        self.total = 0.0
+
+    def add(self, view: View) -> None:
+        self.total += place_code(view.weight)
+
+    def bits(self) -> float:
+        return self.total
+
+
+class Split4:
+    """Codes of 4 bits, each tensor with the context that suits it: what is learned, and the rest."""
+
+    def __init__(self) -> None:
+        self.model = self.residual = 0.0
+
+    def add(self, view: View) -> None:
+        split = split_code(uniform_codes(view.weight, bits=4), alphabet=16)
+        self.model += split.model + 16 * view.weight.itemsize  # and both extremes
+        self.residual += split.residual
+
+    def bits(self) -> float:
+        return self.model + self.residual
 
 
 class FloatHeads:

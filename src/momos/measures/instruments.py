@@ -167,7 +167,56 @@ COMPRESSORS = (
         "bounds the weights exactly by how their values are spread",
     ),
 )
-SETS = {"default": DEFAULT, "paper": PAPER, "qubd": QUBD, "compressors": COMPRESSORS}
+FOUR_BITS = "4 bits between the extremes of each tensor"
+SPLIT = (
+    Instrument(
+        "places",
+        "code",
+        "w ≠ 0",
+        "bits",
+        False,
+        acc.Places,
+        acc.Places.bits,
+        "bounds which weights are not zero by nnz · log2 n, as minimum-norm arguments do",
+    ),
+    Instrument(
+        "4-bit split",
+        "code",
+        FOUR_BITS,
+        "bits",
+        True,
+        acc.Split4,
+        acc.Split4.bits,
+        "bounds the weights at 4 bits, each tensor with 0, 1 or 2 codes before as context",
+    ),
+    Instrument(
+        "4-bit split, model",
+        "score",
+        FOUR_BITS,
+        "score",
+        True,
+        acc.Split4,
+        lambda split: split.model,
+        "the part of this code that says what is frequent: structure that it found",
+    ),
+    Instrument(
+        "4-bit split, residual",
+        "score",
+        FOUR_BITS,
+        "score",
+        True,
+        acc.Split4,
+        lambda split: split.residual,
+        "the part of this code that is left when all frequencies are known",
+    ),
+)
+SETS = {
+    "default": DEFAULT,
+    "paper": PAPER,
+    "qubd": QUBD,
+    "compressors": COMPRESSORS,
+    "split": SPLIT,
+}
 
 
 def choose(measures: str | tuple[str, ...] | list[str]) -> tuple[Instrument, ...]:
