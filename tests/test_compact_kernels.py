@@ -50,7 +50,9 @@ def test_packed_bytes_are_little_endian():
     assert pack(torch.tensor([0x1234], dtype=torch.uint16), 16).tolist() == [0x34, 0x12]
 
 
-@pytest.mark.parametrize("dtype", [torch.int8, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "dtype", [torch.int8, torch.bfloat16, torch.float32, torch.float64]
+)
 @pytest.mark.parametrize("bits", WIDTHS)
 def test_decoding_equals_its_definition(engine, bits, dtype):
     for size in (1, 2, 3, 4, 8):
@@ -62,7 +64,9 @@ def test_decoding_equals_its_definition(engine, bits, dtype):
             assert torch.equal(found, wanted)
 
 
-@pytest.mark.parametrize(("bits", "size"), [(4, 4), (8, 4), (8, 8), (8, 1), (12, 2), (16, 3)])
+@pytest.mark.parametrize(
+    ("bits", "size"), [(4, 4), (8, 4), (8, 8), (8, 1), (12, 2), (16, 3)]
+)
 @pytest.mark.parametrize("num_inputs", [1, 3, 17])
 def test_products_agree_with_the_dense_product(engine, bits, size, num_inputs):
     torch.manual_seed(bits + size + num_inputs)

@@ -61,7 +61,7 @@ def uninstall_(layer: "CompactLayer", dense: dict[PackedWeight, nn.Parameter]) -
     held = module._parameters | found
     order = module.__dict__.pop(ORDER)
     names = [*(n for n in order if n in held), *(n for n in held if n not in order)]
-    module.__class__ = kind.base
+    module.__class__ = kind.base  # pyright: ignore[reportAttributeAccessIssue]
     module._parameters.clear()
     module._parameters.update({name: held[name] for name in names})
     if isinstance(module, nn.RNNBase):

@@ -81,11 +81,14 @@ void lookup_one(const Product& p, const std::vector<float>& motifs, int64_t begi
             }
         int64_t o = begin;
         const uint8_t* at = p.packed + begin * stride + tile * kBits / 8;
-        if (count == kTile)
+        if (count == kTile) {
             for (; o + 4 <= end; o += 4, at += 4 * stride) {
                 for (int r = 8; r < 12; ++r) __builtin_prefetch(at + r * stride);
                 add_rows<kBits, kTile, 4>(table, at, stride, y + o);
             }
+            for (; o < end; ++o, at += stride)  // in the same order of additions
+                add_rows<kBits, kTile, 1>(table, at, stride, y + o);
+        }
         for (; o < end; ++o)
             for (int64_t j = 0; j < count; ++j)
                 y[o] += table[j * kEntries + index_at<kBits>(p.packed + o * stride, tile + j)];
