@@ -9,6 +9,9 @@ from momos.checkpoints import CompressionReport as CompressionReport
 from momos.checkpoints import Trial as Trial
 from momos.checkpoints import compress as compress
 from momos.checkpoints import expand as expand
+from momos.compact import Compacted as Compacted
+from momos.compact import compact_ as compact_
+from momos.compact import expand_ as expand_
 from momos.complexity import bdm as bdm
 from momos.complexity import kt_code as kt_code
 from momos.complexity import ordered_bdm as ordered_bdm

@@ -279,6 +279,10 @@ def _wrapped(model: nn.Module) -> str:
 
 def _never_projected(model: nn.Module) -> str:
     kind = type(model).__name__
+    if any(
+        type(module).__module__.startswith("momos.compact.") for module in model.modules()
+    ):
+        return f"model must have dense weights, but {kind} is compact (momos.expand_ makes it dense)"
     inside = [name for name, module in model.named_modules() if name and remembered(module)]
     if inside:
         return (
@@ -379,6 +383,11 @@ def scaled(
 def remembered(model: nn.Module) -> bool:
     """Whether `model` was made a mosaic, even if it has changed since."""
     return _MEMORY in model.__dict__
+
+
+def forget_(model: nn.Module) -> None:
+    """Drops the mosaic that `model` remembers, which holds an index for every block."""
+    model.__dict__.pop(_MEMORY, None)
 
 
 def bits(values: Tensor) -> Tensor:
