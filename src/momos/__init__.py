@@ -27,6 +27,7 @@ from momos.files import save as save
 from momos.learning import Bank as Bank
 from momos.learning import Reassign as Reassign
 from momos.learning import Reassignment as Reassignment
+from momos.learning import code_length as code_length
 from momos.learning import freeze_ as freeze_
 from momos.learning import parametrize_ as parametrize_
 from momos.lengths import DescriptionLength as DescriptionLength

@@ -12,10 +12,12 @@ from torch.nn.utils.parametrize import ParametrizationList, register_parametriza
 from momos.blocks import Layout, Placement, memory
 from momos.learning.bank import NAME, Bank
 from momos.learning.states import refresh_
+from momos.stored import spread
 from momos.vq.gather import straight_through
 
 MODULES = "parametrizations"  # the child in which torch keeps them
 ORDER = "_momos_order"  # the attribute of a module that keeps the order of its parameters
+FEW = 64  # motifs; with more whole numbers than that none is clipped
 Slot = tuple[nn.Module, str]  # a module and the name of a parameter in it
 
 
@@ -95,7 +97,27 @@ class WeightTile(Tile):
         refresh_(self.bank)
         if not self.bank.learning:
             return latent
+        if self.bank.whole:
+            return straight_through(self._stretchable(latent), self.value)
         return straight_through(latent, self.value)
+
+    def _stretchable(self, latent: Tensor) -> Tensor:
+        """`latent`, through which the gradient of the value goes to scales as well.
+
+        A scale moves the value by the rounding error, and by the whole value if it is clipped
+        (learned step size quantization, Esser et al. 2020).
+        """
+        bank, place = self.bank, self.place
+        with torch.no_grad():
+            moved = self.value - latent
+            if len(bank.motifs) < FEW:
+                scale = spread(bank.scales[slice(*bank.span(place))], place, 0, latent.numel())
+                limit = (len(bank.motifs) // 2 + 0.5) * scale
+                clipped = (latent.reshape(-1).abs() > limit).view(place.shape)
+                moved = torch.where(clipped, self.value, moved)
+        growth = bank.growth(place)
+        shape = place.shape if len(growth) > 1 else ()
+        return latent + (moved * growth.view(shape)).to(latent.dtype)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         return weight
