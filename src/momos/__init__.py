@@ -40,6 +40,7 @@ from momos.mosaic import Mosaic as Mosaic
 from momos.projection import Projection as Projection
 from momos.projection import Projector as Projector
 from momos.projection import project_ as project_
+from momos.shrinking import Shrink as Shrink
 from momos.version import __version__ as __version__
 from momos.vq.motifs import distinct_motifs as distinct_motifs
 from momos.vq.motifs import kmeans_motifs as kmeans_motifs

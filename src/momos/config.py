@@ -125,6 +125,11 @@ class MosaicConfig:
                 f"num_motifs must be at most {most}, the whole numbers of {self.bits} bits, "
                 f"got {self.num_motifs}"
             )
+        if self.num_motifs % 2 == 0:
+            raise ValueError(
+                f"num_motifs must be odd for selection='whole' (0 and numbers of both signs), "
+                f"got {self.num_motifs}"
+            )
 
     @classmethod
     def learned(cls, **settings: Any) -> "MosaicConfig":

@@ -331,15 +331,17 @@ def whole_indices(
 ) -> Int32[Tensor, " m"]:
     """Each block's nearest among the first whole numbers; of two as near, the one nearer to 0.
 
-    Blocks of a magnitude up to `threshold` become 0, and others never do.
+    Blocks of a magnitude up to `threshold` become 0, and others never do. `num_motifs` is odd.
     """
     flat = blocks[:, 0]
     size = flat.abs()
-    number = (size - 0.5).ceil().clamp(min=1)
-    number.masked_fill_(size <= threshold, 0)
-    place = (2 * number - (flat < 0).to(number)).clamp(min=0)
-    most = torch.where(flat < 0, (num_motifs // 2) * 2 - 1, (num_motifs - 1) // 2 * 2)
-    return torch.minimum(place, most.to(place)).clamp(min=0).int()
+    number = (size - 0.5).ceil_()
+    if threshold > 0.5:
+        number.mul_((size > threshold).to(number.dtype))
+    elif threshold < 0.5:
+        number = torch.maximum(number, (size > threshold).to(number.dtype))
+    place = number.clamp_(max=num_motifs // 2).mul_(2)  # 2v, or -2v - 1 below 0
+    return place.sub_((flat < 0).to(place.dtype)).clamp_(min=0).int()
 
 
 def _best(

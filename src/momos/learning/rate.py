@@ -6,22 +6,22 @@ between whole numbers, has a slope: the expected change if it were rounded at ra
 often weights of each row and each column are not zero, as the file's own code does nearly.
 """
 
-import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int32
 from torch import Tensor, nn
 
+from momos.learning import _slopes as native
 from momos.learning.bank import Bank
 from momos.learning.parametrize import bank_of
 from momos.learning.tiles import WeightTile
+from momos.mosaic import usage_of
 from momos.stored import spread
 
 PRIOR = 2.0  # weights that a row or column is taken to have had before its own
 MOST_SHARE = 0.98  # of weights that are not zero in a row or column, so that none costs nothing
-LN2 = math.log(2)
-MAGNITUDES = 32  # beyond which all are taken to be equally frequent
 
 
 def code_length(model: nn.Module) -> Float[Tensor, ""]:
@@ -54,36 +54,44 @@ class Costs:
     """Bits of the weights of one matrix.
 
     Attributes:
-        zero: Of a weight that is zero.
-        other: How many more one takes that is not, sign and magnitude apart.
+        log_odds: Of a weight that is not zero, in bits: how many more a zero saves.
         magnitude: Bits of sign and magnitude, by the magnitude; the first is 0.
+        total: Bits of all weights.
     """
 
-    zero: Float[Tensor, "rows columns"]
-    other: Float[Tensor, "rows columns"]
+    log_odds: Float[Tensor, "rows columns"]
     magnitude: Float[Tensor, " sizes"]
+    total: Float[Tensor, ""]
 
     @classmethod
-    def of(cls, sizes: Float[Tensor, "rows columns"]) -> "Costs":
-        """By how often the magnitudes `sizes` are not zero in each row and column."""
-        rows, columns = sizes.shape
-        used = sizes > 0
-        share = (used.sum() + 1) / (sizes.numel() + 2)
-        log_odds = _log_odds(share)
+    def of(cls, indices: Int32[Tensor, "rows columns"], num_motifs: int) -> "Costs":
+        """By how often weights are not zero in each row and column, and their magnitudes."""
+        rows, columns = indices.shape
+        used = (indices > 0).float()
+        of_row, of_column = used.sum(1), used.sum(0)
+        share = (of_row.sum() + 1) / (indices.numel() + 2)
+        row, column = _log_odds(share).expand(rows), torch.zeros_like(of_column)
         if rows > 1 and columns > 1:
-            of_row = (used.sum(1) + PRIOR * share) / (columns + PRIOR)
-            of_column = (used.sum(0) + PRIOR * share) / (rows + PRIOR)
-            row = _log_odds(of_row.clamp(max=MOST_SHARE)) - log_odds
-            log_odds = _log_odds(of_column.clamp(max=MOST_SHARE)) + row[:, None]
-        log_odds = log_odds.expand(rows, columns)
-        zero = nn.functional.softplus(log_odds * LN2) / LN2
-        counts = torch.zeros(MAGNITUDES + 1, device=sizes.device)
-        counts += torch.histc(sizes.clamp(max=MAGNITUDES), MAGNITUDES + 1, -0.5, MAGNITUDES + 0.5)
-        shares = counts[1:] + 0.5
-        bits = 1 - (shares / shares.sum()).log2()
+            in_row = (of_row + PRIOR * share) / (columns + PRIOR)
+            in_column = (of_column + PRIOR * share) / (rows + PRIOR)
+            row = _log_odds(in_row.clamp(max=MOST_SHARE)) - row
+            column = _log_odds(in_column.clamp(max=MOST_SHARE))
+        log_odds = row[:, None] + column
+        zeros = (1 + row.exp2()[:, None] * column.exp2()).log2_().sum()
+        usage = usage_of(indices.reshape(-1), num_motifs).float()
+        counts = usage[1::2] + usage[2::2]
+        bits = 1 - ((counts + 0.5) / (counts + 0.5).sum()).log2()
         magnitude = torch.cat([bits.new_zeros(1), bits.cummax(0).values])
-        return cls(zero, -log_odds, magnitude)
+        others = (counts * magnitude[1:]).sum()
+        return cls(log_odds, magnitude, zeros - (log_odds * used).sum() + others)
 
+    def slopes(self, sizes: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
+        """Bits for one more, at magnitudes that need not be whole; never below 0."""
+        steps = self.magnitude.diff()
+        slopes = (steps[0] - self.log_odds).clamp_(min=0)
+        large = (sizes >= 1).nonzero(as_tuple=True)
+        slopes[large] = steps[sizes[large].long().clamp_(max=len(steps) - 1)]
+        return slopes
 
 
 def _log_odds(share: Tensor) -> Tensor:
@@ -95,22 +103,69 @@ def _tensor_length(bank: Bank, tile: WeightTile) -> Float[Tensor, ""]:
     place, latent = tile.place, tile.latent
     rows = place.shape[0] if len(place.shape) > 1 else 1
     with torch.no_grad():
-        indices = bank.indices[place.start : place.stop]
-        sizes = ((indices + 1) // 2).view(rows, -1).float()
-        costs = Costs.of(sizes)
-        bits = costs.zero.sum() + (costs.other * (sizes > 0)).sum()
-        whole = sizes.long().clamp_(max=MAGNITUDES)
-        bits = bits + costs.magnitude[whole].sum()
-        scale = bank.scales[slice(*bank.span(place))]
-        scale = spread(scale, place, 0, place.num_weights)
-        scaled = latent.detach().reshape(-1).float() / scale
-        near = scaled.abs().view(rows, -1)
-        below = near.long().clamp_(max=MAGNITUDES - 1)
-        slope = costs.magnitude.diff()[below]
-        slope = (slope + costs.other * (near < 1)).clamp_(min=0).view(-1)
-        pull = (slope * scaled.sign() / scale).view(place.shape).to(latent.dtype)
-        shrink = -slope * near.view(-1)
-    growth = bank.growth(place)
-    shrink = shrink if len(growth) > 1 else shrink.sum()
-    linear = (pull * latent).sum() + (shrink * growth).sum()
-    return bits + (linear - linear.detach())
+        bits, pull, shrink = _slopes(bank, tile, rows)
+    return _Length.apply(latent, bank.growth(place), bits, pull, shrink)  # type: ignore
+
+
+class _Length(torch.autograd.Function):
+    """`bits`, whose gradients in latent weights and scales are `pull` and `shrink`."""
+
+    @staticmethod
+    def forward(
+        latent: Tensor, growth: Tensor, bits: Tensor, pull: Tensor, shrink: Tensor
+    ) -> Tensor:
+        return bits.view_as(bits)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, growth, _, pull, shrink = inputs
+        ctx.save_for_backward(pull, shrink if len(growth) > 1 else shrink.sum().view(1))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
+        pull, shrink = ctx.saved_tensors
+        return gradients[0] * pull, gradients[0] * shrink, None, None, None
+
+
+def _slopes(bank: Bank, tile: WeightTile, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Bits of one parameter, and how they change with each latent weight and with scales."""
+    place, latent = tile.place, tile.latent
+    fast = latent.device.type == "cpu" and latent.dtype == torch.float32
+    if fast and bank.config.scales == "tensor" and latent.is_contiguous():
+        return _slopes_compiled(bank, tile, rows)
+    return slopes_reference(bank, tile, rows)
+
+
+def _slopes_compiled(
+    bank: Bank, tile: WeightTile, rows: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    place, latent = tile.place, tile.latent.detach()
+    pull = torch.empty_like(latent)
+    bits, shrink = native.slopes(
+        latent.reshape(-1).numpy(),
+        bank.indices[place.start : place.stop].numpy(),
+        pull.view(-1).numpy(),
+        rows,
+        place.num_weights // rows,
+        len(bank.motifs),
+        float(bank.scales[bank.span(place)[0]]),
+    )
+    return latent.new_tensor(bits), pull, latent.new_tensor(shrink)
+
+
+def slopes_reference(
+    bank: Bank, tile: WeightTile, rows: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The definition of what the compiled code computes, on any device."""
+    place, latent = tile.place, tile.latent
+    indices = bank.indices[place.start : place.stop].view(rows, -1)
+    costs = Costs.of(indices, len(bank.motifs))
+    scale = bank.scales[slice(*bank.span(place))]
+    scale = spread(scale, place, 0, place.num_weights)
+    scale = scale.view(rows, -1) if len(scale) > 1 else scale
+    weights = latent.detach().reshape(rows, -1).float()
+    sizes = weights.abs() / scale
+    slopes = costs.slopes(sizes)
+    pull = (weights.sign() * slopes).div_(scale).view(place.shape).to(latent.dtype)
+    shrink = slopes.mul_(sizes).neg_().view(-1)
+    return costs.total, pull, shrink

@@ -98,29 +98,51 @@ class WeightTile(Tile):
         if not self.bank.learning:
             return latent
         if self.bank.whole:
-            return straight_through(self._stretchable(latent), self.value)
+            limit = None if len(self.bank.motifs) >= FEW else self._limit()
+            growth = self.bank.growth(self.place)
+            return _Scaled.apply(latent, growth, self.value, limit)
         return straight_through(latent, self.value)
 
-    def _stretchable(self, latent: Tensor) -> Tensor:
-        """`latent`, through which the gradient of the value goes to scales as well.
-
-        A scale moves the value by the rounding error, and by the whole value if it is clipped
-        (learned step size quantization, Esser et al. 2020).
-        """
-        bank, place = self.bank, self.place
-        with torch.no_grad():
-            moved = self.value - latent
-            if len(bank.motifs) < FEW:
-                scale = spread(bank.scales[slice(*bank.span(place))], place, 0, latent.numel())
-                limit = (len(bank.motifs) // 2 + 0.5) * scale
-                clipped = (latent.reshape(-1).abs() > limit).view(place.shape)
-                moved = torch.where(clipped, self.value, moved)
-        growth = bank.growth(place)
-        shape = place.shape if len(growth) > 1 else ()
-        return latent + (moved * growth.view(shape)).to(latent.dtype)
+    def _limit(self) -> Tensor:
+        """Magnitudes beyond which a latent weight is clipped, for all weights or each, flat."""
+        scale = self.bank.scales[slice(*self.bank.span(self.place))]
+        scale = spread(scale, self.place, 0, self.place.num_weights)
+        return (len(self.bank.motifs) // 2 + 0.5) * scale
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         return weight
+
+
+class _Scaled(torch.autograd.Function):
+    """`value`, whose gradient goes straight through to the latent weight, and on to the scale.
+
+    A scale that grows moves the value by the rounding error, and by the whole value if it is
+    clipped (learned step size quantization, Esser et al. 2020).
+    """
+
+    @staticmethod
+    def forward(
+        latent: Tensor, growth: Tensor, value: Tensor, limit: Tensor | None
+    ) -> Tensor:
+        return value.view_as(value)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        latent, growth, value, limit = inputs
+        ctx.single = len(growth) == 1
+        ctx.save_for_backward(latent, value, limit)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
+        latent, value, limit = ctx.saved_tensors
+        moved = (value - latent).view(-1)
+        if limit is not None:
+            clipped = latent.reshape(-1).abs() > limit
+            moved = torch.where(clipped, value.reshape(-1), moved)
+        flat = gradient.reshape(-1).to(moved.dtype)
+        own = torch.dot(flat, moved)[None] if ctx.single else flat * moved
+        return gradient, own.float(), None, None
 
 
 def slots_of(model: nn.Module, layout: Layout) -> dict[str, list[Slot]]:
