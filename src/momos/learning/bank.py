@@ -49,7 +49,9 @@ class Bank(nn.Module):
     counts: Float32[Tensor, " k"]  # usage; all 0 while the network is dense
     rate_weight: Float32[Tensor, ""]
     trace: Float64[Tensor, "2"]  # of latent weights that were averaged, else NaN
-    stretch: Float32[Tensor, " c"]  # this and the next two: only where motifs are whole numbers
+    stretch: Float32[
+        Tensor, " c"
+    ]  # this and the next two: only where motifs are whole numbers
     base: Float32[Tensor, " c"]
     threshold: Float32[Tensor, ""]
 

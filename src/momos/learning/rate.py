@@ -21,7 +21,9 @@ from momos.mosaic import usage_of
 from momos.stored import spread
 
 PRIOR = 2.0  # weights that a row or column is taken to have had before its own
-MOST_SHARE = 0.98  # of weights that are not zero in a row or column, so that none costs nothing
+MOST_SHARE = (
+    0.98  # of weights that are not zero in a row or column, so that none costs nothing
+)
 
 
 def code_length(model: nn.Module) -> Float[Tensor, ""]:
@@ -129,7 +131,7 @@ class _Length(torch.autograd.Function):
 
 def _slopes(bank: Bank, tile: WeightTile, rows: int) -> tuple[Tensor, Tensor, Tensor]:
     """Bits of one parameter, and how they change with each latent weight and with scales."""
-    place, latent = tile.place, tile.latent
+    latent = tile.latent
     fast = latent.device.type == "cpu" and latent.dtype == torch.float32
     if fast and bank.config.scales == "tensor" and latent.is_contiguous():
         return _slopes_compiled(bank, tile, rows)

@@ -96,6 +96,22 @@ class Reassign(KeepsGenerator):
             return torch.zeros((), device=self.bank.motifs.device)
         return self.rate_weight * code_length_of(self.bank)
 
+    def pull_(self, factor: float = 1.0) -> None:
+        """Adds the gradient of `penalty` times `factor` to those of the loss, after its backward.
+
+        For loops that cannot change the loss. No hook of a gradient runs, since the pull is the
+        same in all processes.
+        """
+        penalty = self.penalty()
+        if not penalty.requires_grad:
+            return
+        pulled = [tile.latent for tile in self.bank.tiles] + [self.bank.stretch]
+        pulled = [tensor for tensor in pulled if tensor.requires_grad]
+        for tensor, own in zip(
+            pulled, torch.autograd.grad(penalty * factor, pulled), strict=True
+        ):
+            tensor.grad = own if tensor.grad is None else tensor.grad.add_(own)
+
     @torch.no_grad()
     def step(self) -> Reassignment | None:
         """Counts one step, and re-assigns if it is due.

@@ -6,7 +6,17 @@ from typing import ClassVar
 from momos.study.cell import Cell
 from momos.study.recipes.recipe import Recipe, Several, Variation, dense_start, each
 from momos.study.recipes.sizes import presets
-from momos.study.schema import Count, Fact, Name, Number, Object, Positive, Size, checked, value
+from momos.study.schema import (
+    Count,
+    Fact,
+    Name,
+    Number,
+    Object,
+    Positive,
+    Size,
+    checked,
+    value,
+)
 
 
 @value

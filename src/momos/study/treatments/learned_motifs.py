@@ -102,8 +102,9 @@ class Learned(Treatment):
             return momos.Shrink(network, target_bytes=self.target_bytes, **parts)
         return momos.Reassign(network, fixed=self.fixed, **parts)
 
-    def penalty(self) -> torch.Tensor | None:
-        return self._schedule.penalty() if self.whole and self._schedule else None
+    def after_backward(self) -> None:
+        if self._schedule is not None:
+            self._schedule.pull_()
 
     def after_step(self) -> None:
         if self._schedule is not None:

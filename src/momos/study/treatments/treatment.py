@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from momos.study.treatments.packing import write
 
@@ -40,9 +40,8 @@ class Treatment(ABC):
         """Prepares the network for so many steps, in so many epochs of equal length."""
         self._network = network
 
-    def penalty(self) -> Tensor | None:
-        """What the loss of a step has in addition, if anything."""
-        return None
+    def after_backward(self) -> None:  # noqa: B027
+        """To be called when the gradients of a step are there."""
 
     def after_step(self) -> None:  # noqa: B027
         """To be called after each step of the optimizer."""
