@@ -81,6 +81,14 @@ setup(
             py_limited_api=True,
             extra_compile_args=FLAGS,
         ),
+        Extension(
+            "momos.learning._slopes",
+            sources=["src/momos/learning/native/slopes.cpp"],
+            depends=[BINDING],
+            define_macros=[("Py_LIMITED_API", "0x030B0000")],
+            py_limited_api=True,
+            extra_compile_args=FLAGS,
+        ),
     ],
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from momos.config import check_whole
 from momos.learning.fitting import scales_of
 from momos.learning.parametrize import bank_of
+from momos.learning.rate import code_length_of
 from momos.learning.states import refresh_
 from momos.projection import KeepsGenerator
 
@@ -46,6 +47,9 @@ class Reassign(KeepsGenerator):
       is 0, unused motifs move to the blocks farthest from their own; with a rate weight, a motif
       less is a gain;
     - during the last `fixed` part indices stay, and only motifs move.
+
+    With `selection="whole"` motifs stay as they are and indices follow to the end, whatever
+    `fixed`; add `penalty()` to the loss, so that training makes the file smaller.
 
     `state_dict` belongs in the checkpoint, with the model's and the optimizer's: a resumed run is
     then, on the CPU, the same bit for bit.
@@ -106,6 +110,32 @@ class Reassign(KeepsGenerator):
             grown = min(1.0, max(0.0, (part - self.dense) / (self.ramp - self.dense)))
         return self.bank.config.rate_weight * grown
 
+    def penalty(self) -> Tensor:
+        """The rate weight times `code_length`: what to add to the loss of one step.
+
+        A constant 0 where motifs are not whole numbers (re-assignment weighs their code lengths),
+        and as long as the rate weight is 0.
+        """
+        if not (self.bank.whole and self.bank.learning and self.rate_weight):
+            return torch.zeros((), device=self.bank.motifs.device)
+        return self.rate_weight * code_length_of(self.bank)
+
+    def pull_(self, factor: float = 1.0) -> None:
+        """Adds the gradient of `penalty` times `factor` to those of the loss, after its backward.
+
+        For loops that cannot change the loss. No hook of a gradient runs, since the pull is the
+        same in all processes.
+        """
+        penalty = self.penalty()
+        if not penalty.requires_grad:
+            return
+        pulled = [tile.latent for tile in self.bank.tiles] + [self.bank.stretch]
+        pulled = [tensor for tensor in pulled if tensor.requires_grad]
+        for tensor, own in zip(
+            pulled, torch.autograd.grad(penalty * factor, pulled), strict=True
+        ):
+            tensor.grad = own if tensor.grad is None else tensor.grad.add_(own)
+
     @torch.no_grad()
     def step(self) -> Reassignment | None:
         """Counts one step, and re-assigns if it is due.
@@ -129,7 +159,7 @@ class Reassign(KeepsGenerator):
             return self._start()
         if self.steps % self.every and self.steps != self.total_steps:
             return None
-        return self._follow(move_only=part > 1 - self.fixed)
+        return self._follow(move_only=part > 1 - self.fixed and not self.bank.whole)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to continue as if never interrupted."""
@@ -152,6 +182,9 @@ class Reassign(KeepsGenerator):
         motifs, indices = bank.fitting.start(blocks, generator=self.generator)
         if scales is not None:
             bank.scales.copy_(torch.cat(scales))
+        if bank.whole:
+            bank.base.copy_(bank.scales)
+            bank.stretch.zero_()
         bank.motifs.copy_(motifs)
         bank.indices.copy_(indices)
         bank.rate_weight.zero_()
@@ -167,7 +200,7 @@ class Reassign(KeepsGenerator):
                 bank.usage(),
                 rate_weight=rate_weight,
                 move_only=move_only,
-                revive=not rate_weight and not move_only,
+                revive=not rate_weight and not move_only and not bank.whole,
             )
             undo.pop_all()
         return Reassignment(changed, used, rate_weight)

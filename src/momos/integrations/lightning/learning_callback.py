@@ -51,7 +51,8 @@ class LearnedMosaicCallback(Callback):
     `mosaic` is that of the module. What stays dense is then rounded to `config.dense_dtype`,
     wherever in the module it is. `importance` goes by the names that weights have in the module.
     `schedule` are the settings of `Reassign` (`every`, `dense`, `ramp`, `fixed`), which counts
-    optimizer steps; its length is that of the training. How many blocks changed, motifs used
+    optimizer steps; its length is that of the training. With `selection="whole"` the callback adds
+    the gradient of `Reassign.penalty` to that of the loss. How many blocks changed, motifs used
     and the rate weight are logged as `mosaic/…`.
 
     A run resumed from a checkpoint (`ckpt_path`) is the same run. A fit that ended with an
@@ -176,6 +177,13 @@ class LearnedMosaicCallback(Callback):
         if state is not None:
             self.schedule.load_state_dict(state)
         self._step = trainer.global_step
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.schedule is None:
+            return
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        scale = 1.0 if scaler is None else scaler.get_scale()
+        self.schedule.pull_(scale / trainer.accumulate_grad_batches)
 
     def on_train_batch_end(
         self,

@@ -14,12 +14,24 @@ from momos.study.recipes.questions import (
     Usage,
 )
 from momos.study.recipes.recipe import Recipe
+from momos.study.recipes.records import Records
 from momos.study.recipes.sizes import Ablations, Sizes
 from momos.study.schema import checked, shown
 from momos.study.store import Asked
 
 MOST_CELLS = 100_000  # of a recipe that a run folder names
-_KINDS = (Demo, Simplify, Compressors, Sizes, Ablations, Capacity, Usage, Plane, Grokking)
+_KINDS = (
+    Demo,
+    Simplify,
+    Compressors,
+    Sizes,
+    Ablations,
+    Records,
+    Capacity,
+    Usage,
+    Plane,
+    Grokking,
+)
 RECIPES: dict[str, type[Recipe]] = {recipe.name: recipe for recipe in _KINDS}
 
 

@@ -10,6 +10,8 @@ from momos.study.tasks.architectures import (
     CharacterTransformer,
     PairNetwork,
     Resized,
+    lenet5,
+    lenet300,
     mlp,
     resnet20,
     vit_tiny,
@@ -41,6 +43,7 @@ from momos.study.tasks.task import (
 MLP = Optimization(
     learning_rate=1e-3, weight_decay=1e-2, batch_size=128, epochs=15, warmup=0.02
 )
+LENET = replace(MLP, batch_size=200, epochs=20)
 PAPER = Optimization(  # of MLP and ViT (Bakhtiarifard et al. 2026)
     learning_rate=3e-4, weight_decay=1e-2, batch_size=128, epochs=200
 )
@@ -75,6 +78,11 @@ def _grey(
     return image_task(name, *data(), network, MLP, prepared=prepared)
 
 
+def _lenet(name: str, build: Callable[[], nn.Module]) -> Task:
+    prepared = standardised((0.1307,), (0.3081,))
+    return image_task(name, *mnist(), seeded(build), LENET, prepared=prepared)
+
+
 def _cifar(name: str, build: Callable[[], nn.Module], plan: Optimization) -> Task:
     prepared = standardised((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     data = cifar10()
@@ -107,6 +115,8 @@ TASKS: dict[str, Callable[[], Task]] = {
     "digits": _digits,
     "mnist": lambda: _grey("mnist", mnist, 0.1307, 0.3081),
     "fashion": lambda: _grey("fashion", fashion_mnist, 0.2860, 0.3530),
+    "lenet300": lambda: _lenet("lenet300", lenet300),
+    "lenet5": lambda: _lenet("lenet5", lenet5),
     "resnet20": _resnet20,
     "resnet20-scratch": lambda: _cifar("resnet20-scratch", resnet20, RESNET),
     "cifar10-mlp": lambda: _cifar("cifar10-mlp", mlp, PAPER),

@@ -29,6 +29,25 @@ def mlp(widths: Sequence[int] = PAPER_WIDTHS) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
+def lenet300() -> nn.Sequential:
+    """LeNet-300-100 (LeCun et al. 1998), with ReLU: 266 610 weights."""
+    return mlp((784, 300, 100, 10))
+
+
+def lenet5() -> nn.Sequential:
+    """LeNet-5 as Caffe has it: 431 080 weights."""
+    return nn.Sequential(
+        nn.Conv2d(1, 20, 5),
+        nn.MaxPool2d(2),
+        nn.Conv2d(20, 50, 5),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(800, 500),
+        nn.ReLU(),
+        nn.Linear(500, 10),
+    )
+
+
 class ResidualBlock(nn.Module):
     """Two 3×3 convolutions and a shortcut without weights: option A of He et al. 2015, §4.2.
 

@@ -157,6 +157,9 @@ class Treating(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._step = trainer.global_step
 
+    def on_after_backward(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.treatment.after_backward()
+
     def on_train_batch_end(
         self,
         trainer: L.Trainer,

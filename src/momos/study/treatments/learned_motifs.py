@@ -24,6 +24,8 @@ class Learned(Treatment):
     `dense`, `ramp`, `fixed` and `every` are those of `Reassign`; `sensitive` weighs errors by
     the sensitivity of each tensor, to the power of `power`, where the network starts trained;
     `fold` moves channel scales into normalizations. `learn="motifs"` trains motifs by gradient.
+    With `whole`, motifs are whole numbers and training is towards a file of `target_bytes`
+    (`Shrink`), or at `rate_weight` in loss per bit where that is 0.
     """
 
     block_size: int = 2
@@ -40,6 +42,9 @@ class Learned(Treatment):
     sensitive: bool = False
     power: float = 1.0
     fold: bool = False
+    whole: bool = False
+    target_bytes: int = 0
+    min_ndim: int = 2
     groups: tuple[tuple[str, ...], ...] = ()
     task: Task | None = field(default=None, repr=False)
 
@@ -48,40 +53,58 @@ class Learned(Treatment):
         """Before its end of the ramp the rate weight is not all there, and files are larger."""
         if self.learn == "motifs":
             return 0.0
+        if self.target_bytes:
+            return 1.0
         return self.ramp if self.rate_weight else self.dense
 
     def start(
         self, network: nn.Module, total_steps: int, *, epochs: float, seed: int
     ) -> None:
         super().start(network, total_steps, epochs=epochs, seed=seed)
-        config = momos.MosaicConfig.learned(
-            block_size=self.block_size,
-            num_motifs=self.num_motifs,
-            rate_weight=self.rate_weight,
-            bits=self.bits,
-            scales=self.scales,
-            dense_dtype=self.dense_dtype,
-            groups=self.groups,
-            seed=seed,
-        )
         if self.fold:
             momos.fold_scales_(network, self._batches(seed)[0][0])
         momos.parametrize_(
             network,
-            config,
+            self._config(seed),
             learn=self.learn,
             importance=self._sensitivities(network, seed) if self.sensitive else None,
         )
-        self._schedule = None
-        if self.learn == "weights":
-            self._schedule = momos.Reassign(
-                network,
-                total_steps=total_steps,
-                every=self.every,
-                dense=self.dense,
-                ramp=self.ramp,
-                fixed=self.fixed,
-            )
+        self._schedule = self._scheduled(network, total_steps)
+
+    def _config(self, seed: int) -> momos.MosaicConfig:
+        settings: dict[str, Any] = {
+            "rate_weight": self.rate_weight,
+            "bits": self.bits,
+            "scales": self.scales,
+            "dense_dtype": self.dense_dtype,
+            "min_ndim": self.min_ndim,
+            "seed": seed,
+        }
+        if self.whole:
+            return momos.MosaicConfig.learned(selection="whole", **settings)
+        return momos.MosaicConfig.learned(
+            block_size=self.block_size,
+            num_motifs=self.num_motifs,
+            groups=self.groups,
+            **settings,
+        )
+
+    def _scheduled(self, network: nn.Module, total_steps: int) -> momos.Reassign | None:
+        if self.learn == "motifs":
+            return None
+        parts: dict[str, Any] = {
+            "total_steps": total_steps,
+            "every": self.every,
+            "dense": self.dense,
+            "ramp": self.ramp,
+        }
+        if self.target_bytes:
+            return momos.Shrink(network, target_bytes=self.target_bytes, **parts)
+        return momos.Reassign(network, fixed=self.fixed, **parts)
+
+    def after_backward(self) -> None:
+        if self._schedule is not None:
+            self._schedule.pull_()
 
     def after_step(self) -> None:
         if self._schedule is not None:
