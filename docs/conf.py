@@ -26,6 +26,7 @@ extensions = [
 exclude_patterns = ["**/.ipynb_checkpoints"]
 source_suffix = {".md": "myst-nb"}
 default_role = "code"
+smartquotes = False  # "--step" in a help text is no dash
 suppress_warnings = ["myst.header", "myst.xref_ambiguous"]
 myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist"]
 myst_heading_anchors = 3

@@ -81,10 +81,10 @@ class Trained:
 DIGITS = {
     "digits-mlp": Trained(lambda: mlp((64, 256, 256, 10)), 30),
     "digits-cnn": Trained(Convolutions, 8),
-    "digits-vit": Trained(Patches, 30),
-    "digits-lstm": Trained(Rows, 30),
+    "digits-vit": Trained(Patches, 15),
+    "digits-lstm": Trained(Rows, 15),
 }
-CONTEXT, STEPS = 64, 400  # of the network that reads text
+CONTEXT, STEPS = 64, 250  # of the network that reads text
 
 
 def digits(name: str, seed: int = 0) -> tuple[nn.Module, nn.Module, float]:
@@ -132,9 +132,11 @@ def _loss(model: nn.Module, passages: Tensor) -> Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    folder: Path = parser.parse_args().folder
+    parser.add_argument("names", nargs="*", help="all without any")
+    given = parser.parse_args()
+    folder: Path = given.folder
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (*DIGITS, "text-transformer"):
+    for name in given.names or (*DIGITS, "text-transformer"):
         start, model, quality = digits(name) if name in DIGITS else text()
         for stem, network in ((f"{name}.start", start), (name, model)):
             state = {k: v.contiguous() for k, v in network.state_dict().items()}

@@ -85,8 +85,8 @@ def place_code(weight: Tensor) -> float:
     Example:
         >>> weight = torch.zeros(1024)
         >>> weight[:8] = 1.0
-        >>> momos.complexity.place_code(weight)  # 8 · 10 and 7 for the number
-        87.0
+        >>> momos.complexity.place_code(weight)  # 8 · 10, and 8 for the number
+        88.0
     """
     places = max(weight.numel() - 1, 0).bit_length()
     used = int(torch.count_nonzero(weight))
