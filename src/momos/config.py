@@ -133,10 +133,10 @@ class MosaicConfig:
                 f"num_motifs must be at most {most}, the whole numbers of {self.bits} bits, "
                 f"got {self.num_motifs}"
             )
-        if self.num_motifs % 2 == 0:
+        if self.num_motifs % 2 == 0 or self.num_motifs < 3:
             raise ValueError(
-                f"num_motifs must be odd for selection='whole' (0 and numbers of both signs), "
-                f"got {self.num_motifs}"
+                "num_motifs must be odd and at least 3 for selection='whole' (0, and as many "
+                f"numbers of either sign), got {self.num_motifs}"
             )
 
     @classmethod

@@ -192,6 +192,8 @@ def parametrize_(
     _check_types(model, config, importance)
     if learn not in ("motifs", "weights"):
         raise ValueError(f"learn must be 'motifs' or 'weights', got {learn!r}")
+    if config.selection == "whole":
+        _check_whole(learn, importance)
     layout = Layout.of(
         model,
         block_size=config.block_size,
@@ -227,8 +229,6 @@ def _bank(
     if importance is not None:
         weighed = Importance.of(layout, importance, scales, device=weights[0].device)
         fitting = replace(fitting, importance=weighed)
-    if config.selection == "whole":
-        _check_whole(learn, importance)
     mosaic = mosaic_to_continue(model, layout, config)
     start = None if mosaic is None else continued(mosaic, fitting, weights)
     if start is not None:
