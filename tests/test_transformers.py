@@ -192,7 +192,7 @@ def test_tied_weights_are_stored_once(tmp_path):
 
 
 def test_dtype_is_that_of_the_dense_network(tmp_path):
-    model, folder = folders(tmp_path, llama, *BANK)
+    _model, folder = folders(tmp_path, llama, *BANK)
     whole = LlamaForCausalLM.from_pretrained(folder)
     half = LlamaForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
     assert logits(half).dtype == torch.bfloat16

@@ -8,17 +8,17 @@ from torch import nn
 
 pytest.importorskip("accelerate", reason="the Trainer needs it")
 
-from transformers import (  # noqa: E402
+from transformers import (
     BertConfig,
     BertForSequenceClassification,
     Trainer,
     TrainingArguments,
 )
-from transformers.utils import logging  # noqa: E402
+from transformers.utils import logging
 
-import momos  # noqa: E402
-from momos import MosaicConfig  # noqa: E402
-from momos.integrations.transformers import MosaicTrainerCallback  # noqa: E402
+import momos
+from momos import MosaicConfig
+from momos.integrations.transformers import MosaicTrainerCallback
 
 CONFIG = MosaicConfig(block_size=4, num_motifs=32, min_ndim=2)
 LEARNED = MosaicConfig.learned(block_size=4, num_motifs=16)
