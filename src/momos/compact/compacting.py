@@ -145,11 +145,14 @@ def install_packed_(
     *,
     exact: bool = False,
     aliases: Mapping[str, str] = MappingProxyType({}),
+    root: nn.Module | None = None,
+    device: torch.device | str | None = None,
 ) -> Compacted:
     """Installs the packed indices of the parameters of `layout`, and frees their dense weights.
 
     `aliases` has further names of parameters, and their first. Those that must stay dense are left as
-    they are, but get their values if they are on the meta device.
+    they are. The bank becomes a submodule of `root` (`model` itself), and all is put on `device` (that
+    of the weights; the CPU instead of the meta device).
 
     Raises:
         ValueError: if their weights are on several devices; the model is then unchanged.
@@ -161,7 +164,8 @@ def install_packed_(
     }
     dense = {name: why for name, why in dense.items() if why}
     chosen = [place for place in layout.placements if place.name not in dense]
-    device = _device(model, {place.name: slots[place.name] for place in chosen})
+    if device is None:
+        device = _device({place.name: slots[place.name] for place in chosen})
     rest = {name: (indices[name], scales[name]) for name in dense}
     bank = MotifBank(motifs.to(device), exact=exact, origin=Origin(layout, config, rest))
     for place in chosen:
@@ -177,7 +181,7 @@ def install_packed_(
         )
         for number, (_, module, name) in enumerate(slots[place.name]):
             install_(module, name, packed, owner=number == 0)
-    model.add_module(NAME, bank)
+    (model if root is None else root).add_module(NAME, bank)
     for module in model.modules():
         forget_(module)
     return report_on(model, dense)
@@ -275,7 +279,7 @@ def _parameter_at(slot: Slot) -> nn.Parameter:
     return parameter
 
 
-def _device(model: nn.Module, slots: Mapping[str, list[Slot]]) -> torch.device:
+def _device(slots: Mapping[str, list[Slot]]) -> torch.device:
     """The one device of all parameters that become compact; the CPU for the meta device."""
     devices = {
         _parameter_at(slot).device: slot[0] for found in slots.values() for slot in found
