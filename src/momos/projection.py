@@ -82,7 +82,8 @@ def project_(
         raise ValueError(
             f"motifs must have shape (k, {config.block_size}), got {tuple(motifs.shape)}"
         )
-    motifs = motifs.detach()
+    if not motifs.is_meta:  # the search refuses those
+        motifs = motifs.detach().to(next(layout.tensors(model))[1].device)
     indices = _assign(model, layout, motifs)
     _keep(model, layout, motifs, indices)
     _check_range(layout, motifs, indices)

@@ -1,10 +1,11 @@
 """`momos study` and `momos demo`: runs recipes and sweeps, reports and compares them."""
 
+import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -57,6 +58,13 @@ Ray = Annotated[
         help="Run on a Ray cluster: HOST:PORT, auto, or local to start one here.",
     ),
 ]
+DeviceName = Annotated[
+    str,
+    typer.Option("--device", metavar="NAME", help="Train on auto, cpu, cuda or cuda:N."),
+]
+PerDevice = Annotated[
+    int, typer.Option("--per-device", min=1, help="Runs that share a GPU at a time.")
+]
 RUNS = Path("runs/study")
 
 
@@ -81,6 +89,7 @@ def study_packages(command: str = "study") -> Iterator[None]:
 
 if TYPE_CHECKING:
     from momos.study.cell import Cell
+    from momos.study.execution.cluster import Cluster
     from momos.study.plane import Wanted
     from momos.study.runner import Event, Report
     from momos.study.store import Asked
@@ -94,6 +103,12 @@ class Options:
     retry: bool
     logger: str = "csv"
     ray: str | None = None
+    device: str = "cpu"
+    per_device: int = 1
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.device != "cpu"
 
 
 def run_cells(
@@ -136,14 +151,14 @@ def _run(
     console: Console, cells: Sequence["Cell"], left: list["Cell"], options: Options
 ) -> "Report":
     """Runs `cells`, of which some are `left`, here or on a cluster."""
-    from momos.study.execution.cluster import connected
     from momos.study.execution.processes import cores
     from momos.study.runner import run_all
 
-    processes, cluster = options.processes or cores(), None
+    usual = options.per_device if options.on_gpu else cores()
+    processes, cluster = options.processes or usual, None
     with ExitStack() as using:
         if left and options.ray:
-            connection = connected(options.ray, processes=options.processes)
+            connection = _connection(options.ray, options)
             with console.status("Connecting to Ray"):
                 cluster = using.enter_context(connection)
             processes = cluster.tasks
@@ -157,19 +172,46 @@ def _run(
                 logger=options.logger,
                 processes=processes,
                 cluster=cluster,
+                device=options.device,
                 retry=options.retry,
                 tell=tell,
             )
+
+
+def _connection(address: str, options: Options) -> AbstractContextManager["Cluster"]:
+    from momos.study.execution.cluster import connected
+    from momos.study.training.devices import device_count
+
+    gpus = 1 / options.per_device if options.on_gpu else 0.0
+    devices = device_count() if options.on_gpu else 0
+    return connected(address, processes=options.processes, gpus=gpus, devices=devices)
+
+
+def device_options(device: str, ray: str | None = None) -> tuple[str, dict[str, Any]]:
+    """The device's name, and the options of cells that are trained on it."""
+    from momos.study.training.devices import compute_of, options_for
+
+    elsewhere = ray not in (None, "local")
+    compute = compute_of(device, here=not elsewhere)
+    if ray and ":" in compute.name:
+        raise ValueError(
+            f"device must be cuda with --ray, which chooses the GPU, got {device!r}"
+        )
+    return compute.name, options_for(compute.kind)
 
 
 def _tell_estimate(
     console: Console, cells: Sequence["Cell"], processes: int, options: Options
 ) -> None:
     """Prints the expected time and memory, and warns if this machine seems too small."""
+    from momos.study.training.devices import device_count
     from momos.study.training.estimate import estimate
 
+    if options.on_gpu and not device_count():
+        console.print("no estimate: torch sees no CUDA device here")
+        return
     with console.status("Trying a few steps"):
-        expected = estimate(cells, processes=processes)
+        expected = estimate(cells, processes=processes, device=options.device)
     console.print(
         f"about {duration(expected.seconds)} in {processes} processes, "
         f"{expected.memory / 2**30:.1f} GiB of memory, {expected.disk / 2**20:.0f} MiB of disk",
@@ -255,20 +297,27 @@ def run(
     ray: Ray = None,
     retry: Retry = False,
     logger: LoggerName = "csv",
+    device: DeviceName = "cpu",
+    per_device: PerDevice = 1,
 ) -> None:
-    """Run a recipe: every run that is not finished yet."""
+    """Run a recipe: every run that is not finished yet.
+
+    Runs on CUDA are others than those on the CPU, and by default in bfloat16 and channels-last.
+    """
     with reported(), study_packages():
         from momos.study.recipes import recipe_named
 
-        given = _pairs(settings or [])
-        for name, value in (("task", task), ("seeds", seeds)):
+        name, options = device_options(device, ray)
+        given = {key: json.dumps(value) for key, value in options.items()}
+        given |= _pairs(settings or [])
+        for key, value in (("task", task), ("seeds", seeds)):
             if value is not None:
-                given[name] = str(value)
+                given[key] = str(value)
         chosen = recipe_named(recipe)().with_settings(given)
         console().print(str(chosen), style="dim")
         run_cells(
             chosen.runs(),
-            Options(chosen.asked, runs, processes, retry, logger, ray),
+            Options(chosen.asked, runs, processes, retry, logger, ray, name, per_device),
             chosen.planes(),
         )
 
@@ -283,15 +332,21 @@ def sweep(
     ray: Ray = None,
     retry: Retry = False,
     logger: LoggerName = "csv",
+    device: DeviceName = "cpu",
+    per_device: PerDevice = 1,
 ) -> None:
-    """Run every cell of a grid that is not finished yet."""
+    """Run every cell of a grid that is not finished yet.
+
+    Cells that name no device are trained on this one.
+    """
     with reported(), study_packages():
         from momos.study.sweep import Sweep
 
-        found = Sweep.read(grid)
+        name, options = device_options(device, ray)
+        found = Sweep.read(grid, options=options)
         run_cells(
             found.cells,
-            Options(found.asked, runs, processes, retry, logger, ray),
+            Options(found.asked, runs, processes, retry, logger, ray, name, per_device),
         )
 
 
@@ -365,6 +420,8 @@ def demo(
     processes: Annotated[
         int | None, typer.Option(min=1, help="Runs at a time, if not one for each core.")
     ] = None,
+    device: DeviceName = "cpu",
+    per_device: PerDevice = 1,
 ) -> None:
     """Train one MLP on handwritten digits: dense, as two mosaics, with learned motifs."""
     out = console()
@@ -374,5 +431,7 @@ def demo(
             from momos.study.execution.processes import cores
             from momos.study.recipes.questions import Demo
 
-        recipe = Demo(seeds=seeds, epochs=epochs)
-        run(output, recipe, console=out, processes=processes or cores())
+        name, options = device_options(device)
+        recipe = Demo(seeds=seeds, epochs=epochs, **options)
+        team = processes or (per_device if options else cores())
+        run(output, recipe, console=out, processes=team, device=name)

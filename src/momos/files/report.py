@@ -195,7 +195,7 @@ def _num_different(indices: torch.Tensor, num_motifs: int) -> int:
         return len(torch.unique(indices.int()))
     used = torch.zeros(num_motifs, dtype=torch.bool, device="cpu")
     for part in indices.split(PIECE):
-        used[part.int()] = True
+        used[part.int().cpu()] = True
     return int(used.sum())
 
 

@@ -32,7 +32,12 @@ PUBLISHED = "published"  # the treatment that trains nothing
 PLAIN = (DENSE, PUBLISHED)  # treatments that make nothing simpler but by training
 Keep = Literal["last", "best"]
 Precision = Literal["float32", "bfloat16"]
-OPTIONS = ("validation", "patience", "keep", "precision", "channels_last")
+Device = Literal["cpu", "cuda"]
+Compiled = Literal["no", "yes", "graphs"]
+OPTIONS = (
+    *("validation", "patience", "keep", "precision", "channels_last"),
+    *("device", "compiled"),
+)
 Controls = Annotated[
     int, kind("0, or at least 2", lambda v: type(v) is int and v >= 0 and v != 1)
 ]
@@ -73,7 +78,8 @@ class Cell:
     `validation` is the share of the training samples that is held out. On them, after `patience`
     lines of the history without a better network, training stops (0: never), and the network of
     the best line is kept, or of the last. `precision` is that of the forward pass in training,
-    `channels_last` how weights and inputs of convolutions lie in memory there.
+    `channels_last` how weights and inputs of convolutions lie in memory there. `device` is the kind
+    of device that trains it, `compiled` whether by torch.compile, or also with CUDA graphs.
     """
 
     task: Name
@@ -92,6 +98,8 @@ class Cell:
     keep: Keep = "last"
     precision: Precision = "float32"
     channels_last: Fact = False
+    device: Device = "cpu"
+    compiled: Compiled = "no"
     start: "Cell | None" = None
     teacher: "Cell | None" = None
 

@@ -36,7 +36,9 @@ PICTURES = {
 }
 
 
-def demo(folder: Path, recipe: Demo, *, console: Console, processes: int = 1) -> None:
+def demo(
+    folder: Path, recipe: Demo, *, console: Console, processes: int = 1, device: str = ""
+) -> None:
     """Runs the recipe afresh, each run in a folder in `folder`; table and pictures of all.
 
     Those of an earlier demo in `folder` are removed first. Results do not depend on the number
@@ -50,7 +52,7 @@ def demo(folder: Path, recipe: Demo, *, console: Console, processes: int = 1) ->
     console.print(str(recipe), style="dim", highlight=False)
     start, cells = time.perf_counter(), recipe.runs()
     try:
-        _run(cells, folder, recipe, console, processes)
+        _run(cells, folder, recipe, console, processes, device)
         runs = [read(folder / cell.folder) for cell in cells]
         draw(runs, folder)
     except KeyboardInterrupt:
@@ -83,7 +85,12 @@ def _clear(folder: Path, console: Console) -> None:
 
 
 def _run(
-    cells: list[Cell], folder: Path, recipe: Demo, console: Console, processes: int
+    cells: list[Cell],
+    folder: Path,
+    recipe: Demo,
+    console: Console,
+    processes: int,
+    device: str,
 ) -> None:
     label = TextColumn("{task.description}")
     columns = (label, BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
@@ -95,7 +102,14 @@ def _run(
             name = f"{titled(event.cell)}, seed {event.cell.seed + 1} of {recipe.seeds}"
             progress.update(bar, advance=event.line is not None, description=f"{name:30}")
 
-        done = run_all(cells, folder, recipe=recipe.asked, processes=processes, tell=tell)
+        done = run_all(
+            cells,
+            folder,
+            recipe=recipe.asked,
+            processes=processes,
+            device=device,
+            tell=tell,
+        )
     for name, reason in done.failed.items():
         raise ValueError(f"every run must finish, but {name} failed: {reason}")
 

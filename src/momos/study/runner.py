@@ -52,6 +52,7 @@ class _Job:
     root: Path
     recipe: Asked
     logger: str
+    device: str = ""  # one of the kind of cells that are not on the CPU
     wait: bool = False  # for another process that is at work on the cell
 
     @property
@@ -73,12 +74,14 @@ def run_all(
     logger: str = "csv",
     processes: int = 1,
     cluster: Cluster | None = None,
+    device: str = "",
     retry: bool = False,
     tell: Tell = lambda event: None,
 ) -> Report:
     """Runs all cells that are not finished, and those they need, in folders under `root`.
 
-    They are run in so many `processes`, or on a `cluster` whose machines all see `root`. Cells
+    They are run in so many `processes`, or on a `cluster` whose machines all see `root`. Those
+    not on the CPU are trained on `device`, or the first of their kind. Cells
     that failed in an earlier run stay so, unless `retry`.
 
     Raises:
@@ -93,10 +96,16 @@ def run_all(
     with ended_by_sigterm():
         for level in levels(ordered(cells)):
             left = [cell for cell in level if _left(cell, root, report, retry)]
-            jobs = [_Job(cell, place, recipe, logger) for cell in left]
+            jobs = [
+                _Job(cell, place, recipe, logger, _named(cell, device)) for cell in left
+            ]
             while jobs:
                 jobs = _attempt(jobs, place, team, report, tell)
     return report
+
+
+def _named(cell: Cell, device: str) -> str:
+    return device if device.partition(":")[0] == cell.device else ""
 
 
 def levels(cells: Sequence[Cell]) -> list[list[Cell]]:
@@ -186,6 +195,7 @@ def _work(job: _Job, note: Callable[[Any], None]) -> str | None:
             job.root,
             recipe=job.recipe,
             logger=job.logger,
+            device=job.device,
             note=lambda line: note(Event(job.cell, line)),
             wait=job.wait,
         )

@@ -17,6 +17,7 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from itertools import product
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from momos.study.cell import OPTIONS, Cell
@@ -24,6 +25,7 @@ from momos.study.store import Asked
 
 SETTINGS = "settings."
 DENSE_START = "dense_start"
+NONE: Mapping[str, Any] = MappingProxyType({})
 GIVEN = tuple(
     field.name
     for field in fields(Cell)
@@ -39,8 +41,8 @@ class Sweep:
     cells: tuple[Cell, ...]
 
     @classmethod
-    def read(cls, path: Path) -> "Sweep":
-        """The sweep in a file, named after it.
+    def read(cls, path: Path, *, options: Mapping[str, Any] = NONE) -> "Sweep":
+        """The sweep in a file, named after it; `options` are those of cells that have none.
 
         Raises:
             ValueError: if the file is no TOML, has unknown parts or keys, or an empty list.
@@ -56,7 +58,9 @@ class Sweep:
             raise ValueError(
                 f"a sweep must have the tables cell and grid only, got {', '.join(others)} in {path}"
             )
-        return cls(path.stem, tuple(grid(found.get("cell", {}), found.get("grid", {}))))
+        shared, axes = found.get("cell", {}), found.get("grid", {})
+        unset = {n: value for n, value in options.items() if n not in axes}
+        return cls(path.stem, tuple(grid(unset | shared, axes)))
 
     @property
     def asked(self) -> Asked:

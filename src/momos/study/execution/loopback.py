@@ -26,7 +26,7 @@ OBJECTS = 80 * 2**20  # bytes for Ray's objects, of which jobs and results hardl
 
 
 @contextmanager
-def local_options(processes: int) -> Iterator[dict[str, Any]]:
+def local_options(processes: int, gpus: int = 0) -> Iterator[dict[str, Any]]:
     """Options of `ray.init` for a cluster that is started here; its files go with the block.
 
     Files of such clusters whose processes were killed are removed first.
@@ -48,7 +48,7 @@ def local_options(processes: int) -> Iterator[dict[str, Any]]:
         ending.enter_context(_of_this_machine())
         yield {
             "num_cpus": processes,
-            "num_gpus": 0,
+            "num_gpus": gpus,
             "include_dashboard": False,
             "object_store_memory": OBJECTS,
             "_node_ip_address": HOST,

@@ -99,13 +99,15 @@ def crop_and_flip(
 ) -> UInt8[Tensor, "n c h w"]:
     """Each image moved by up to 4 pixels, black moving in, and half of them mirrored."""
     total, _, height, width = pixels.shape
-    down, right = torch.randint(2 * PADDING + 1, (2, total, 1), generator=generator)
-    mirrored = torch.rand(total, 1, generator=generator) < 0.5
-    rows = torch.arange(height) + down  # n h
-    columns = torch.arange(width).expand(total, -1)
+    down, right = torch.randint(2 * PADDING + 1, (2, total, 1), generator=generator).to(
+        pixels.device
+    )
+    mirrored = (torch.rand(total, 1, generator=generator) < 0.5).to(pixels.device)
+    rows = torch.arange(height, device=pixels.device) + down  # n h
+    columns = torch.arange(width, device=pixels.device).expand(total, -1)
     columns = torch.where(mirrored, columns.flip(1), columns) + right  # n w
     padded = pad(pixels, (PADDING,) * 4)
-    each = torch.arange(total)[:, None, None]
+    each = torch.arange(total, device=pixels.device)[:, None, None]
     return padded.permute(0, 2, 3, 1)[each, rows[:, :, None], columns[:, None]].permute(
         0, 3, 1, 2
     )
@@ -115,12 +117,13 @@ def accuracy(
     network: nn.Module, images: Images, prepared: Callable[[Tensor], Tensor]
 ) -> float:
     """Share of images whose class gets the highest output, from 0 to 1."""
-    right = 0
+    right, place = 0, device_of(network)
     with torch.inference_mode(), evaluating(network):
         for start in range(0, len(images), PIECE):
-            outputs = network(prepared(images.pixels[start : start + PIECE]))
-            right += int((outputs.argmax(1) == images.labels[start : start + PIECE]).sum())
-    return right / len(images)
+            pixels = images.pixels[start : start + PIECE].to(place)
+            labels = images.labels[start : start + PIECE].to(place)
+            right += (network(prepared(pixels)).argmax(1) == labels).sum()
+    return int(right) / len(images)
 
 
 def bits_per_character(network: nn.Module, characters: Int[Tensor, " n"]) -> float:
@@ -128,13 +131,19 @@ def bits_per_character(network: nn.Module, characters: Int[Tensor, " n"]) -> flo
     count = (len(characters) - 1) // CONTEXT
     inputs = characters[: count * CONTEXT].view(count, CONTEXT)
     targets = characters[1 : count * CONTEXT + 1].view(count, CONTEXT)
-    nats = 0.0
+    nats, place = 0.0, device_of(network)
     with torch.inference_mode(), evaluating(network):
-        for rows in torch.arange(count).split(PIECE // 4):
-            outputs = network(inputs[rows]).flatten(0, 1)
-            loss = cross_entropy(outputs, targets[rows].flatten(), reduction="sum")
+        for rows in torch.arange(count, device=characters.device).split(PIECE // 4):
+            outputs = network(inputs[rows].to(place)).flatten(0, 1)
+            wanted = targets[rows].flatten().to(place)
+            loss = cross_entropy(outputs, wanted, reduction="sum")
             nats += float(loss)
     return nats / math.log(2) / (count * CONTEXT)
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where the weights of a network are."""
+    return next(network.parameters()).device
 
 
 @contextmanager
@@ -157,8 +166,9 @@ class Task:
     and by which nothing is chosen; `validate`, if it is there, on those `held_out`. `kind`,
     `inputs` (the shape of one sample) and `outputs` (how many classes) are what networks of any
     name are built by; those of text have a class for every place. `without` gives the task that
-    has a share of its samples held out. Where `network` gives published weights, `untrained`
-    gives a start such as they had.
+    has a share of its samples held out. `data` are all of its samples, and `placed` gives the
+    task with them on a device. Where `network` gives published weights, `untrained` gives a start
+    such as they had.
     """
 
     name: str
@@ -175,6 +185,17 @@ class Task:
     validate: Callable[[nn.Module], float] | None = None
     without: Callable[[float], "Task"] | None = None
     untrained: Callable[[int], nn.Module] | None = None
+    data: tuple[Tensor, ...] = ()
+    placed: Callable[[torch.device], "Task"] | None = None
+
+    def on(self, device: torch.device, fits: Callable[[list[Tensor]], bool]) -> "Task":
+        """This task with its samples on a device, where batches are then made, if they fit.
+
+        Else they stay, and batches move. What is drawn does not depend on it.
+        """
+        if self.placed is None or not fits(list(self.data)):
+            return self
+        return replace(self.placed(device), untrained=self.untrained)
 
     def held_out(self, share: float) -> "Task":
         """This task with a share of the samples to train on kept for `validate`; 0 is all of it.
@@ -210,7 +231,12 @@ def standardised(
     means, deviations = (
         torch.tensor(values)[:, None, None] for values in (mean, deviation)
     )
-    return lambda pixels: (pixels.float() / 255 - means) / deviations
+
+    def prepared(pixels: Tensor) -> Tensor:
+        on = pixels.device
+        return (pixels.float() / 255 - means.to(on)) / deviations.to(on)
+
+    return prepared
 
 
 def labelled_task(
@@ -229,16 +255,26 @@ def labelled_task(
     `batches` draws those of an epoch; `about` are other fields of the task.
     """
 
-    def without(share: float) -> Task:
-        held, rest = parted(name, train, share)
+    def made(train: Images, test: Images, held: Images | None = None) -> Task:
         part = labelled_task(
-            *(name, rest, test, network, optimization),
+            *(name, train, test, network, optimization),
             prepared=prepared,
             batches=batches,
             **about | {"outputs": task.outputs},
         )
-        validate = lambda network: accuracy(network, held, prepared)  # noqa: E731
-        return replace(part, validate=validate, without=None)
+        if held is None:
+            return part
+        return replace(
+            part,
+            validate=lambda network: accuracy(network, held, prepared),
+            without=None,
+            data=(*part.data, held.pixels, held.labels),
+            placed=lambda device: made(train.to(device), test.to(device), held.to(device)),
+        )
+
+    def without(share: float) -> Task:
+        held, rest = parted(name, train, share)
+        return made(rest, test, held)
 
     own: dict[str, Any] = {
         "steps_per_epoch": -(-len(train) // optimization.batch_size),
@@ -251,6 +287,8 @@ def labelled_task(
         evaluate=lambda network: accuracy(network, test, prepared),
         optimization=optimization,
         without=without,
+        data=(train.pixels, train.labels, test.pixels, test.labels),
+        placed=lambda device: made(train.to(device), test.to(device)),
         **own | about,
     )
     return task
@@ -269,7 +307,7 @@ def image_task(
     """Images and their classes, in another order every epoch."""
 
     def batches(images: Images, generator: torch.Generator) -> Iterator[Batch]:
-        order = torch.randperm(len(images), generator=generator)
+        order = torch.randperm(len(images), generator=generator).to(images.pixels.device)
         for rows in order.split(optimization.batch_size):
             pixels = images.pixels[rows]
             if augmented:
@@ -338,7 +376,7 @@ def _characters(
             starts = torch.randint(
                 len(train) - CONTEXT, (optimization.batch_size, 1), generator=generator
             )
-            windows = train[starts + torch.arange(CONTEXT + 1)]
+            windows = train[(starts + torch.arange(CONTEXT + 1)).to(train.device)]
             yield windows[:, :-1], windows[:, 1:]
 
     def without(share: float) -> Task:
@@ -349,9 +387,19 @@ def _characters(
                 f"validation must leave {name!r} more than {CONTEXT} characters held out "
                 f"and a batch to train on, got {share} of {len(train)} characters"
             )
-        part = _characters(name, rest, test, network, optimization, classes)
-        validate = lambda network: bits_per_character(network, held)  # noqa: E731
-        return replace(part, validate=validate, without=None)
+        return made(rest, test, held)
+
+    def made(train: Tensor, test: Tensor, held: Tensor | None = None) -> Task:
+        part = _characters(name, train, test, network, optimization, classes)
+        if held is None:
+            return part
+        return replace(
+            part,
+            validate=lambda network: bits_per_character(network, held),
+            without=None,
+            data=(train, test, held),
+            placed=lambda device: made(train.to(device), test.to(device), held.to(device)),
+        )
 
     return Task(
         name,
@@ -366,6 +414,8 @@ def _characters(
         outputs=classes,
         kind="text",
         without=without,
+        data=(train, test),
+        placed=lambda device: made(train.to(device), test.to(device)),
     )
 
 

@@ -124,7 +124,10 @@ class KeepBest(L.Callback):
             ValueError: if the file is of another epoch.
             OSError: if it cannot be read.
         """
-        best, state = self.history.best, torch.load(self.path, weights_only=True)
+        best, state = (
+            self.history.best,
+            torch.load(self.path, map_location="cpu", weights_only=True),
+        )
         if best is None or state["epoch"] != best["epoch"]:
             raise ValueError(
                 f"{self.path} must be of the best epoch, {best and best['epoch']}, got "

@@ -68,6 +68,14 @@ def channels_last_of(inputs: Tensor) -> Tensor:
     return inputs.contiguous(memory_format=torch.channels_last)
 
 
+def compile_(network: nn.Module, compiled: str) -> None:
+    """Has a network compiled at its next call, under its names: "no", "yes", or with "graphs"."""
+    if compiled == "no":
+        network._compiled_call_impl = None
+    else:
+        network.compile(mode="reduce-overhead" if compiled == "graphs" else "default")
+
+
 class Learner(L.LightningModule):
     """A network that learns a task, from a teacher too if there is one.
 
@@ -85,11 +93,12 @@ class Learner(L.LightningModule):
         seed: int,
         teacher: nn.Module | None = None,
         channels_last: bool = False,
+        compiled: str = "no",
     ) -> None:
         super().__init__()
         self.network, self.task, self.optimization = network, task, optimization
         self.total_steps, self.seed = total_steps, seed
-        self.channels_last = channels_last
+        self.channels_last, self.compiled = channels_last, compiled
         self._losses: list[Tensor] = []  # of the epoch, times the samples of their batch
         self._samples = 0
         # Not a child: its weights belong into no optimizer and no checkpoint.
@@ -153,6 +162,7 @@ class Treating(L.Callback):
             epochs=self.epochs,
             seed=pl_module.seed,
         )
+        compile_(pl_module.network, pl_module.compiled)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._step = trainer.global_step

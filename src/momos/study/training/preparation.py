@@ -7,6 +7,7 @@ from momos.study.cell import PUBLISHED, Cell
 from momos.study.tasks import TASKS
 from momos.study.tasks.task import Optimization, Task
 from momos.study.tasks.zoo import check_published
+from momos.study.training.devices import CPU, Compute, fits
 from momos.study.treatments import TREATMENTS
 from momos.study.treatments.learned_motifs import Learned
 from momos.study.treatments.treatment import Treatment
@@ -19,6 +20,15 @@ class Prepared:
     cell: Cell
     task: Task
     treatment: Treatment
+
+    def on(self, compute: Compute) -> "Prepared":
+        """The same with its data on a device, if they fit there."""
+        if compute.kind == CPU:
+            return self
+        task = self.task.on(compute.device, lambda data: fits(data, compute))
+        if isinstance(self.treatment, Learned):
+            self.treatment.task = task
+        return replace(self, task=task)
 
     @property
     def optimization(self) -> Optimization:

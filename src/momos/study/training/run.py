@@ -42,6 +42,7 @@ from momos.study.training.checkpoints import (
     last_whole,
     remove_checkpoints,
 )
+from momos.study.training.devices import Compute, compute_for
 from momos.study.training.history import History, Note, finish_
 from momos.study.training.learner import Learner, Treating
 from momos.study.training.preparation import Prepared, prepared
@@ -65,17 +66,20 @@ def run(
     recipe: Asked = NOBODY,
     threads: int = 1,
     logger: str = "csv",
+    device: str = "",
     note: Note = lambda line: None,
     wait: bool = True,
 ) -> Finished:
     """Runs a cell in its folder under `root`, from its last checkpoint if there is one.
 
     The cells that it needs must be finished. A finished one is read, not run again. `logger` is
-    one of `surroundings.NEEDS`; `note` gets every line of the history. While another process
-    runs the cell, this one waits, and then reads what the other left.
+    one of `surroundings.NEEDS`; `note` gets every line of the history. `device` is one of the
+    cell's kind, if it is not the first. While another process runs the cell, this one waits,
+    and then reads what the other left.
 
     Raises:
-        ValueError: if task, network, treatment or their settings are wrong.
+        ValueError: if task, network, treatment or their settings are wrong, or the device is
+            of another kind or not available.
         Busy: if another process runs the cell, and this one is not to `wait`.
         KeyboardInterrupt: on Ctrl-C; the folder then holds the last checkpoint.
     """
@@ -83,21 +87,25 @@ def run(
     if finished(folder):
         return read(folder)
     begun = time.perf_counter()
+    compute = compute_for(cell, device)
     plan = prepared(cell)
     check_logger(logger)
     seconds = time.perf_counter() - begun
     with alone(root, cell.key, wait=wait):
         if not finished(folder):
-            begin(folder, cell, recipe=recipe, environment=environment(threads))
-            with undisturbed(threads):
-                _Run(plan, root, logger, note).to_result(seconds)
+            begin(folder, cell, recipe=recipe, environment=environment(threads, compute))
+            with undisturbed(threads, compute):
+                _Run(plan.on(compute), root, logger, note, compute).to_result(seconds)
     return read(folder)
 
 
 class _Run:
     """One run, in the folder of its cell."""
 
-    def __init__(self, plan: Prepared, root: Path, logger: str, note: Note) -> None:
+    def __init__(
+        self, plan: Prepared, root: Path, logger: str, note: Note, compute: Compute
+    ) -> None:
+        self.compute = compute
         self.plan, self.root, self.logger, self.note = plan, root, logger, note
         self.cell, self.task, self.folder = plan.cell, plan.task, root / plan.cell.folder
 
@@ -138,6 +146,7 @@ class _Run:
         checkpoint = last_whole(self.folder)
         with logging_to(self.logger, self.folder, self.cell.folder) as log:
             self._trainer(callbacks, log).fit(learner, ckpt_path=checkpoint)
+        learner.network.to(self.compute.device)  # Lightning takes it back to the CPU
         if keeps_best:
             best.load_(learner.network)
         finish_(learner.network, self.plan.treatment)
@@ -160,14 +169,16 @@ class _Run:
     def _learner(self) -> Learner:
         """The network before training, and its teacher if it has one."""
         teacher = self.cell.teacher
+        place = self.compute.device
         return Learner(
-            self._started(),
+            self._started().to(place),
             self.task,
             self.plan.optimization,
             self.plan.total_steps,
             seed=self.cell.seed,
-            teacher=None if teacher is None else self._loaded(teacher, teacher),
+            teacher=None if teacher is None else self._loaded(teacher, teacher).to(place),
             channels_last=self.cell.channels_last,
+            compiled=self.cell.compiled,
         )
 
     def _chosen(self, network: nn.Module, history: History) -> dict[str, Any]:
@@ -184,8 +195,7 @@ class _Run:
 
     def _trainer(self, callbacks: list[L.Callback], logger: Logger) -> L.Trainer:
         return L.Trainer(
-            accelerator="cpu",
-            devices=1,
+            **self.compute.lightning,
             precision=PRECISIONS[self.cell.precision],
             max_epochs=self.plan.last_epoch,
             gradient_clip_val=self.plan.optimization.clip,
@@ -201,6 +211,8 @@ class _Run:
         )
 
     def _result(self, network: nn.Module) -> dict[str, Any]:
+        metric = self.task.evaluate(network)
+        network.cpu()
         start = self._started()
         num_weights = sum(weight.numel() for weight in network.parameters())
         tensors = {n: t.contiguous() for n, t in network.state_dict().items()}
@@ -210,7 +222,7 @@ class _Run:
         measured = momos.measure(network, init=start, controls=self.cell.controls)
         return {
             "metric_name": self.task.metric,
-            "metric": self.task.evaluate(network),
+            "metric": metric,
             "higher_is_better": self.task.higher_is_better,
             "num_weights": num_weights,
             "file": name,

@@ -19,10 +19,11 @@ from lightning.pytorch import loggers
 from lightning.pytorch.loggers import Logger
 
 import momos
+from momos.study.training.devices import HOST, Compute
 
 
 @contextmanager
-def undisturbed(threads: int) -> Iterator[None]:
+def undisturbed(threads: int, compute: Compute = HOST) -> Iterator[None]:
     """Undoes Lightning's global side effects, and leaves the terminal to us.
 
     Lightning announces devices, turns deterministic algorithms on for good, and answers Ctrl-C
@@ -33,8 +34,9 @@ def undisturbed(threads: int) -> Iterator[None]:
     deterministic = torch.get_deterministic_debug_mode()
     announcer.setLevel(logging.WARNING)
     torch.set_num_threads(threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # repeatable on CUDA
     try:
-        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=compute.seeded):
             for message in (
                 "GPU available but not used",
                 "Experiment logs directory .* exists and is not empty",
@@ -121,7 +123,7 @@ def _mlflow_place(folder: Path) -> Iterator[tuple[str, str | None]]:
 PACKAGES = ("torch", "lightning", "numpy", "scikit-learn")
 
 
-def environment(threads: int) -> dict[str, Any]:
+def environment(threads: int, compute: Compute = HOST) -> dict[str, Any]:
     """What a reader needs to repeat a run."""
     return {
         "versions": {"momos": momos.__version__, "python": platform.python_version()}
@@ -132,6 +134,7 @@ def environment(threads: int) -> dict[str, Any]:
             "cores": os.cpu_count(),
             "threads": threads,
             "system": platform.platform(),
+            "device": compute.describe(),
             "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
         },
         "when": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import momos
-from momos.study.tasks.task import Task
+from momos.study.tasks.task import Task, device_of
 from momos.study.treatments.treatment import Treatment
 
 CALIBRATION = 4  # batches that sensitivities are measured on
@@ -62,7 +62,7 @@ class Learned(Treatment):
     ) -> None:
         super().start(network, total_steps, epochs=epochs, seed=seed)
         if self.fold:
-            momos.fold_scales_(network, self._batches(seed)[0][0])
+            momos.fold_scales_(network, self._batches(network, seed)[0][0])
         momos.parametrize_(
             network,
             self._config(seed),
@@ -123,15 +123,19 @@ class Learned(Treatment):
         if self._schedule is not None:
             self._schedule.load_state_dict(state)
 
-    def _batches(self, seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def _batches(
+        self, network: nn.Module, seed: int
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         if self.task is None:
             raise ValueError("a task must be given to calibrate on, got none")
-        order = torch.Generator().manual_seed(seed)
+        order, place = torch.Generator().manual_seed(seed), device_of(network)
         batches = islice(self.task.batches(order), CALIBRATION)
         return [
             part
             for inputs, targets in batches
-            for part in zip(inputs.chunk(PARTS), targets.chunk(PARTS), strict=True)
+            for part in zip(
+                inputs.to(place).chunk(PARTS), targets.to(place).chunk(PARTS), strict=True
+            )
         ]
 
     def _sensitivities(self, network: nn.Module, seed: int) -> dict[str, float]:
@@ -142,8 +146,8 @@ class Learned(Treatment):
         def loss(batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
             outputs = network(batch[0]).flatten(0, -2) / 2
             shares = outputs.detach().softmax(1)
-            drawn = torch.multinomial(shares, 1, generator=generator)[:, 0]
-            return cross_entropy(outputs, drawn)
+            drawn = torch.multinomial(shares.cpu(), 1, generator=generator)[:, 0]
+            return cross_entropy(outputs, drawn.to(outputs.device))
 
-        found = momos.sensitivities(network, self._batches(seed), loss)
+        found = momos.sensitivities(network, self._batches(network, seed), loss)
         return {name: value**self.power for name, value in found.items()}
