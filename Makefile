@@ -6,7 +6,7 @@ SAY := @printf '%s\n'
 INSTALL := @quiet=--quiet; if [ -t 1 ]; then quiet=; fi; \
 	$(BIN)/python -m pip install $$quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test slow check format bench browser clean
+.PHONY: demo test slow check format bench docs browser clean
 
 demo: .venv/.study
 	$(BIN)/momos demo
@@ -30,6 +30,11 @@ format: .venv/.test
 bench: .venv/.bench
 	$(BIN)/python bench/run.py
 
+# Strict: a broken link, an error in a tutorial or a public name without a page fails.
+docs: .venv/.docs
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m sphinx -E -W --keep-going -q docs build/site
+	$(BIN)/python tools/site_links.py build/site
+
 # The report is tested in Debian's Chromium, installed where that may be done.
 APT := $(if $(filter 0,$(shell id -u)),,sudo -n) env DEBIAN_FRONTEND=noninteractive apt-get
 BROWSER := chromium chromium-driver fonts-dejavu-core
@@ -45,7 +50,7 @@ browser:
 
 NATIVE := setup.py $(wildcard src/momos/native/* src/momos/*/native/*)
 
-.venv/.study .venv/.test .venv/.bench: .venv/.torch pyproject.toml constraints.txt $(NATIVE)
+.venv/.study .venv/.test .venv/.bench .venv/.docs: .venv/.torch pyproject.toml constraints.txt $(NATIVE)
 	$(SAY) 'installing momos and all that "make $(patsubst study,demo,$(@:.venv/.%=%))" needs; its engines are compiled'
 	$(INSTALL) -e '.[$(@:.venv/.%=%)]'
 	@touch $@

@@ -1,6 +1,6 @@
-"""The compiled parts: the CPU engines of momos.vq, and the streams of momos.codec.
+"""The compiled parts: the CPU engines of momos.vq, the streams of momos.codec, the kernels of momos.compact.
 
-The source of the engines makes one module per instruction set; momos.vq picks the best that
+The source of the engines, and of the kernels, makes one module per instruction set; momos.vq picks the best that
 the processor has, so a wheel runs on every processor of its architecture. Everything that need
 not be compiled is in pyproject.toml.
 """
@@ -11,6 +11,7 @@ from setuptools import Extension, setup
 
 NATIVE = "src/momos/vq/native"
 CODEC = "src/momos/codec/native"
+COMPACT = "src/momos/compact/native"
 BINDING = "src/momos/native/binding.hpp"
 HEADERS = ("cells", "engine", "flat", "grid", "lanes", "parallel", "sums", "tiles")
 LATTICE_HEADERS = ("balance", "contexts", "lattice", "rans", "table", "trellis", "viterbi")
@@ -48,6 +49,22 @@ setup(
     ]
     + [
         Extension(
+            f"momos.compact._{name}",
+            sources=[f"{COMPACT}/module.cpp"],
+            depends=[
+                BINDING,
+                *(f"{NATIVE}/{header}.hpp" for header in ("lanes", "parallel")),
+                *(f"{COMPACT}/{header}.hpp" for header in ("lookup", "packed")),
+            ],
+            define_macros=[("Py_LIMITED_API", "0x030B0000"), ("MOMOS_MODULE", f"_{name}")],
+            py_limited_api=True,
+            extra_compile_args=[*FLAGS, *THREADS, *flags],
+            extra_link_args=THREADS,
+        )
+        for name, flags in INSTRUCTION_SETS.items()
+    ]
+    + [
+        Extension(
             "momos.codec._rans",
             sources=[f"{CODEC}/module.cpp"],
             depends=[BINDING, f"{CODEC}/rans.hpp", f"{CODEC}/table.hpp"],
@@ -60,6 +77,14 @@ setup(
             "momos.codec._lattice",
             sources=[f"{CODEC}/lattice_module.cpp"],
             depends=[BINDING, *(f"{CODEC}/{header}.hpp" for header in LATTICE_HEADERS)],
+            define_macros=[("Py_LIMITED_API", "0x030B0000")],
+            py_limited_api=True,
+            extra_compile_args=FLAGS,
+        ),
+        Extension(
+            "momos.learning._slopes",
+            sources=["src/momos/learning/native/slopes.cpp"],
+            depends=[BINDING],
             define_macros=[("Py_LIMITED_API", "0x030B0000")],
             py_limited_api=True,
             extra_compile_args=FLAGS,

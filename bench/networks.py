@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import momos
-from momos.study.demonstration import titled
+from momos.cli.demo import titled
 from momos.study.recipes.questions import Demo
 from momos.study.tasks import TASKS
 from momos.study.tasks.architectures import resnet20, resnet56, vit_tiny

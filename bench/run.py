@@ -22,6 +22,7 @@ SCRIPTS = (
         "step",
         "kmeans",
         "gather",
+        "compact",
         "learning",
     ),
     "precision",

@@ -83,6 +83,23 @@ def test_weights_of_zero_stay_zero_on_a_trellis(tmp_path):
     assert (found["a"] == 0).float().mean() < 0.65
 
 
+@pytest.mark.parametrize("unit", ["network", "channel"])
+@pytest.mark.parametrize("states", [1, 8, 256])
+def test_weights_far_below_a_step_are_not_enlarged(tmp_path, unit, states):
+    """In a channel with large weights for faint inputs, the small ones are for loud inputs."""
+    sizes = torch.logspace(-4, 1, 40)
+    state = {"rnn.weight_ih_l0": sizes * weights(50, 40)}
+    settings = {"unit": unit, "states": states, "step": 0.14}
+    mosaic, found, _ = compressed(tmp_path, state, **settings)
+    (place,) = mosaic.layout.placements
+    steps = mosaic.scale(place)
+    assert steps is not None
+    tensor, after = state[place.name], found[place.name]
+    tiny = tensor.abs() < 0.24 * steps[:, None]
+    assert tiny.sum() > 500
+    assert not after[tiny].any()
+
+
 def test_few_weights_take_more_states_than_many():
     assert states_of(LatticeConfig(), 1_000_000) == 256
     assert states_of(LatticeConfig(), 1_000_001) == 64

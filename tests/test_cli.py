@@ -8,7 +8,6 @@ import pytest
 from commands import invoke
 
 import momos
-import momos.study.demonstration as study
 from momos.study.recipes.questions import Demo
 from momos.study.store import RESULT
 
@@ -66,7 +65,8 @@ def test_a_missing_extra_is_named(missing: str) -> None:
 def test_options_reach_the_demo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     calls = []
     monkeypatch.setattr(
-        study, "demo", lambda folder, recipe, **options: calls.append((folder, recipe))
+        *(sys.modules["momos.cli.demo"], "demonstrate"),
+        lambda folder, recipe, **options: calls.append((folder, recipe)),
     )
     assert invoke("demo").exit_code == 0
     assert (
@@ -83,7 +83,7 @@ def test_ctrl_c_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(folder: Path, recipe: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(study, "demo", interrupted)
+    monkeypatch.setattr(sys.modules["momos.cli.demo"], "demonstrate", interrupted)
     assert invoke("demo").exit_code == 130
 
 

@@ -19,6 +19,7 @@ from momos.codec import STREAM_SYMBOLS, CorruptError
 from momos.codec.lattice import MEMORIES, Geometry, decode, encode, fits, quantize
 
 LARGEST = 2**31 - 1
+TINY = 0.25  # smaller weights become 0
 ROWS = st.tuples(st.integers(1, 12), st.integers(1, 5))  # inputs and kernel positions
 PINNED = "3556fa0d50120a00009d5f20c100804042"
 BY_SUBSET, BY_PARITY = lattice_decoder.BY_SUBSET, lattice_decoder.BY_PARITY
@@ -284,9 +285,11 @@ def walk(weights, importance, costs, memory, indices) -> float:
 
 
 def best_path(weights, importance, costs, memory) -> tuple[float, tuple[int, ...]]:
-    """By trying all: the numbers around a weight in either subset, and 0."""
+    """By trying all: the numbers around a weight in either subset, and 0; 0 for tiny ones."""
     near = [
         sorted({0, *(int(abs(w) / (2 if memory else 1)) + d for d in range(3))})
+        if abs(w) >= TINY
+        else [0]
         for w in weights
     ]
     return min((walk(weights, importance, costs, memory, p), p) for p in product(*near))
@@ -537,6 +540,28 @@ def test_sums_start_anew_in_each_stream(memory):
         )
     ]
     assert torch.equal(quantized[0][STREAM_SYMBOLS:], quantized[1])
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize("row_weight", [0.0, 0.1, 1e3])
+def test_tiny_weights_become_zero_whatever_the_sums_and_the_path(memory, row_weight):
+    """Another number would be many times as large, or of another sign."""
+    weights = normal(2000, 3, 11)
+    small = torch.rand(2000, generator=torch.Generator().manual_seed(12)) < 0.5
+    weights[small] *= 1e-2
+    tiny = weights.abs() < TINY
+    values = quantize(
+        weights,
+        memory=memory,
+        rate_weight=0.1,
+        geometry=Geometry(40, 4),
+        kernel_weight=row_weight,
+        row_weight=row_weight,
+    )
+    assert fits(values, memory=memory)
+    assert small[tiny].any()
+    assert not values[tiny].any()
+    assert values[~tiny].double().square().mean() > 1
 
 
 @pytest.mark.parametrize("memory", [0, 3, 8])

@@ -1,5 +1,6 @@
 """A config says what was wrong with it, once, when it is made."""
 
+import re
 from dataclasses import FrozenInstanceError
 from fractions import Fraction
 from math import floor
@@ -56,7 +57,7 @@ def test_neither_capacity_nor_num_motifs_is_refused():
 
 
 def test_an_unknown_selection_is_told_the_known_ones():
-    message = "selection must be one of sample, distinct, kmeans, got 'random'"
+    message = "selection must be one of sample, distinct, kmeans, whole, got 'random'"
     with pytest.raises(ValueError, match=message):
         MosaicConfig(num_motifs=2, selection="random")
 
@@ -130,3 +131,30 @@ def test_a_pattern_is_a_string(name):
 def test_a_rate_weight_is_a_number_of_at_least_0(value):
     with pytest.raises(ValueError, match="rate_weight must be at least 0 and finite"):
         MosaicConfig(num_motifs=2, rate_weight=value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"block_size": 2}, "block_size must be 1 for selection='whole', got 2"),
+        ({"zero_motif": False}, "zero_motif must be True for selection='whole', got False"),
+        ({"groups": (("*",),)}, "groups must be () for selection='whole', got (('*',),)"),
+        ({"scales": "none"}, "scales must be 'tensor' or 'channel' for selection='whole'"),
+        ({"bits": 16}, "bits must be at most 8 for selection='whole', got 16"),
+        (
+            {"num_motifs": 256},
+            "num_motifs must be at most 255, the whole numbers of 8 bits",
+        ),
+        ({"num_motifs": 16, "bits": 4}, "num_motifs must be at most 15, the whole numbers"),
+        ({"capacity": 0.1}, "num_motifs must be at most 255, the whole numbers of 8 bits"),
+        ({"num_motifs": 4}, "num_motifs must be odd and at least 3 for selection='whole'"),
+    ],
+)
+def test_whole_motifs_need_settings_that_fit(settings, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        MosaicConfig.learned(selection="whole", **settings)
+
+
+def test_whole_motifs_have_defaults_of_their_own():
+    config = MosaicConfig.learned(selection="whole", bits=4)
+    assert (config.block_size, config.num_motifs, config.scales) == (1, 15, "tensor")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from elsewhere import DEVICE, Apart
+from elsewhere import pretended
 from momos import Layout, MosaicConfig
 from momos.learning import Bank
 from momos.learning.fitting import LEAST, Fitting, Importance, scaled_blocks, scales_of
@@ -188,21 +188,24 @@ def test_importance_is_where_the_weights_are_wherever_its_numbers_are_from(
     layout, weights, _ = parts(network())
     config = MosaicConfig(block_size=layout.block_size, num_motifs=4, scales=scales)
     here = Importance.of(layout, given_, scales_of(weights, config.scales))
-    with Apart():
-        there = [weight.detach().to(DEVICE) for weight in weights]
+    with pretended() as where:
+        there = [weight.detach().to(where.device) for weight in weights]
         own = scales_of(there, config.scales)
-        found = Importance.of(layout, given_, own, device=DEVICE)
+        found = Importance.of(layout, given_, own, device=where.device)
         assert found.by_tensor == here.by_tensor
         assert (found.by_weight is None) == (here.by_weight is None)
         if found.by_weight is None or here.by_weight is None:
             return
-        assert found.by_weight.device == DEVICE
+        assert found.by_weight.device == where.device
         assert torch.equal(found.by_weight.cpu(), here.by_weight)
         blocks = scaled_blocks(layout, there, own, torch.float32)
         indices = Fitting(layout, config, found).assign(
-            blocks, blocks[:4].clone(), usage=torch.arange(4).to(DEVICE), rate_weight=0.1
+            blocks,
+            blocks[:4].clone(),
+            usage=torch.arange(4).to(where.device),
+            rate_weight=0.1,
         )
-        assert indices.device == DEVICE
+        assert indices.device == where.device
 
 
 def test_all_of_a_bank_is_where_its_motifs_are() -> None:
@@ -210,9 +213,9 @@ def test_all_of_a_bank_is_where_its_motifs_are() -> None:
     fitting = Fitting(
         layout, MosaicConfig.learned(block_size=layout.block_size, num_motifs=3)
     )
-    with Apart():
-        motifs = torch.zeros(3, layout.block_size).to(DEVICE)
-        indices = torch.zeros(layout.num_blocks, dtype=torch.int32).to(DEVICE)
-        scales = tuple(torch.ones(1).to(DEVICE) for _ in layout.placements)
+    with pretended() as where:
+        motifs = torch.zeros(3, layout.block_size).to(where.device)
+        indices = torch.zeros(layout.num_blocks, dtype=torch.int32).to(where.device)
+        scales = tuple(torch.ones(1).to(where.device) for _ in layout.placements)
         bank = Bank(fitting, "weights", motifs, indices, scales)
-        assert {str(buffer.device) for buffer in bank.buffers()} == {str(DEVICE)}
+        assert {str(buffer.device) for buffer in bank.buffers()} == {str(where.device)}

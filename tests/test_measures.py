@@ -273,3 +273,15 @@ def test_compressors_see_packed_signs_and_byte_planes():
         assert found[f"signs, {name}"].value == complexity.compressed_bits(signs, name)
     expected = sum(complexity.pcodec_bits(weight) for weight in weights)
     assert found["floats, pcodec"].value == expected
+
+
+def test_the_split_set_adds_up_and_places_count_what_is_not_zero():
+    weight = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
+    weight[weight.abs() < 1] = 0
+    found = momos.measure(weight, measures="split", controls=3)
+    parts = [found[f"4-bit split, {part}"].value for part in ("model", "residual")]
+    assert found["4-bit split"].value == pytest.approx(sum(parts))
+    assert found["places"].value == complexity.place_code(weight)
+    assert found["places"].control is None
+    assert found["4-bit split, model"].kind == "score"
+    assert found["4-bit split"].control.repeats == 3

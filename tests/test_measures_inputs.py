@@ -172,7 +172,7 @@ def test_shuffles_are_none_or_at_least_two(shuffles):
 
 @pytest.mark.parametrize("measures", ["x", ("signs", "x"), ["default", "x"]])
 def test_an_unknown_measure_is_refused_with_those_there_are(measures):
-    known = r"measures must be among default; paper; qubd; compressors; .*, got 'x'"
+    known = r"measures must be among default; paper; qubd; compressors; split; .*, got 'x'"
     with pytest.raises(ValueError, match=known):
         momos.measure(noise(20), measures=measures)
 

@@ -9,6 +9,7 @@ import sizes_page
 from made_up import finished
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from records_part import RECORDS, records_part
 from sizes_page import (
     FIGURES,
     GOALS,
@@ -31,6 +32,7 @@ from momos.study.analysis.statistics import interval
 from momos.study.cell import Cell
 from momos.study.recipes.questions import Simplify
 from momos.study.recipes.recipe import Recipe
+from momos.study.recipes.records import Records
 from momos.study.recipes.sizes import Ablations, Sizes
 from momos.study.store import NOBODY, Finished
 from momos.study.tasks import TASKS
@@ -49,7 +51,8 @@ SIZES = Sizes(
 )
 ABLATIONS = Ablations(seeds=2, tuning=20, ingredients=("no scales",))
 PLACES = "".join(
-    f"<!-- generated: {n} -->\n<!-- end -->\n" for n in (*GOALS, "summary", "ablations")
+    f"<!-- generated: {n} -->\n<!-- end -->\n"
+    for n in (*GOALS, "summary", "ablations", "records")
 )
 
 
@@ -406,7 +409,8 @@ def test_only_places_of_a_page_change() -> None:
 
 def test_the_page_has_every_place() -> None:
     page = Path(__file__).parents[1] / "docs/sizes.md"
-    assert fill(page.read_text("utf-8"), parts_of({}, []))
+    parts = parts_of({}, []) | {RECORDS: records_part([])}
+    assert fill(page.read_text("utf-8"), parts)
 
 
 def test_numbers_have_true_minus_signs() -> None:
@@ -455,3 +459,30 @@ def test_a_page_without_its_places_is_left_as_it_was(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="one place for each of"):
         write(tmp_path, runs_of(SIZES))
     assert [path.name for path in tmp_path.iterdir()] == ["sizes.md"]
+
+
+def test_records_are_held_against_published_files() -> None:
+    recipe = Records(seeds=2, targets=(6400,))
+    runs = [
+        finished(
+            cell.treatment,
+            cell.seed,
+            metric=0.98 + 0.002 * cell.seed,
+            num_weights=266_610,
+            file=8 * (6300 + 100 * cell.seed) if cell.settings else 8 * 990_000,
+        )
+        for cell in recipe.runs()
+    ]
+    runs = [
+        replace(run, cell=cell, recipe=recipe.asked, seconds=90.0)
+        for run, cell in zip(runs, recipe.runs(), strict=True)
+    ]
+    found = [
+        [c.strip() for c in line.split("|")] for line in records_part(runs).splitlines()
+    ]
+    rows = {cells[2]: cells[3:8] for cells in found if len(cells) > 7}
+    assert rows["Oktay et al. 2020"] == ["2 840", "–", "1.00", "–", "–"]
+    assert rows["learned motifs, target 6 400 bytes"] == [
+        *("6 350", "167.9", "1.90 (1.80 to 2.00)", "2", "1.5")
+    ]
+    assert "ours: not run" in rows

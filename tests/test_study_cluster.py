@@ -46,7 +46,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     before = {name: os.environ.get(name) for name in os.environ if name.startswith("RAY_")}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")  # which is not for a cluster of ours
-        with connected("local", processes=2) as found:
+        with connected("local", processes=2, devices=1) as found:
             yield found
         assert os.environ["RAY_AUTH_MODE"] == "disabled"
     assert not ray.is_initialized()
@@ -236,3 +236,25 @@ def test_an_address_where_nothing_answers_is_refused_at_once() -> None:
         message = f"a Ray cluster must answer at {address}, but: "
         with pytest.raises(ConnectionError, match=message), connected(address):
             pass
+
+
+def test_tasks_share_a_gpu(cluster: Cluster) -> None:
+    def shares(job: int, note: Any) -> list[Any]:  # here, so that it travels whole
+        import os
+
+        import ray
+
+        own = ray.get_runtime_context().get_assigned_resources().get("GPU", 0)
+        return [own, os.environ.get("CUDA_VISIBLE_DEVICES")]
+
+    with connected("local", processes=9, gpus=0.25) as found:
+        assert found == Cluster(4, 0.25)
+        results = found.each(shares, [0, 1], attempts=1, died=lambda job: [])
+        assert sorted(result for _, result in results) == [[0.25, "0"]] * 2
+
+
+def test_a_cluster_without_a_gpu_is_refused(cluster: Cluster, monkeypatch) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+    message = "the Ray cluster at local must have a GPU for runs on cuda, got none"
+    with pytest.raises(ConnectionError, match=message), connected("local", gpus=1.0):
+        pass

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from made_up import finished, row
 from rich.console import Console
 
-from momos.cli.study import table_of_comparison
-from momos.cli.tables import of_study
+from momos.cli.tables import of_study, table_of_comparison
 from momos.study.analysis.comparison import Compared, Comparison, compare
 from momos.study.analysis.statistics import Estimate
 from momos.study.store import Finished

@@ -16,8 +16,7 @@ from rich.console import Console
 from run_mutants import mutants
 from test_study_page import write_run
 
-from momos.cli.study import table_of_comparison
-from momos.cli.tables import of_study
+from momos.cli.tables import of_study, table_of_comparison
 from momos.study.analysis.comparison import compare
 from momos.study.cell import Cell
 from momos.study.report.figure import Figure

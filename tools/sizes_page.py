@@ -1,6 +1,6 @@
 """Fills docs/sizes.md from finished runs: `python tools/sizes_page.py RUNS… -o docs`.
 
-Runs of the recipes `sizes` and `ablations` count; a figure for each task is written to
+Runs of the recipes `sizes`, `ablations` and `records` count; a figure for each task is written to
 docs/results. What was not run says so.
 """
 
@@ -18,6 +18,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
+from records_part import RECORDS, records_part
 
 from momos._util.escaping import visible
 from momos.study.analysis.claims import COMPARABLE
@@ -216,7 +217,8 @@ def write(docs: Path, runs: Sequence[Finished]) -> None:
     """Fills `docs`/sizes.md and draws a figure for each task: all of it, or nothing."""
     tasks, rows = asked_for(runs)
     page = docs / PAGE
-    text = fill(page.read_text("utf-8"), parts_of(tasks, rows))
+    parts = parts_of(tasks, rows) | {RECORDS: records_part(runs)}
+    text = fill(page.read_text("utf-8"), parts)
     (docs / FIGURES).mkdir(exist_ok=True)
     for task, (_, found) in tasks.items():
         path = docs / FIGURES / f"sizes-{task}.png"

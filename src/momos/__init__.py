@@ -9,6 +9,9 @@ from momos.checkpoints import CompressionReport as CompressionReport
 from momos.checkpoints import Trial as Trial
 from momos.checkpoints import compress as compress
 from momos.checkpoints import expand as expand
+from momos.compact import Compacted as Compacted
+from momos.compact import compact_ as compact_
+from momos.compact import expand_ as expand_
 from momos.complexity import bdm as bdm
 from momos.complexity import kt_code as kt_code
 from momos.complexity import ordered_bdm as ordered_bdm
@@ -27,6 +30,7 @@ from momos.files import save as save
 from momos.learning import Bank as Bank
 from momos.learning import Reassign as Reassign
 from momos.learning import Reassignment as Reassignment
+from momos.learning import code_length as code_length
 from momos.learning import freeze_ as freeze_
 from momos.learning import parametrize_ as parametrize_
 from momos.lengths import DescriptionLength as DescriptionLength
@@ -39,6 +43,7 @@ from momos.mosaic import Mosaic as Mosaic
 from momos.projection import Projection as Projection
 from momos.projection import Projector as Projector
 from momos.projection import project_ as project_
+from momos.shrinking import Shrink as Shrink
 from momos.version import __version__ as __version__
 from momos.vq.motifs import distinct_motifs as distinct_motifs
 from momos.vq.motifs import kmeans_motifs as kmeans_motifs

@@ -30,6 +30,11 @@ class Placement:
     """Position of one parameter among the blocks.
 
     Its output channels are the slices along dimension `axis`.
+
+    Example:
+        >>> layout = momos.Layout.of(nn.Linear(10, 3), block_size=4)
+        >>> [(place.name, place.start, place.stop) for place in layout.placements]
+        [('weight', 0, 8), ('bias', 8, 9)]
     """
 
     name: str
@@ -42,12 +47,22 @@ class Placement:
 
     @property
     def stop(self) -> int:
+        """The first row after those of this parameter."""
         return self.start + self.num_blocks
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The parameters that are cut into blocks, and their rows."""
+    """The parameters that are cut into blocks, and their rows.
+
+    Example:
+        >>> model = nn.Linear(10, 3)  # 30 weights and 3 biases
+        >>> layout = momos.Layout.of(model, block_size=4)
+        >>> layout.num_weights, layout.num_blocks
+        (33, 9)
+        >>> layout.read(model).shape
+        torch.Size([9, 4])
+    """
 
     block_size: int
     placements: tuple[Placement, ...]
@@ -124,10 +139,12 @@ class Layout:
 
     @property
     def num_blocks(self) -> int:
+        """Blocks of all parameters, m."""
         return self.placements[-1].stop if self.placements else 0
 
     @cached_property
     def num_weights(self) -> int:
+        """Weights of all parameters, without padding."""
         return sum(placement.num_weights for placement in self.placements)
 
     @cached_property

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 Selection = Literal["sample", "distinct", "kmeans"]
+Whole = Literal["whole"]  # motifs that are not selected, but the whole numbers
 Scales = Literal["none", "tensor", "channel"]
 DenseDtype = Literal["float32", "float16", "bfloat16"]
 Unit = Literal["auto", "network", "channel"]
@@ -24,6 +25,8 @@ class MosaicConfig:
     `selection` says where motifs come from: "sample" draws blocks uniformly by position, as in
     the paper (Bakhtiarifard et al. 2026, Algorithm 1); "distinct" does the same but takes no
     block twice; "kmeans" minimizes the distortion. With `zero_motif`, motif 0 is all zeros.
+    "whole" is for learned motifs of one weight: they are the whole numbers nearest to 0, and what
+    is learned are the scales that they are multiplied by (Oktay et al. 2020 learn such a step).
 
     The rest is for motifs that are learned (`MosaicConfig.learned` has defaults for them):
 
@@ -44,6 +47,14 @@ class MosaicConfig:
     Raises:
         ValueError: if a value is out of range or both or neither of `capacity` and `num_motifs`
             are given.
+
+    Example:
+        >>> momos.MosaicConfig(block_size=2, capacity=0.05).motifs_for(10_000)
+        500
+        >>> config = momos.MosaicConfig(block_size=4, num_motifs=256, exclude=("*bias",))
+        >>> learned = momos.MosaicConfig.learned(rate_weight=0.5)  # more: a smaller file
+        >>> learned.block_size, learned.num_motifs, learned.scales
+        (2, 64, 'tensor')
     """
 
     block_size: int = 2
@@ -52,7 +63,7 @@ class MosaicConfig:
     include: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
     zero_motif: bool = True
-    selection: Selection = "sample"
+    selection: Selection | Whole = "sample"
     seed: int = 0
     min_ndim: int | None = None
     scales: Scales = "none"
@@ -82,11 +93,11 @@ class MosaicConfig:
         if self.num_motifs is not None:
             check_whole("num_motifs", self.num_motifs, least=1)
         for name, kind in (
-            ("selection", Selection),
             ("scales", Scales),
             ("dense_dtype", DenseDtype),
         ):
             _check_option(name, getattr(self, name), get_args(kind))
+        _check_option("selection", self.selection, (*get_args(Selection), *get_args(Whole)))
         for name in ("include", "exclude"):
             object.__setattr__(self, name, _patterns(name, getattr(self, name)))
         if self.min_ndim is not None:
@@ -99,13 +110,46 @@ class MosaicConfig:
             raise TypeError(f"groups must be a sequence of groups, got {self.groups!r}")
         groups = tuple(_patterns("a group", group) for group in self.groups)
         object.__setattr__(self, "groups", groups)
+        if self.selection == "whole":
+            self._check_whole_motifs()
+
+    def _check_whole_motifs(self) -> None:
+        for name, wanted in (("block_size", 1), ("zero_motif", True), ("groups", ())):
+            if (found := getattr(self, name)) != wanted:
+                raise ValueError(
+                    f"{name} must be {wanted} for selection='whole', got {found}"
+                )
+        if self.scales == "none":
+            raise ValueError(
+                "scales must be 'tensor' or 'channel' for selection='whole', got 'none'"
+            )
+        if self.bits > 8:
+            raise ValueError(
+                f"bits must be at most 8 for selection='whole', got {self.bits}"
+            )
+        most = 2**self.bits - 1
+        if self.num_motifs is None or self.num_motifs > most:
+            raise ValueError(
+                f"num_motifs must be at most {most}, the whole numbers of {self.bits} bits, "
+                f"got {self.num_motifs}"
+            )
+        if self.num_motifs % 2 == 0 or self.num_motifs < 3:
+            raise ValueError(
+                "num_motifs must be odd and at least 3 for selection='whole' (0, and as many "
+                f"numbers of either sign), got {self.num_motifs}"
+            )
 
     @classmethod
     def learned(cls, **settings: Any) -> "MosaicConfig":
-        """Settings for learned motifs; docs/learning.md says why the defaults are what they are."""
+        """Settings for learned motifs; docs/learning.md says why the defaults are what they are.
+
+        With `selection="whole"` the defaults are those for the smallest files.
+        """
+        whole = settings.get("selection") == "whole"
         if "capacity" not in settings:
-            settings.setdefault("num_motifs", 64)
-        return cls(**(LEARNED | settings))
+            most = 2 ** min(settings.get("bits", LEARNED["bits"]), 8) - 1
+            settings.setdefault("num_motifs", most if whole else 64)
+        return cls(**(LEARNED | (WHOLE if whole else {}) | settings))
 
     def motifs_for(self, num_blocks: int) -> int:
         """Number of motifs for a network of `num_blocks` blocks: max(1, floor(capacity · m))."""
@@ -144,6 +188,13 @@ class LatticeConfig:
 
     Raises:
         ValueError: if a value is out of range.
+
+    Example:
+        >>> config = momos.LatticeConfig(step=0.14, exclude=("*embedding*",))
+        >>> model = nn.Linear(100, 100)
+        >>> coarse = momos.compress(model, "coarse.momos", config)
+        >>> coarse.num_bytes < momos.compress(model, "net.momos").num_bytes
+        True
     """
 
     step: float = 0.07
@@ -199,6 +250,7 @@ LEARNED: dict[str, Any] = {
     "bits": 8,
     "dense_dtype": "bfloat16",
 }
+WHOLE: dict[str, Any] = {"selection": "whole", "block_size": 1, "rate_weight": 1e-6}
 
 
 def check_whole(name: str, value: int, *, least: int) -> None:

@@ -4,7 +4,18 @@ import os
 
 
 class FormatError(ValueError):
-    """A file is damaged or of another format; says which file, where in it, and what is wrong."""
+    """A file is damaged or of another format; says which file, where in it, and what is wrong.
+
+    Example:
+        >>> from pathlib import Path
+        >>> Path("net.momos").write_bytes(b"not a mosaic")
+        12
+        >>> try:
+        ...     momos.load("net.momos")
+        ... except momos.FormatError as error:
+        ...     print(error)
+        net.momos: header: must have 112 bytes at least, got 12 (is this a .momos file?)
+    """
 
     def __init__(self, path: str | os.PathLike[str], section: str, problem: str) -> None:
         super().__init__(f"{os.fspath(path)}: {section}: {problem}")

@@ -34,6 +34,15 @@ class DescriptionLength:
     `dense` is 32 bits a weight; `bank` is the motifs, and the scales where there are any;
     `bound` adds ceil(log2 k) bits for every block; `entropy` adds the entropy of usage instead,
     and the usage table that a decoder needs for that.
+
+    Example:
+        >>> model = nn.Linear(64, 64, bias=False)
+        >>> result = momos.project_(model, momos.MosaicConfig(block_size=4, num_motifs=16))
+        >>> length = momos.description_length(result.mosaic)
+        >>> length.dense, length.bound, length.factor
+        (131072, 6144, 21.333333333333332)
+        >>> length.entropy < length.dense
+        True
     """
 
     num_weights: int
@@ -45,6 +54,7 @@ class DescriptionLength:
 
     @property
     def entropy(self) -> float:
+        """Motifs, entropy of the indices and usage table, in bits."""
         return self.bank + self.mosaic_entropy + self.usage_table
 
     @property
@@ -54,10 +64,12 @@ class DescriptionLength:
 
     @property
     def bound_per_weight(self) -> float:
+        """Bits of `bound` for each weight."""
         return self.bound / self.num_weights
 
     @property
     def entropy_per_weight(self) -> float:
+        """Bits of `entropy` for each weight."""
         return self.entropy / self.num_weights
 
 
@@ -68,6 +80,10 @@ def description_bound(
 
     Raises:
         ValueError: if a number is out of range.
+
+    Example:
+        >>> momos.description_bound(num_blocks=1024, num_motifs=16, block_size=4)
+        6144
     """
     for name, value, least in (
         ("num_blocks", num_blocks, 0),
@@ -85,6 +101,12 @@ def description_length(mosaic: Described) -> DescriptionLength:
 
     The usage table is coded by its number among all ways to share m blocks among k motifs:
     log2 of (m + k - 1 choose k - 1) bits.
+
+    Example:
+        >>> model = nn.Linear(64, 64)
+        >>> result = momos.project_(model, momos.MosaicConfig(block_size=4, num_motifs=16))
+        >>> momos.description_length(result.mosaic).bound
+        6208
     """
     m, k, s = mosaic.layout.num_blocks, mosaic.num_motifs, mosaic.layout.block_size
     bits, scales = motif_bits(mosaic), scales_length(mosaic)

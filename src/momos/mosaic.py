@@ -35,6 +35,15 @@ class Mosaic:
         TypeError: if motifs or indices are of a wrong dtype.
         ValueError: if the shapes do not fit each other, an index names no motif, or a value is
             not finite.
+
+    Example:
+        >>> model = nn.Linear(64, 64)
+        >>> result = momos.project_(model, momos.MosaicConfig(block_size=4, num_motifs=16))
+        >>> mosaic = momos.Mosaic.of(model)
+        >>> mosaic.motifs.shape, mosaic.indices.shape, mosaic.indices.dtype
+        (torch.Size([16, 4]), torch.Size([1040]), torch.uint8)
+        >>> int(mosaic.usage().sum()) == mosaic.layout.num_blocks
+        True
     """
 
     motifs: Float[Tensor, "k s"] | Int8[Tensor, "k s"]
@@ -135,6 +144,7 @@ class Mosaic:
 
     @property
     def num_motifs(self) -> int:
+        """How many motifs there are, k, used or not."""
         return len(self.motifs)
 
     def usage(self) -> Int[Tensor, " k"]:
@@ -269,6 +279,10 @@ def _wrapped(model: nn.Module) -> str:
 
 def _never_projected(model: nn.Module) -> str:
     kind = type(model).__name__
+    if any(
+        type(module).__module__.startswith("momos.compact.") for module in model.modules()
+    ):
+        return f"model must have dense weights, but {kind} is compact (momos.expand_ makes it dense)"
     inside = [name for name, module in model.named_modules() if name and remembered(module)]
     if inside:
         return (
@@ -369,6 +383,11 @@ def scaled(
 def remembered(model: nn.Module) -> bool:
     """Whether `model` was made a mosaic, even if it has changed since."""
     return _MEMORY in model.__dict__
+
+
+def forget_(model: nn.Module) -> None:
+    """Drops the mosaic that `model` remembers, which holds an index for every block."""
+    model.__dict__.pop(_MEMORY, None)
 
 
 def bits(values: Tensor) -> Tensor:

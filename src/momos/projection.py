@@ -24,7 +24,15 @@ Search = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Projection:
-    """Result of a projection: the mosaic, ‖w − ŵ‖² in float64, and how many weights changed."""
+    """Result of a projection: the mosaic, ‖w − ŵ‖² in float64, and how many weights changed.
+
+    Example:
+        >>> model = nn.Linear(64, 64)
+        >>> config = momos.MosaicConfig(block_size=4, num_motifs=16)
+        >>> projection = momos.project_(model, config)
+        >>> projection.distortion > 0, projection.moved > 0
+        (True, True)
+    """
 
     mosaic: Mosaic
     distortion: float
@@ -49,6 +57,13 @@ def project_(
             sharded or only what a weight is computed from (weight normalization, pruning), a
             weight is not finite (names the parameter), or `motifs` have another block size. The
             model is then unchanged.
+
+    Example:
+        >>> model = nn.Linear(64, 64)
+        >>> config = momos.MosaicConfig(block_size=4, num_motifs=16)
+        >>> projection = momos.project_(model, config)
+        >>> momos.project_(model, config, motifs=projection.mosaic.motifs).moved
+        0
     """
     check_projectable(config)
     layout = Layout.of(
@@ -67,7 +82,8 @@ def project_(
         raise ValueError(
             f"motifs must have shape (k, {config.block_size}), got {tuple(motifs.shape)}"
         )
-    motifs = motifs.detach()
+    if not motifs.is_meta:  # the search refuses those
+        motifs = motifs.detach().to(next(layout.tensors(model))[1].device)
     indices = _assign(model, layout, motifs)
     _keep(model, layout, motifs, indices)
     _check_range(layout, motifs, indices)
@@ -104,6 +120,18 @@ class Projector(KeepsGenerator):
 
     Raises:
         ValueError: if `config` has settings for learned motifs.
+
+    Example:
+        >>> model = nn.Linear(64, 10)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> projector = momos.Projector(model, momos.MosaicConfig(block_size=2, capacity=0.05))
+        >>> for epoch in range(3):
+        ...     model(torch.randn(16, 64)).square().mean().backward()
+        ...     optimizer.step()
+        ...     optimizer.zero_grad()
+        ...     projection = projector.step()
+        >>> projection.mosaic.num_motifs
+        16
     """
 
     def __init__(self, model: nn.Module, config: MosaicConfig, *, every: int = 1) -> None:
@@ -125,9 +153,11 @@ class Projector(KeepsGenerator):
         return project_(self.model, self.config, generator=self.generator)
 
     def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to continue as if never interrupted."""
         return {"steps": self.steps, "generator": self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues from what `state_dict` returned."""
         self.steps = state["steps"]
         self.generator.set_state(state["generator"].cpu())
 

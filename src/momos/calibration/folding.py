@@ -47,7 +47,14 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Folding:
-    """What `fold_scales_` did, in the order of the model's modules."""
+    """What `fold_scales_` did, in the order of the model's modules.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3))
+        >>> folding = momos.fold_scales_(model, torch.randn(2, 3, 8, 8))
+        >>> [(pair.weight, pair.normalization) for pair in folding.pairs]
+        [('0.weight', '1')]
+    """
 
     pairs: tuple[Folded, ...]
     skipped: tuple[Skipped, ...]
@@ -74,6 +81,16 @@ def fold_scales_(model: nn.Module, *inputs: Any, **options: Any) -> Folding:
     Raises:
         ValueError: if a layer or normalization is parametrized, or a weight not finite or not
             initialised. The model is then unchanged.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)).eval()
+        >>> images = torch.randn(2, 3, 8, 8)
+        >>> before = model(images)
+        >>> folding = momos.fold_scales_(model, images)
+        >>> len(folding.pairs)
+        1
+        >>> torch.allclose(model(images), before, atol=1e-5)
+        True
     """
     layers = _modules(model, LAYERS + TRANSPOSED)
     norms = _modules(model, BATCH_NORMS + INSTANCE_NORMS + OTHERS)

@@ -25,6 +25,16 @@ def sensitivities(
 
     Raises:
         ValueError: if there are no batches, or a loss is not one finite number with a gradient.
+
+    Example:
+        >>> model = nn.Linear(8, 3)
+        >>> batches = [(torch.randn(4, 8), torch.randint(3, (4,))) for _ in range(5)]
+        >>> def loss(batch):
+        ...     inputs, labels = batch
+        ...     return nn.functional.cross_entropy(model(inputs), labels)
+        >>> importance = momos.sensitivities(model, batches, loss)
+        >>> sorted(importance)
+        ['bias', 'weight']
     """
 
     def mean_square(gradient: Tensor) -> float:

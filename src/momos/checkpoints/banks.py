@@ -55,6 +55,11 @@ def _choose(
     generator: torch.Generator,
     progress: Progress,
 ) -> tuple[Tensor, Tensor | None]:
+    if config.selection == "whole":
+        raise ValueError(
+            "selection must be 'sample', 'distinct' or 'kmeans' to compress weights, got "
+            "'whole' (a LatticeConfig rounds them to whole steps)"
+        )
     total, zero_motif = weights.layout.num_blocks, config.zero_motif
     wanted = config.motifs_for(total)
     if config.selection == "sample" and not rate_weight and config.bits > 8:

@@ -137,6 +137,15 @@ def compress(
             read, or one of these changes meanwhile, no step reaches the target or keeps the
             metric, the metric is not finite, or arguments exclude each other.
         OSError: if a file cannot be read or written.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 10))
+        >>> report = momos.compress(model, "net.momos", momos.LatticeConfig(step=0.14))
+        >>> report.factor > 5, report.relative_error < 0.01
+        (True, True)
+        >>> report = momos.compress(model, "small.momos", target_factor=12)
+        >>> report.factor >= 12
+        True
     """
     targets = {"target_bytes": target_bytes, "target_factor": target_factor}
     own = {"config": config, "evaluate": evaluate, "calibration": calibration}

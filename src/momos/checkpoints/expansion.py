@@ -48,6 +48,12 @@ def expand(
         ValueError: if the name of `output` is none of these, it is the file that is read, it
             would be too large, or safetensors cannot hold a tensor; names the tensor.
         OSError: if a file cannot be read or written.
+
+    Example:
+        >>> report = momos.compress(nn.Linear(64, 10), "net.momos")
+        >>> momos.expand("net.momos", "net.pt")
+        >>> torch.load("net.pt")["weight"].shape
+        torch.Size([10, 64])
     """
     path, output = Path(path), Path(output)
     if output.suffix not in (".safetensors", *TORCH):

@@ -159,6 +159,15 @@ class Trial:
 
     `num_bytes` is the size of the file, or of the dense tensors; `kept` says whether the metric
     is high enough.
+
+    Example:
+        >>> model = nn.Linear(64, 10)
+        >>> def metric(model):  # of your own; higher is better
+        ...     return 1.0
+        >>> report = momos.compress(model, "net.momos", evaluate=metric, max_drop=0.1)
+        >>> trials = report.trials
+        >>> trials[0].name, trials[0].metric, trials[0].kept
+        ('dense', 1.0, True)
     """
 
     step: float | None
@@ -168,6 +177,7 @@ class Trial:
 
     @property
     def name(self) -> str:
+        """What was evaluated: "dense" or the step."""
         return "dense" if self.step is None else f"step {self.step:.4g}"
 
     def __str__(self) -> str:
@@ -177,7 +187,15 @@ class Trial:
 
 @dataclass(frozen=True)
 class CompressionReport(SaveReport):
-    """What `compress` wrote; `trials` are the evaluations that chose the step, if any did."""
+    """What `compress` wrote; `trials` are the evaluations that chose the step, if any did.
+
+    Example:
+        >>> report = momos.compress(nn.Linear(100, 100), "net.momos")
+        >>> report.num_bytes < report.dense_bytes / 4
+        True
+        >>> [(tensor.name, tensor.stored) for tensor in report.tensors]
+        [('weight', 'blocks'), ('bias', 'dense')]
+    """
 
     trials: tuple[Trial, ...] = ()
 

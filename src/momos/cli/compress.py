@@ -8,16 +8,19 @@ import importlib
 import os
 import re
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 import momos
+from momos._util.work import Progress
 from momos.cli.files import AsJson, print_report
 from momos.cli.terminal import bars, reported, say
 from momos.config import (
@@ -42,6 +45,7 @@ BANK_DEFAULTS = {"block_size": 4, "min_ndim": 1, "selection": "kmeans"}
 
 
 MOST_SIZE = 2**62
+Target = Literal["transformers"]
 
 
 def num_bytes(text: str) -> int:
@@ -64,7 +68,10 @@ def compress(
             "Hugging Face folder.",
         ),
     ],
-    output: Annotated[Path, typer.Argument(metavar="OUTPUT.momos", help="File to write.")],
+    output: Annotated[
+        Path,
+        typer.Argument(metavar="OUTPUT.momos", help="File to write; a folder with --for."),
+    ],
     step: Annotated[
         float | None,
         typer.Option(
@@ -201,6 +208,14 @@ def compress(
         str,
         typer.Option(help="Which state dict of a torch file, as ema or model.state_dict."),
     ] = "",
+    target: Annotated[
+        Target | None,
+        typer.Option(
+            "--for",
+            help="Write a folder that from_pretrained loads and runs compact, from a Hugging Face "
+            "folder.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a checkpoint a mosaic, without data or training, and write it as a small file.
@@ -243,11 +258,12 @@ def compress(
         if lossless:
             check_lossless({"evaluate": evaluate} | targets | shared | lattice | bank)
         config = None if lossless else compress_config(shared, lattice, bank)
+        file = stack.enter_context(_intermediate(source, output)) if target else output
         function = evaluate and stack.enter_context(function_named(evaluate))
         progress = stack.enter_context(bars())
         report = momos.compress(
             source,
-            output,
+            file,
             config,
             key=key,
             target_bytes=target_size,
@@ -258,8 +274,40 @@ def compress(
             on_trial=lambda trial: say(f"momos: {trial}", error=True),
             progress=progress,
         )
+        if target:
+            write_for_transformers(file, source, output, progress)
+            report = replace(report, path=output)
         stack.close()
         print_report(report, as_json)
+
+
+@contextmanager
+def _intermediate(source: Path, output: Path) -> Iterator[Path]:
+    """Where the .momos file is for a while that a folder is made of."""
+    if not (source / "config.json").is_file():
+        raise ValueError(
+            f"--for transformers needs a Hugging Face folder, but {source} has no config.json"
+        )
+    from momos.integrations.transformers.folder import check_free
+
+    check_free(output)
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder) / f"{output.name}.momos"
+
+
+def write_for_transformers(
+    file: Path, source: Path, output: Path, progress: Progress
+) -> None:
+    """Writes the folder, and says on standard error how large its weights are."""
+    from momos.integrations.transformers import write_folder
+
+    write_folder(file, source, output, progress=progress)
+    size = sum(path.stat().st_size for path in output.glob("*.safetensors"))
+    say(
+        f"momos: {output} has {size:,} bytes of packed weights, which stay so in memory; below, "
+        "the same as a .momos file",
+        error=True,
+    )
 
 
 @contextmanager

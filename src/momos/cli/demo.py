@@ -2,11 +2,12 @@
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -18,7 +19,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from momos.cli.study import study_packages
+from momos.cli.study import DeviceName, PerDevice, device_options, study_packages
 from momos.cli.tables import of_study
 from momos.cli.terminal import console, reported
 
@@ -51,6 +52,8 @@ def demo(
     processes: Annotated[
         int | None, typer.Option(min=1, help="Runs at a time, if not one for each core.")
     ] = None,
+    device: DeviceName = "cpu",
+    per_device: PerDevice = 1,
 ) -> None:
     """Train one MLP on handwritten digits: dense, as two mosaics, with learned motifs."""
     out = console()
@@ -59,12 +62,19 @@ def demo(
             from momos.study.execution.processes import cores
             from momos.study.recipes.questions import Demo
 
-        recipe = Demo(seeds=seeds, epochs=epochs)
-        demonstrate(output, recipe, console=out, processes=processes or cores())
+        name, options = device_options(device)
+        recipe = Demo(seeds=seeds, epochs=epochs, **options)
+        team = processes or (per_device if options else cores())
+        demonstrate(output, recipe, console=out, processes=team, device=name)
 
 
 def demonstrate(
-    folder: Path, recipe: "Demo", *, console: Console, processes: int = 1
+    folder: Path,
+    recipe: "Demo",
+    *,
+    console: Console,
+    processes: int = 1,
+    device: str = "",
 ) -> None:
     """Runs the recipe afresh, each run in a folder in `folder`; table and pictures of all.
 
@@ -75,6 +85,7 @@ def demonstrate(
         KeyboardInterrupt: on Ctrl-C, after saying what is left; finished runs are.
         ValueError: if a run failed (says which and why).
     """
+    from momos.study.runner import run_all
     from momos.study.store import finished, read
 
     def say(text: str) -> None:
@@ -85,7 +96,11 @@ def demonstrate(
     console.print(str(recipe), style="dim", highlight=False)
     start, cells = time.perf_counter(), recipe.runs()
     try:
-        _run(cells, folder, recipe, console, processes)
+        with _progress(cells, recipe, console) as tell:
+            asked: Any = {"recipe": recipe.asked, "device": device}
+            done = run_all(cells, folder, processes=processes, tell=tell, **asked)
+        for name, reason in done.failed.items():
+            raise ValueError(f"every run must finish, but {name} failed: {reason}")
         runs = [read(folder / cell.folder) for cell in cells]
         draw(runs, folder)
     except KeyboardInterrupt:
@@ -102,10 +117,11 @@ def demonstrate(
     )
 
 
-def _run(
-    cells: list["Cell"], folder: Path, recipe: "Demo", console: Console, processes: int
-) -> None:
-    from momos.study.runner import run_all
+@contextmanager
+def _progress(
+    cells: list["Cell"], recipe: "Demo", console: Console
+) -> Iterator[Callable[["Event"], None]]:
+    """A bar over the epochs of all runs."""
     from momos.study.training.preparation import prepared
 
     label = TextColumn("{task.description}")
@@ -118,9 +134,7 @@ def _run(
             name = f"{titled(event.cell)}, seed {event.cell.seed + 1} of {recipe.seeds}"
             progress.update(bar, advance=event.line is not None, description=f"{name:30}")
 
-        done = run_all(cells, folder, recipe=recipe.asked, processes=processes, tell=tell)
-    for name, reason in done.failed.items():
-        raise ValueError(f"every run must finish, but {name} failed: {reason}")
+        yield tell
 
 
 def table_of_demo(cohorts: Sequence["Cohort"]) -> "Table":

@@ -37,8 +37,8 @@ def measure(
     measures: Annotated[
         str,
         typer.Option(
-            help="default, paper (arXiv 2602.14896), qubd (2605.15551), compressors, or names "
-            "of measures, separated by ';'."
+            help="default, paper (arXiv 2602.14896), qubd (2605.15551), compressors, split, or "
+            "names of measures, separated by ';'."
         ),
     ] = "default",
     shuffles: Annotated[

@@ -1,13 +1,14 @@
 """`momos study`: runs recipes and sweeps, reports on runs and compares them."""
 
+import json
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -22,7 +23,7 @@ from rich.progress import (
 from rich.table import Table
 
 from momos._util.escaping import visible
-from momos.cli.tables import of_study
+from momos.cli.tables import of_study, table_of_comparison
 from momos.cli.terminal import WRONG, console, reported, say
 
 STUDY = (
@@ -61,6 +62,13 @@ Ray = Annotated[
         help="Run on a Ray cluster: HOST:PORT, auto, or local to start one here.",
     ),
 ]
+DeviceName = Annotated[
+    str,
+    typer.Option("--device", metavar="NAME", help="Train on auto, cpu, cuda or cuda:N."),
+]
+PerDevice = Annotated[
+    int, typer.Option("--per-device", min=1, help="Runs that share a GPU at a time.")
+]
 RUNS = Path("runs/study")
 
 
@@ -84,10 +92,9 @@ def study_packages(command: str = "study") -> Iterator[None]:
 
 
 if TYPE_CHECKING:
-    from momos.study.analysis.comparison import Compared, Comparison
     from momos.study.cell import Cell
+    from momos.study.execution.cluster import Cluster
     from momos.study.plane import Wanted
-    from momos.study.report.listings import Table as StudyTable
     from momos.study.runner import Event, Report
     from momos.study.store import Asked, Broken, Finished
 
@@ -100,6 +107,12 @@ class Options:
     retry: bool
     logger: str = "csv"
     ray: str | None = None
+    device: str = "cpu"
+    per_device: int = 1
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.device != "cpu"
 
 
 def run_cells(
@@ -142,14 +155,14 @@ def _run(
     console: Console, cells: Sequence["Cell"], left: list["Cell"], options: Options
 ) -> "Report":
     """Runs `cells`, of which some are `left`, here or on a cluster."""
-    from momos.study.execution.cluster import connected
     from momos.study.execution.processes import cores
     from momos.study.runner import run_all
 
-    processes, cluster = options.processes or cores(), None
+    usual = options.per_device if options.on_gpu else cores()
+    processes, cluster = options.processes or usual, None
     with ExitStack() as using:
         if left and options.ray:
-            connection = connected(options.ray, processes=options.processes)
+            connection = _connection(options.ray, options)
             with console.status("Connecting to Ray"):
                 cluster = using.enter_context(connection)
             processes = cluster.tasks
@@ -163,19 +176,46 @@ def _run(
                 logger=options.logger,
                 processes=processes,
                 cluster=cluster,
+                device=options.device,
                 retry=options.retry,
                 tell=tell,
             )
+
+
+def _connection(address: str, options: Options) -> AbstractContextManager["Cluster"]:
+    from momos.study.execution.cluster import connected
+    from momos.study.training.devices import device_count
+
+    gpus = 1 / options.per_device if options.on_gpu else 0.0
+    devices = device_count() if options.on_gpu else 0
+    return connected(address, processes=options.processes, gpus=gpus, devices=devices)
+
+
+def device_options(device: str, ray: str | None = None) -> tuple[str, dict[str, Any]]:
+    """The device's name, and the options of cells that are trained on it."""
+    from momos.study.training.devices import compute_of, options_for
+
+    elsewhere = ray not in (None, "local")
+    compute = compute_of(device, here=not elsewhere)
+    if ray and ":" in compute.name:
+        raise ValueError(
+            f"device must be cuda with --ray, which chooses the GPU, got {device!r}"
+        )
+    return compute.name, options_for(compute.kind)
 
 
 def _tell_estimate(
     console: Console, cells: Sequence["Cell"], processes: int, options: Options
 ) -> None:
     """Prints the expected time and memory, and warns if this machine seems too small."""
+    from momos.study.training.devices import device_count
     from momos.study.training.estimate import estimate
 
+    if options.on_gpu and not device_count():
+        console.print("no estimate: torch sees no CUDA device here")
+        return
     with console.status("Trying a few steps"):
-        expected = estimate(cells, processes=processes)
+        expected = estimate(cells, processes=processes, device=options.device)
     console.print(
         f"about {duration(expected.seconds)} in {processes} processes, "
         f"{expected.memory / 2**30:.1f} GiB of memory, {expected.disk / 2**20:.0f} MiB of disk",
@@ -286,20 +326,27 @@ def run(
     ray: Ray = None,
     retry: Retry = False,
     logger: LoggerName = "csv",
+    device: DeviceName = "cpu",
+    per_device: PerDevice = 1,
 ) -> None:
-    """Run a recipe: every run that is not finished yet."""
+    """Run a recipe: every run that is not finished yet.
+
+    Runs on CUDA are others than those on the CPU, and by default in bfloat16 and channels-last.
+    """
     with reported(), study_packages():
         from momos.study.recipes import recipe_named
 
-        given = _pairs(settings or [])
-        for name, value in (("task", task), ("seeds", seeds)):
+        name, options = device_options(device, ray)
+        given = {key: json.dumps(value) for key, value in options.items()}
+        given |= _pairs(settings or [])
+        for key, value in (("task", task), ("seeds", seeds)):
             if value is not None:
-                given[name] = str(value)
+                given[key] = str(value)
         chosen = recipe_named(recipe)().with_settings(given)
         console().print(str(chosen), style="dim")
         run_cells(
             chosen.runs(),
-            Options(chosen.asked, runs, processes, retry, logger, ray),
+            Options(chosen.asked, runs, processes, retry, logger, ray, name, per_device),
             chosen.planes(),
         )
 
@@ -314,15 +361,21 @@ def sweep(
     ray: Ray = None,
     retry: Retry = False,
     logger: LoggerName = "csv",
+    device: DeviceName = "cpu",
+    per_device: PerDevice = 1,
 ) -> None:
-    """Run every cell of a grid that is not finished yet."""
+    """Run every cell of a grid that is not finished yet.
+
+    Cells that name no device are trained on this one.
+    """
     with reported(), study_packages():
         from momos.study.sweep import Sweep
 
-        found = Sweep.read(grid)
+        name, options = device_options(device, ray)
+        found = Sweep.read(grid, options=options)
         run_cells(
             found.cells,
-            Options(found.asked, runs, processes, retry, logger, ray),
+            Options(found.asked, runs, processes, retry, logger, ray, name, per_device),
         )
 
 
@@ -384,52 +437,6 @@ def selected(words: str, root: Path) -> tuple[list["Finished"], list["Broken"]]:
             f"runs must fit all words of {words!r}, but none does; there are {known} in {root}"
         )
     return found, broken
-
-
-def table_of_comparison(comparison: "Comparison") -> "StudyTable":
-    """What differs beyond chance stands out, and says so."""
-    from momos.study.analysis.metric import plural
-    from momos.study.report.listings import Table, words
-
-    numbers = (*comparison.labels, "first to second", "95 % interval", "n", "differ")
-    notes = [
-        f"{task}: left out, as only one has them: {plural(len(seeds), 'seed')} "
-        f"{', '.join(map(str, seeds))}"
-        for task, seeds in comparison.lone.items()
-    ]
-    notes += [
-        f"{r.task}, {r.name}: {r.unavailable}" for r in comparison.rows if r.unavailable
-    ]
-    return Table(
-        name="comparison",
-        title="",
-        caption="\n".join(notes),
-        columns=("task", "of", *numbers),
-        numeric=frozenset(numbers),
-        rows=[tuple(words(row.task, row.name, *_compared(row))) for row in comparison.rows],
-        strong=frozenset(n for n, row in enumerate(comparison.rows) if row.decided),
-    )
-
-
-def _compared(row: "Compared") -> tuple[str, ...]:
-    """Both means, how one is to the other, the interval, and whether that is beyond chance."""
-    from momos.study.analysis.metric import factor_text, number
-    from momos.study.report.listings import NONE
-
-    found = row.found
-    if found is None or row.first is None or row.second is None:
-        return (NONE,) * 6
-    if row.is_ratio:
-        texts = [f"{v:,.0f}" if v >= 1000 else f"{v:.5g}" for v in (row.first, row.second)]
-        mean = f"× {factor_text(found.mean)}"
-        ends = f"{factor_text(found.low)} to {factor_text(found.high)}"
-    else:
-        texts = [number(value, 3) for value in (row.first, row.second)]
-        mean = f"{number(found.mean, 2, sign=True)} {row.unit}"
-        ends = f"{number(found.low, 2, sign=True)} to {number(found.high, 2, sign=True)}"
-    if found.n == 1:
-        return (*texts, mean, NONE, "1", NONE)
-    return (*texts, mean, ends, str(found.n), "yes" if row.decided else "no")
 
 
 def _show(recipe: object) -> None:

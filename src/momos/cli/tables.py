@@ -31,6 +31,7 @@ MOST_NAMES = 3  # listed in one sentence
 LONG_NAME = 40  # of a tensor, in words on a terminal
 
 if TYPE_CHECKING:
+    from momos.study.analysis.comparison import Compared, Comparison
     from momos.study.report.listings import Table
 
 
@@ -348,3 +349,49 @@ def of_study(table: "Table") -> RichTable:
     shown.caption = Text("\n".join(lines)) if table.caption else None
     shown.caption_justify = "left"
     return shown
+
+
+def table_of_comparison(comparison: "Comparison") -> "Table":
+    """What differs beyond chance stands out, and says so."""
+    from momos.study.analysis.metric import plural
+    from momos.study.report.listings import Table, words
+
+    numbers = (*comparison.labels, "first to second", "95 % interval", "n", "differ")
+    notes = [
+        f"{task}: left out, as only one has them: {plural(len(seeds), 'seed')} "
+        f"{', '.join(map(str, seeds))}"
+        for task, seeds in comparison.lone.items()
+    ]
+    notes += [
+        f"{r.task}, {r.name}: {r.unavailable}" for r in comparison.rows if r.unavailable
+    ]
+    return Table(
+        name="comparison",
+        title="",
+        caption="\n".join(notes),
+        columns=("task", "of", *numbers),
+        numeric=frozenset(numbers),
+        rows=[tuple(words(row.task, row.name, *_compared(row))) for row in comparison.rows],
+        strong=frozenset(n for n, row in enumerate(comparison.rows) if row.decided),
+    )
+
+
+def _compared(row: "Compared") -> tuple[str, ...]:
+    """Both means, how one is to the other, the interval, and whether that is beyond chance."""
+    from momos.study.analysis.metric import factor_text, number
+    from momos.study.report.listings import NONE
+
+    found = row.found
+    if found is None or row.first is None or row.second is None:
+        return (NONE,) * 6
+    if row.is_ratio:
+        texts = [f"{v:,.0f}" if v >= 1000 else f"{v:.5g}" for v in (row.first, row.second)]
+        mean = f"× {factor_text(found.mean)}"
+        ends = f"{factor_text(found.low)} to {factor_text(found.high)}"
+    else:
+        texts = [number(value, 3) for value in (row.first, row.second)]
+        mean = f"{number(found.mean, 2, sign=True)} {row.unit}"
+        ends = f"{number(found.low, 2, sign=True)} to {number(found.high, 2, sign=True)}"
+    if found.n == 1:
+        return (*texts, mean, NONE, "1", NONE)
+    return (*texts, mean, ends, str(found.n), "yes" if row.decided else "no")

@@ -24,6 +24,9 @@ from momos.complexity.controls import factors as factors
 from momos.complexity.controls import shuffled as shuffled
 from momos.complexity.controls import symmetry_slack as symmetry_slack
 from momos.complexity.ctm import block_counts as block_counts
+from momos.complexity.splits import Split as Split
+from momos.complexity.splits import place_code as place_code
+from momos.complexity.splits import split_code as split_code
 from momos.complexity.views import byte_planes as byte_planes
 from momos.complexity.views import packed as packed
 from momos.complexity.views import raw_bytes as raw_bytes

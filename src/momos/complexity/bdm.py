@@ -63,6 +63,11 @@ def bdm(
         TypeError: if `bits` is not an array or tensor of booleans or integers.
         ValueError: if a value is neither 0 nor 1, there are too few cells for a block, or
             normalization is not defined.
+
+    Example:
+        >>> bits = torch.randint(2, (1200,), dtype=torch.bool)
+        >>> momos.bdm(bits) > momos.bdm(torch.zeros(1200, dtype=torch.bool))
+        True
     """
     if boundary not in BOUNDARIES:
         raise ValueError(f"boundary must be one of {BOUNDARIES}, got {boundary!r}")
@@ -94,6 +99,11 @@ def score(counts: Counts) -> float:
     Raises:
         ImportError: if pybdm, which has the tables, is not installed.
         ValueError: if nothing was counted, or `counts` are of other blocks.
+
+    Example:
+        >>> bits = torch.arange(1200) % 3 == 0
+        >>> momos.complexity.score(momos.complexity.block_counts(bits)) == momos.bdm(bits)
+        True
     """
     sizes = {1 << LONGEST: 1, 1 << WIDEST * WIDEST: 2}
     if counts.shape not in {(size,) for size in sizes}:
@@ -202,6 +212,11 @@ def ordered_bdm(bits: Cells, *, ndim: int = 1) -> float:
         ImportError: if pybdm, which has the tables, is not installed.
         TypeError: if `bits` is not an array or tensor of booleans or integers.
         ValueError: if a value is neither 0 nor 1, or `ndim` is 2 and `bits` is not a matrix.
+
+    Example:
+        >>> bits = torch.arange(12_000) % 2 == 0
+        >>> momos.ordered_bdm(bits) < 12_000 / 100
+        True
     """
     cells = binary(bits, ndim)
     return ordered_length(tiles(cells), tuple(cells.shape))
@@ -213,6 +228,12 @@ def ordered_length(counts: Counts, shape: tuple[int, ...]) -> float:
     Raises:
         ImportError: if pybdm, which has the tables, is not installed.
         ValueError: if `counts` are not those of all whole blocks of this shape.
+
+    Example:
+        >>> bits = torch.arange(1200) % 3 == 0
+        >>> counts = momos.complexity.block_counts(bits)
+        >>> momos.complexity.ordered_length(counts, (1200,)) == momos.ordered_bdm(bits)
+        True
     """
     if len(shape) not in (1, 2):
         raise ValueError(f"shape must have 1 or 2 sides, got {shape}")
@@ -251,6 +272,11 @@ class Qubd:
     """The QuBD score of a matrix: `total` is the sum of `planes`, least significant first.
 
     `lo` and `hi` are the float32 ends of the range that was quantized.
+
+    Example:
+        >>> quantized = momos.qubd(torch.randn(64, 64))
+        >>> quantized.total == sum(quantized.planes)
+        True
     """
 
     total: float
@@ -279,6 +305,11 @@ def qubd(
         TypeError: if `weight` is not a floating-point tensor.
         ValueError: if it has fewer than 4 rows or columns or a value that is not finite, or an
             argument is out of its range.
+
+    Example:
+        >>> quantized = momos.qubd(torch.randn(64, 64))
+        >>> len(quantized.planes), quantized.shape
+        (8, (64, 64))
     """
     _check_arguments(bits, percentile, rounding)
     matrix = _matrix(weight)

@@ -29,6 +29,16 @@ def kt_code(symbols: Tensor | np.ndarray, *, alphabet: int, order: int = 0) -> f
         TypeError: if the symbols are not integers or booleans.
         ValueError: if a symbol is not in 0 to alphabet - 1, or alphabet^(order + 1) is above
             2^24.
+
+    Example:
+        >>> constant = torch.zeros(1000, dtype=torch.int64)
+        >>> round(momos.kt_code(constant, alphabet=2), 2)
+        5.81
+        >>> coin = torch.arange(1000) % 2
+        >>> round(momos.kt_code(coin, alphabet=2), 1)
+        1005.3
+        >>> round(momos.kt_code(coin, alphabet=2, order=1), 1)
+        11.6
     """
     counts = count_symbols(symbols, alphabet=alphabet, order=order)
     num_symbols = math.prod(symbols.shape)
@@ -43,6 +53,10 @@ def kt_from_counts(counts: Tensor | np.ndarray) -> float:
     Raises:
         TypeError: if the counts are not integers.
         ValueError: if there is no alphabet, or a count is negative.
+
+    Example:
+        >>> round(momos.complexity.kt_from_counts(torch.tensor([500, 500])), 1)
+        1005.3
     """
     # With x = n + 1/2 and X = N + K/2, the length lgamma(X) - lgamma(K/2) - sum(lgamma(x) -
     # lgamma(1/2)) is written by Stirling's formula, its linear terms cancelled by hand and its
@@ -70,6 +84,12 @@ def count_symbols(
     Contexts are numbers to the base `alphabet`, their earliest symbol the leading digit.
 
     Raises: as `kt_code`.
+
+    Example:
+        >>> symbols = torch.tensor([0, 1, 0, 1, 1])
+        >>> momos.complexity.count_symbols(symbols, alphabet=2, order=1)
+        tensor([[0, 2],
+                [1, 1]])
     """
     size = _table_size(alphabet, order)
     flat = _symbols(symbols)
@@ -97,6 +117,10 @@ def elias_delta_bits(number: int) -> int:
 
     Raises:
         ValueError: if the number is below 1.
+
+    Example:
+        >>> [momos.complexity.elias_delta_bits(number) for number in (1, 2, 100)]
+        [1, 4, 11]
     """
     if number < 1:
         raise ValueError(f"number must be at least 1, got {number}")
@@ -168,6 +192,10 @@ def float_code(weight: Tensor) -> float:
 
     Raises:
         TypeError: if the weight is not floating point.
+
+    Example:
+        >>> momos.complexity.float_code(torch.randn(10_000)) / 10_000 < 32
+        True
     """
     form = float_format(weight)
     heads = weight.new_zeros((1, 2 << form.exponent), dtype=torch.int64)
@@ -178,7 +206,14 @@ def float_code(weight: Tensor) -> float:
 
 @dataclass(frozen=True)
 class TwoPart:
-    """Lengths in bits; `num_used` motifs are in the dictionary."""
+    """Lengths in bits; `num_used` motifs are in the dictionary.
+
+    Example:
+        >>> motifs, indices = torch.randn(4, 2), torch.arange(100) % 3
+        >>> length = momos.complexity.two_part_code(motifs, indices, num_motifs=4)
+        >>> length.num_used, length.total == length.dictionary + length.mosaic + length.sizes
+        (3, True)
+    """
 
     dictionary: float
     mosaic: float
@@ -187,6 +222,7 @@ class TwoPart:
 
     @property
     def total(self) -> float:
+        """All three lengths."""
         return self.dictionary + self.mosaic + self.sizes
 
 
@@ -198,14 +234,19 @@ def two_part_code(
 ) -> TwoPart:
     """The length of a mosaic whose decoder knows the dtype of its motifs and nothing else.
 
-    sizes: block size, used motifs and blocks, each n as Elias's delta code of n + 1.
-    dictionary: the used motifs, in their order, by `float_code`; whole ones as bytes by the
-        Krichevsky–Trofimov code.
-    mosaic: the indices into that dictionary, by the Krichevsky–Trofimov code.
+    - sizes: block size, used motifs and blocks, each n as Elias's delta code of n + 1.
+    - dictionary: the used motifs, in their order, by `float_code`; whole ones as bytes by the
+      Krichevsky–Trofimov code.
+    - mosaic: the indices into that dictionary, by the Krichevsky–Trofimov code.
 
     Raises:
         TypeError: if the motifs are neither floating point nor int8, or the indices not integers.
         ValueError: if there are not `num_motifs` motifs, or an index names none of them.
+
+    Example:
+        >>> motifs, indices = torch.randn(4, 2), torch.zeros(1000, dtype=torch.int64)
+        >>> momos.complexity.two_part_code(motifs, indices, num_motifs=4).mosaic < 10
+        True
     """
     if motif_values.ndim != 2 or len(motif_values) != num_motifs:
         raise ValueError(

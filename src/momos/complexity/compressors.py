@@ -26,7 +26,12 @@ LONG_WINDOW = 27  # log2 of the bytes zstd looks back, as `zstd --long`
 
 @dataclass(frozen=True)
 class PublishedRates:
-    """Raw bytes over compressed bytes, as in 2602.14896: rates, not code lengths."""
+    """Raw bytes over compressed bytes, as in 2602.14896: rates, not code lengths.
+
+    Example:
+        >>> momos.complexity.published_rates(bytes(10_000)).gzip > 100
+        True
+    """
 
     gzip: float
     bz2: float
@@ -43,6 +48,12 @@ def compressed_bits(payload: bytes, name: Name, *, level: int | None = None) -> 
     Raises:
         ImportError: if the package is not installed; names the extra.
         ValueError: if there is no such compressor, or it has no such level.
+
+    Example:
+        >>> momos.complexity.compressed_bits(b"", "gzip")
+        0
+        >>> momos.complexity.compressed_bits(bytes(1000), "gzip") < 8 * 50
+        True
     """
     if name not in COMPRESSORS:
         raise ValueError(f"name must be one of {', '.join(COMPRESSORS)}, got {name}")
@@ -66,6 +77,10 @@ def pcodec_bits(values: Tensor | np.ndarray, *, level: int = 12) -> int:
         ImportError: if pcodec is not installed; names the extra.
         TypeError: if it has no codec for such numbers.
         ValueError: if `level` is not 0 to 12.
+
+    Example:
+        >>> momos.complexity.pcodec_bits(torch.arange(10_000)) < 10_000
+        True
     """
     if not 0 <= level <= 12:
         raise ValueError(f"level of pcodec must be 0 to 12, got {level}")
@@ -92,6 +107,12 @@ def published_rates(weight_bytes: bytes) -> PublishedRates:
 
     Raises:
         ValueError: if there are no bytes.
+
+    Example:
+        >>> weight = torch.randn(1000)
+        >>> rates = momos.complexity.published_rates(momos.complexity.raw_bytes(weight))
+        >>> 1.0 < rates.gzip < 1.2
+        True
     """
     if not weight_bytes:
         raise ValueError("weight_bytes must hold at least one byte, got none")
@@ -104,7 +125,12 @@ def published_rates(weight_bytes: bytes) -> PublishedRates:
 
 
 def available() -> tuple[str, ...]:
-    """The compressors that can be used here, pcodec (for numbers, not bytes) last."""
+    """The compressors that can be used here, pcodec (for numbers, not bytes) last.
+
+    Example:
+        >>> "lzma" in momos.complexity.available()
+        True
+    """
     packages = {"zstd": _ZSTD, "brotli": "brotli", "pcodec": "pcodec"}
     return tuple(
         name

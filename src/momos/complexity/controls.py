@@ -16,6 +16,11 @@ class Control:
 
     `deviation` is that of a sample (over repeats - 1). `z` is (value - mean) / deviation; if
     all shuffles measure the same, it is 0 if the value is the same too, else an infinity.
+
+    Example:
+        >>> row = momos.measure(torch.randn(64, 64), measures="signs, order 4", controls=3).rows[0]
+        >>> row.control.repeats, row.control.value == row.value
+        (3, True)
     """
 
     mean: float
@@ -55,6 +60,11 @@ class Factors:
 
     `arrangement` is trained / shuffled trained, `value_distribution` shuffled trained / initial:
     what the order of the values adds, and what the values alone do.
+
+    Example:
+        >>> split = momos.complexity.factors(90.0, shuffled_mean=100.0, init_value=120.0)
+        >>> split.arrangement, round(split.value_distribution, 3), split.ratio
+        (0.9, 0.833, 0.75)
     """
 
     arrangement: float
@@ -63,7 +73,14 @@ class Factors:
 
 
 def shuffled(weight: Tensor, generator: torch.Generator) -> Shaped[Tensor, "..."]:
-    """The same values in uniformly random places; drawn on the device of the generator."""
+    """The same values in uniformly random places; drawn on the device of the generator.
+
+    Example:
+        >>> weight = torch.arange(6.0).view(2, 3)
+        >>> other = momos.complexity.shuffled(weight, torch.Generator().manual_seed(0))
+        >>> other.shape, other.flatten().sort().values
+        (torch.Size([2, 3]), tensor([0., 1., 2., 3., 4., 5.]))
+    """
     flat = weight.detach().reshape(-1)
     order = torch.randperm(
         len(flat),
@@ -80,6 +97,10 @@ def factors(value: float, *, shuffled_mean: float, init_value: float) -> Factors
 
     Raises:
         ValueError: if a number is negative or not finite, or one to divide by is 0.
+
+    Example:
+        >>> momos.complexity.factors(50.0, shuffled_mean=100.0, init_value=100.0)
+        Factors(arrangement=0.5, value_distribution=1.0, ratio=0.5)
     """
     for name, number, least in (
         ("value", value, "at least"),
@@ -102,6 +123,10 @@ def symmetry_slack(hidden_widths: Sequence[int]) -> float:
 
     Raises:
         ValueError: if a width is below 1.
+
+    Example:
+        >>> round(momos.complexity.symmetry_slack([4]), 3)  # log2(4!)
+        4.585
     """
     for width in hidden_widths:
         if width < 1:

@@ -116,6 +116,11 @@ def block_counts(bits: Cells, ndim: int = 1) -> Counts:
     Raises:
         TypeError: if `bits` is not an array or tensor of booleans or integers.
         ValueError: if a value is neither 0 nor 1, or `ndim` is 2 and `bits` is not a matrix.
+
+    Example:
+        >>> counts = momos.complexity.block_counts(torch.zeros(25, dtype=torch.bool))
+        >>> counts.shape, int(counts[0])
+        ((4096,), 2)
     """
     return tiles(binary(bits, ndim))
 

@@ -35,6 +35,10 @@ def signs(weight: Tensor) -> Bool[Tensor, "..."]:
     Raises:
         TypeError: if the weight is not floating point.
         ValueError: if a value is not finite.
+
+    Example:
+        >>> momos.complexity.signs(torch.tensor([-1.0, 0.0, 2.0]))
+        tensor([False, False,  True])
     """
     _extremes(weight)
     return weight.detach() > 0
@@ -44,6 +48,10 @@ def ternary(weight: Tensor) -> UInt8[Tensor, "..."]:
     """0 for a weight below zero, 1 for zero (of either sign), 2 above.
 
     Raises: as `signs`.
+
+    Example:
+        >>> momos.complexity.ternary(torch.tensor([-1.0, 0.0, 2.0]))
+        tensor([0, 1, 2], dtype=torch.uint8)
     """
     _extremes(weight)
     return (weight.detach() >= 0).to(torch.uint8) + (weight.detach() > 0)
@@ -62,6 +70,10 @@ def uniform_codes(
         TypeError: if the weight is not floating point.
         ValueError: if a value, or the range in float64, is not finite, `bits` is not 1 to 16,
             or `percentile` not above 0 and at most 100.
+
+    Example:
+        >>> momos.complexity.uniform_codes(torch.tensor([-1.0, 0.1, 1.0]), bits=2)
+        tensor([0, 2, 3], dtype=torch.uint8)
     """
     if not 1 <= bits <= 16:
         raise ValueError(f"bits must be 1 to 16, got {bits}")
@@ -87,6 +99,10 @@ def sign_exponents(weight: Tensor) -> Int[Tensor, "..."]:
 
     Raises:
         TypeError: if the weight is not floating point.
+
+    Example:
+        >>> momos.complexity.sign_exponents(torch.tensor([1.0, 1.5, 2.0, -1.0]))
+        tensor([127, 127, 128, 383], dtype=torch.int16)
     """
     form = float_format(weight)
     heads = (_bits(weight) >> form.mantissa).to(torch.int16)
@@ -108,13 +124,23 @@ def float_format(weight: Tensor) -> FloatFormat:
 
 
 def byte_planes(weight: Tensor) -> UInt8[Tensor, "itemsize n"]:
-    """Plane j holds byte j of every value; plane 0 is the least significant."""
+    """Plane j holds byte j of every value; plane 0 is the least significant.
+
+    Example:
+        >>> momos.complexity.byte_planes(torch.ones(5)).shape
+        torch.Size([4, 5])
+    """
     flat = weight.detach().contiguous().view(-1)
     return flat.view(torch.uint8).view(-1, weight.itemsize).T.contiguous()
 
 
 def raw_bytes(values: Tensor) -> bytes:
-    """The bytes of the values, row-major; one byte for each boolean."""
+    """The bytes of the values, row-major; one byte for each boolean.
+
+    Example:
+        >>> list(momos.complexity.raw_bytes(torch.tensor([1.0])))
+        [0, 0, 128, 63]
+    """
     flat = values.detach().cpu().contiguous().view(-1)
     return flat.view(torch.uint8).numpy().tobytes()
 
@@ -124,6 +150,10 @@ def packed(bits: Bool[Tensor, "..."]) -> bytes:
 
     Raises:
         TypeError: if the bits are not booleans.
+
+    Example:
+        >>> list(momos.complexity.packed(torch.tensor([True, False, True])))
+        [160]
     """
     if bits.dtype != torch.bool:
         raise TypeError(f"bits must be booleans, got {bits.dtype}")

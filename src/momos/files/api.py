@@ -1,9 +1,11 @@
 """Saving networks to files and loading them: `save`, `load`, `load_`, `inspect`, `Checkpoint`."""
 
+import copy
 import dataclasses
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +13,15 @@ from torch import Tensor, nn
 from momos._util.atomic import replacing
 from momos._util.work import Progress, in_parallel, quiet
 from momos.blocks import memory
+from momos.compact.compacting import (
+    Compacted,
+    check_not_compact,
+    expand_,
+    install_packed_,
+    is_compact,
+)
 from momos.config import LatticeConfig, MosaicConfig, known_config
+from momos.files.compact_loading import fill_dense_, read_packed
 from momos.files.contents import (
     TEMPORARY,
     Contents,
@@ -35,6 +45,14 @@ class Checkpoint:
 
     `mosaic` is None if no tensor is blocks. `metadata` is that of the checkpoint which was
     compressed, if it had any.
+
+    Example:
+        >>> report = momos.compress(nn.Linear(8, 3), "net.momos")
+        >>> checkpoint = momos.load("net.momos")
+        >>> checkpoint.mosaic.num_motifs > 1, list(checkpoint.dense)
+        (True, ['bias'])
+        >>> sorted(checkpoint.state_dict())
+        ['bias', 'weight']
     """
 
     mosaic: Mosaic | None
@@ -94,13 +112,20 @@ def save(
     those that are not blocks losslessly. An old file at `path` stays whole until the new one is.
     Every value is read once, so weights that another thread changes meanwhile are saved as they
     were when they were read. A module that only holds the weights of a mosaic, as after
-    `load_state_dict`, needs the `config` that made them (see `Mosaic.of`).
+    `load_state_dict`, needs the `config` that made them (see `Mosaic.of`). One that is compact is
+    saved as the dense one would be, of which a copy is made.
 
     Raises:
         TypeError: if `network` is none of these.
         ValueError: if the module is not a mosaic, or holds what is not an ordinary tensor, or
             `config` is given for anything but a module.
         OSError: if `path` cannot be written, or another process is writing it.
+
+    Example:
+        >>> model = nn.Linear(64, 64)
+        >>> result = momos.project_(model, momos.MosaicConfig(block_size=4, num_motifs=16))
+        >>> momos.save(model, "net.momos").factor > 10
+        True
     """
     if config is not None and not isinstance(network, nn.Module):
         raise ValueError(
@@ -114,6 +139,9 @@ def _contents_of(
     network: nn.Module | Mosaic | Checkpoint, config: MosaicConfig | None
 ) -> Contents:
     if isinstance(network, nn.Module):
+        if is_compact(network):
+            network = copy.deepcopy(network)
+            expand_(network)
         return Contents.of_model(network, config)
     if isinstance(network, Mosaic):
         return Contents.of_mosaic(network)
@@ -147,6 +175,12 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     Raises:
         FormatError: if the file is damaged or not a .momos file; says where and how.
         OSError: if it cannot be read.
+
+    Example:
+        >>> report = momos.compress(nn.Linear(8, 3), "net.momos")
+        >>> state = momos.load("net.momos").state_dict()
+        >>> {name: tuple(value.shape) for name, value in state.items()}
+        {'weight': (3, 8), 'bias': (3,)}
     """
     with MosaicFile(path) as file:
         return checkpoint_of(file)
@@ -161,6 +195,11 @@ def inspect(path: str | os.PathLike[str], *, progress: Progress = quiet) -> Save
     Raises:
         FormatError: if the file is damaged or not a .momos file.
         OSError: if it cannot be read.
+
+    Example:
+        >>> report = momos.compress(nn.Linear(100, 100), "net.momos")
+        >>> momos.inspect("net.momos").num_bytes == report.num_bytes
+        True
     """
     with MosaicFile(path) as file:
         file.check_sections(*file.file.sections)
@@ -199,8 +238,22 @@ def mosaic_of(file: MosaicFile, progress: Progress = quiet) -> Mosaic | None:
         return Mosaic(file.motifs, indices, layout, file.scales, config_of(file))
 
 
+@overload
+def load_(
+    model: nn.Module, path: str | os.PathLike[str], *, compact: Literal[False] = False
+) -> Checkpoint: ...
+
+
+@overload
+def load_(
+    model: nn.Module, path: str | os.PathLike[str], *, compact: Literal[True]
+) -> Compacted: ...
+
+
 @torch.no_grad()
-def load_(model: nn.Module, path: str | os.PathLike[str]) -> Checkpoint:
+def load_(
+    model: nn.Module, path: str | os.PathLike[str], *, compact: bool = False
+) -> Checkpoint | Compacted:
     """Gives every parameter and buffer of `model` the values that the file at `path` holds.
 
     The model may be on any device. Buffers that `state_dict` leaves out are set where the model
@@ -208,11 +261,23 @@ def load_(model: nn.Module, path: str | os.PathLike[str]) -> Checkpoint:
     checkpoints of tied models often leave `lm_head.weight` out. Afterwards the model is a mosaic
     that `Mosaic.of` knows.
 
+    With `compact` the model becomes what `compact_` makes of it, and its dense weights are never
+    made: not even before, if the model was made on the meta device.
+
     Raises:
         FormatError: if the file is damaged or not a .momos file.
         ValueError: if the model has other names, shapes or dtypes; lists them all. The model is
             then unchanged.
+
+    Example:
+        >>> report = momos.compress(nn.Linear(8, 3), "net.momos")
+        >>> model = nn.Linear(8, 3)
+        >>> checkpoint = momos.load_(model, "net.momos")
+        >>> torch.equal(model.weight, checkpoint.state_dict()["weight"])
+        True
     """
+    if compact:
+        return load_compact_(model, path)
     with MosaicFile(path) as file:
         check_whole_tensors(model)
         tensors = {name: tensor for name, tensor, _ in named_tensors(model)}
@@ -234,8 +299,34 @@ def load_(model: nn.Module, path: str | os.PathLike[str]) -> Checkpoint:
     return checkpoint
 
 
-def _check_model(model: nn.Module, file: MosaicFile) -> None:
-    """Refuses a model that the file does not fit, naming everything that is wrong."""
+def load_compact_(model: nn.Module, path: str | os.PathLike[str]) -> Compacted:
+    """`load_` without dense weights; a model on the meta device gets all its values on the CPU."""
+    with torch.device("cpu"), MosaicFile(path) as file:
+        check_whole_tensors(model)
+        check_not_compact(model)
+        _check_model(model, file, meta=True)
+        check_state(model)
+        read = read_packed(file)
+        config = config_of(file)
+        about = read.motifs, read.indices, read.scales, read.layout, config
+        compacted = install_packed_(model, *about, aliases=read.aliases)
+        fill_dense_(model, read.still_dense(compacted.dense))
+    return compacted
+
+
+def _check_model(model: nn.Module, file: MosaicFile, *, meta: bool = False) -> None:
+    """Refuses a model that the file does not fit, naming everything that is wrong.
+
+    With `meta`, tensors may be on the meta device if the file holds them.
+    """
+
+    def why(tensor: Tensor) -> str:
+        return "" if meta and tensor.is_meta else why_fixed(tensor)
+
+    def fits(tensor: Tensor, stored: Record) -> bool:
+        wanted = stored.shape, stored.dtype
+        return not why(tensor) and (tuple(tensor.shape), tensor.dtype) == wanted
+
     records = {record.name: record for record in file.manifest.records}
     tensors = {name: (tensor, kind) for name, tensor, kind in named_tensors(model)}
     filled = {memory(tensor) for name, (tensor, _) in tensors.items() if name in records}
@@ -250,20 +341,26 @@ def _check_model(model: nn.Module, file: MosaicFile) -> None:
         if name not in records:
             continue
         stored = records[records[name].same_as or name]
-        if not _fits(tensor, stored) and not why_fixed(tensor) and kind != TEMPORARY:
+        if not fits(tensor, stored) and not why(tensor) and kind != TEMPORARY:
             other.append(
                 f"{name} (file: {stored.dtype} {stored.shape}, "
                 f"model: {tensor.dtype} {tuple(tensor.shape)})"
             )
-        if (why := why_fixed(tensor)) and kind != TEMPORARY:
-            other.append(f"{name} ({why})")
+        if (fixed := why(tensor)) and kind != TEMPORARY:
+            other.append(f"{name} ({fixed})")
         first, held = holders.setdefault(memory(tensor), (name, stored.name))
         if held != stored.name:
             other.append(f"{name} (the model ties it to {first}, the file does not)")
+    empty = [
+        name
+        for name, (tensor, kind) in tensors.items()
+        if meta and kind == TEMPORARY and tensor.is_meta and name not in records
+    ]
     problems = [
         f"{title}: {', '.join(names)}"
         for title, names in (
             ("only the model has", missing),
+            ("on the meta device, and not in the file (make them on the CPU)", empty),
             ("only the file has", unexpected),
             ("of another shape or kind", other),
         )

@@ -53,6 +53,12 @@ class MosaicFile:
     Raises:
         FormatError: if the file is not a whole, valid one.
         OSError: if it cannot be read.
+
+    Example:
+        >>> report = momos.compress(nn.Linear(8, 3), "net.momos")
+        >>> with momos.MosaicFile("net.momos") as file:
+        ...     print(sorted(file.names), file.tensor("weight").shape)
+        ['bias', 'weight'] torch.Size([3, 8])
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -77,10 +83,12 @@ class MosaicFile:
         self.close()
 
     def close(self) -> None:
+        """Closes the file; nothing can be decoded afterwards."""
         self.file.close()
 
     @property
     def path(self) -> Path:
+        """Where the file is."""
         return self.file.path
 
     @property
@@ -91,6 +99,7 @@ class MosaicFile:
 
     @property
     def names(self) -> list[str]:
+        """Names of all tensors, in the order of the file."""
         return [record.name for record in self.manifest.records]
 
     def tensor(self, name: str) -> Tensor:

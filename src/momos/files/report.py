@@ -25,6 +25,14 @@ class TensorReport:
     `num_scales` if it is not blocks or the file has no scales;
     `distortion` and `energy`, the sum of squares of the weights before, are None if they were
     not recorded.
+
+    Example:
+        >>> report = momos.compress(nn.Linear(100, 100), "net.momos")
+        >>> by_name = {tensor.name: tensor for tensor in report.tensors}
+        >>> by_name["weight"].stored, by_name["bias"].stored
+        ('blocks', 'dense')
+        >>> by_name["weight"].relative_error < 0.001
+        True
     """
 
     name: str
@@ -47,6 +55,7 @@ class TensorReport:
 
     @property
     def bits_per_weight(self) -> float:
+        """Bits of its streams for each weight; 0 if it has no weights."""
         return self.length / self.num_weights if self.num_weights else 0.0
 
 
@@ -58,6 +67,15 @@ class SaveReport:
     held that the file does not, and what it is: other values than tensors, and excluded tensors
     that no file can hold. `source_bytes` is what the files of a compressed checkpoint have, and
     None of a file that is only inspected.
+
+    Example:
+        >>> model = nn.Linear(64, 64)
+        >>> result = momos.project_(model, momos.MosaicConfig(block_size=4, num_motifs=16))
+        >>> report = momos.save(model, "net.momos")
+        >>> report.num_bytes == sum(report.sections.values())
+        True
+        >>> report.lengths.bound
+        6208
     """
 
     path: Path
@@ -177,7 +195,7 @@ def _num_different(indices: torch.Tensor, num_motifs: int) -> int:
         return len(torch.unique(indices.int()))
     used = torch.zeros(num_motifs, dtype=torch.bool, device="cpu")
     for part in indices.split(PIECE):
-        used[part.int()] = True
+        used[part.int().cpu()] = True
     return int(used.sum())
 
 

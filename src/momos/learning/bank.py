@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from momos.blocks import Placement
 from momos.learning import states
-from momos.learning.fitting import Fitting, check_finite, scaled_blocks
+from momos.learning.fitting import Fitting, check_finite, scaled_blocks, whole_indices
 from momos.learning.states import NAME as NAME
 from momos.learning.states import refresh_, trace_of
 from momos.mosaic import Mosaic, usage_of
@@ -32,8 +32,20 @@ class Bank(nn.Module):
     `motifs` is a parameter where motifs are learned by gradient, else a buffer. While `started`
     is 0 the network is still dense.
 
+    With `selection="whole"` motifs are constant and scales are learned: `stretch` is the logarithm
+    of the factor by which each has grown from `base`, and blocks up to `threshold` become zero.
+
     `counts`, `rate_weight` and `trace` describe the last re-assignment. They are buffers, so that
     anything that copies, averages or swaps the tensors of a network includes them.
+
+    Example:
+        >>> model = nn.Linear(64, 64)
+        >>> config = momos.MosaicConfig(block_size=2, num_motifs=16)
+        >>> bank = momos.parametrize_(model, config, learn="motifs")
+        >>> bank.motifs.shape, bank.indices.shape
+        (torch.Size([16, 2]), torch.Size([2048]))
+        >>> [name for name, _ in model.named_parameters()]
+        ['bias', 'momos.motifs']
     """
 
     motifs: Float[Tensor, "k s"]
@@ -46,6 +58,11 @@ class Bank(nn.Module):
     counts: Float32[Tensor, " k"]  # usage; all 0 while the network is dense
     rate_weight: Float32[Tensor, ""]
     trace: Float64[Tensor, "2"]  # of latent weights that were averaged, else NaN
+    stretch: Float32[
+        Tensor, " c"
+    ]  # this and the next two: only where motifs are whole numbers
+    base: Float32[Tensor, " c"]
+    threshold: Float32[Tensor, ""]
 
     def __init__(
         self,
@@ -68,6 +85,10 @@ class Bank(nn.Module):
         counts = [] if scales is None else [len(scale) for scale in scales]
         self.register_buffer("scales", torch.cat(scales) if scales else motifs.new_zeros(0))
         self.register_buffer("step", torch.ones((), device=motifs.device))
+        if self.whole:
+            self.register_buffer("base", self.scales.clone())
+            self.register_buffer("threshold", torch.full_like(self.step, 0.5))
+            self.stretch = nn.Parameter(torch.zeros_like(self.base))
         zeros = fitting.zero_motifs.to(motifs.device)
         self.register_buffer("zeros", zeros[:, None], persistent=False)
         self.register_buffer("started", motifs.new_ones((), dtype=torch.uint8))
@@ -262,6 +283,11 @@ class Bank(nn.Module):
             tile.update_(stored)
 
     @property
+    def whole(self) -> bool:
+        """Whether motifs are the whole numbers, and scales are learned."""
+        return self.config.selection == "whole"
+
+    @property
     def on_grid(self) -> bool:
         """Whether motifs are stored as whole numbers of steps."""
         return self.config.bits <= 8
@@ -269,7 +295,7 @@ class Bank(nn.Module):
     @torch.no_grad()
     def fit_step_(self, usage: Int[Tensor, " k"] | None = None) -> None:
         """Chooses the step of the grid for the present motifs."""
-        if self.on_grid:
+        if self.on_grid and not self.whole:
             if usage is None:
                 usage = self.usage()
             self.step.copy_(grid_step(self.motifs, usage, self.config.bits))
@@ -299,12 +325,19 @@ class Bank(nn.Module):
         Returns how many blocks changed their motif, and how many motifs are used. Code lengths
         are those of `usage`.
         """
-        blocks, indices = self.blocks(self.plain_scales()), self.indices
-        if not move_only:
-            indices = self.fitting.assign(
-                blocks, self.motifs, usage=usage, rate_weight=rate_weight
-            )
-        motifs = self.fitting.move(blocks, indices, self.motifs, revive=revive)
+        indices, motifs = self.indices, self.motifs
+        if self.whole:
+            blocks = self.blocks(self.stretched())
+            if not move_only:
+                indices = whole_indices(blocks, len(motifs), float(self.threshold))
+            self.scales.copy_(torch.cat(self.stretched()))
+        else:
+            blocks = self.blocks(self.plain_scales())
+            if not move_only:
+                indices = self.fitting.assign(
+                    blocks, motifs, usage=usage, rate_weight=rate_weight
+                )
+            motifs = self.fitting.move(blocks, indices, motifs, revive=revive)
         changed = int((indices != self.indices).sum())
         self.indices.copy_(indices)
         self.motifs.copy_(motifs)
@@ -326,11 +359,43 @@ class Bank(nn.Module):
         scale = self.scales[start:stop].float()
         return scale * self.step.float() if self.on_grid else scale
 
+    def span(self, place: Placement) -> tuple[int, int]:
+        """Which of the `scales` are those of a parameter: first and, exclusive, last."""
+        return self._spans[place.name]
+
     def plain_scales(self) -> tuple[Float32[Tensor, " c"], ...] | None:
         """The scales of all parameters, without the step of the grid."""
         if not self._spans:
             return None
         return tuple(self.scales[start:stop] for start, stop in self._spans.values())
+
+    def stretched(self) -> tuple[Float32[Tensor, " c"], ...]:
+        """The scales of all parameters as `stretch` says, as a file holds them.
+
+        Raises:
+            ValueError: if one is not a normal bfloat16 number (names the parameter).
+        """
+        scales = (self.base * self.stretch.detach().exp()).bfloat16().float()
+        normal = torch.isfinite(scales) & (scales >= torch.finfo(torch.float32).tiny)
+        for name, (start, stop) in self._spans.items():
+            if not bool(normal[start:stop].all()):
+                raise ValueError(
+                    f"scales must be finite and above 0, but training moved one of parameter "
+                    f"{name!r} to {float(scales[start:stop][~normal[start:stop]][0])}"
+                )
+        return tuple(scales[start:stop] for start, stop in self._spans.values())
+
+    def growth(self, place: Placement) -> Float32[Tensor, " n"]:
+        """`stretch` of each weight, flat (or one number); its gradient is divided by √weights.
+
+        The gradient of a scale is a sum over its weights, far larger than that of one weight
+        (Esser et al. 2020).
+        """
+        start, stop = self._spans[place.name]
+        own = self.stretch[start:stop]
+        part = math.sqrt(max(1, place.num_weights // len(own)))
+        own = own / part + (own - own / part).detach()
+        return spread(own, place, 0, place.num_weights)
 
     def stored(self) -> Float[Tensor, "k s"]:
         """The values that are stored; gradients pass through the rounding (straight through)."""

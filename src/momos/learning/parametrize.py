@@ -64,6 +64,8 @@ def continued(mosaic: Mosaic, fitting: Fitting, weights: list[Tensor]) -> Start 
     scales, step = mosaic.scales, None
     if scales is not None:
         scales = tuple(scale.to(device) for scale in scales)
+    if config.selection == "whole":
+        return Start(motifs, indices, scales)
     if config.bits <= 8:
         if scales is None or mosaic.motifs.dtype != torch.int8:
             return None
@@ -80,6 +82,8 @@ def _placed(
     mosaic: Mosaic, fitting: Fitting, device: torch.device
 ) -> tuple[Float[Tensor, "k s"], Int32[Tensor, " m"]] | None:
     """Motifs and indices of a mosaic in the rows of a bank; a zero motif is first in its group."""
+    if fitting.config.selection == "whole":
+        return _placed_whole(mosaic, fitting, device)
     wide = torch.float64 if mosaic.motifs.dtype == torch.float64 else torch.float32
     given, numbers = mosaic.motifs.to(device, wide), mosaic.indices.to(device).long()
     motifs = given.new_zeros(fitting.num_motifs, given.shape[1])
@@ -98,6 +102,26 @@ def _placed(
         motifs[rows[real]] = given[used[real]]
         indices[share.rows] = share.first + torch.searchsorted(used, own)
     return motifs, indices.int()
+
+
+def _placed_whole(
+    mosaic: Mosaic, fitting: Fitting, device: torch.device
+) -> tuple[Float[Tensor, "k s"], Int32[Tensor, " m"]] | None:
+    """The same where motifs are whole numbers; None if one is beyond those of the bank."""
+    blocks = mosaic.motifs.index_select(0, mosaic.indices.int()).to(device).float()
+    generator = torch.Generator()  # nothing is drawn
+    motifs, indices = fitting.start(blocks, generator=generator)
+    return (motifs, indices) if torch.equal(motifs[indices], blocks) else None
+
+
+def _check_whole(learn: Learn, importance: Mapping[str, Tensor | float] | None) -> None:
+    if learn != "weights":
+        raise ValueError(f"learn must be 'weights' for selection='whole', got {learn!r}")
+    if importance is not None:
+        raise ValueError(
+            "importance must be None for selection='whole', whose rate weight is in units of "
+            "the loss, which knows what is important"
+        )
 
 
 def _parted(
@@ -157,10 +181,19 @@ def parametrize_(
         ValueError: if no parameter is chosen, one cannot be parametrized (names it and says why),
             a weight is not finite, or the motifs of `model` are learned already. The model is
             then unchanged.
+
+    Example:
+        >>> model = nn.Linear(64, 64)
+        >>> config = momos.MosaicConfig.learned(rate_weight=0.5)
+        >>> bank = momos.parametrize_(model, config, learn="weights")
+        >>> model(torch.randn(3, 64)).sum().backward()  # to the weights, through the mosaic
+        >>> mosaic = momos.freeze_(model)
     """
     _check_types(model, config, importance)
     if learn not in ("motifs", "weights"):
         raise ValueError(f"learn must be 'motifs' or 'weights', got {learn!r}")
+    if config.selection == "whole":
+        _check_whole(learn, importance)
     layout = Layout.of(
         model,
         block_size=config.block_size,
@@ -225,6 +258,14 @@ def freeze_(model: nn.Module) -> Mosaic:
             (the dense part of `Reassign`), a tensor does not fit `config.dense_dtype`, or a
             weight that the forward pass saw is not what motifs and indices say. The model is
             then unchanged.
+
+    Example:
+        >>> model = nn.Linear(64, 64)
+        >>> config = momos.MosaicConfig(block_size=2, num_motifs=16)
+        >>> bank = momos.parametrize_(model, config)
+        >>> mosaic = momos.freeze_(model)  # after training
+        >>> torch.equal(mosaic.dense()["weight"], model.weight)
+        True
     """
     bank = bank_of(model)
     refresh_(bank)

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from momos.config import check_whole
 from momos.learning.fitting import scales_of
 from momos.learning.parametrize import bank_of
+from momos.learning.rate import code_length_of
 from momos.learning.states import refresh_
 from momos.projection import KeepsGenerator
 
@@ -17,7 +18,16 @@ from momos.projection import KeepsGenerator
 @dataclass(frozen=True)
 class Reassignment:
     """Result of one re-assignment: how many blocks changed their motif, how many motifs are used,
-    and the rate weight λ of code lengths."""
+    and the rate weight λ of code lengths.
+
+    Example:
+        >>> model = nn.Linear(64, 64)
+        >>> config = momos.MosaicConfig.learned(num_motifs=16)
+        >>> bank = momos.parametrize_(model, config, learn="weights")
+        >>> reassignment = momos.Reassign(model, total_steps=10).step()
+        >>> reassignment.motifs_used <= 16
+        True
+    """
 
     changed: int
     motifs_used: int
@@ -38,11 +48,29 @@ class Reassign(KeepsGenerator):
       less is a gain;
     - during the last `fixed` part indices stay, and only motifs move.
 
+    With `selection="whole"` motifs stay as they are and indices follow to the end, whatever
+    `fixed`; add `penalty()` to the loss, so that training makes the file smaller.
+
     `state_dict` belongs in the checkpoint, with the model's and the optimizer's: a resumed run is
     then, on the CPU, the same bit for bit.
 
     Raises:
         ValueError: if a part is out of order, or `model` was not parametrized with `learn="weights"`.
+
+    Example:
+        >>> model = nn.Linear(64, 10)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> config = momos.MosaicConfig.learned(rate_weight=0.5)
+        >>> bank = momos.parametrize_(model, config, learn="weights")
+        >>> schedule = momos.Reassign(model, total_steps=20)
+        >>> for step in range(20):
+        ...     model(torch.randn(16, 64)).square().mean().backward()
+        ...     optimizer.step()
+        ...     optimizer.zero_grad()
+        ...     reassignment = schedule.step()
+        >>> reassignment.motifs_used <= config.num_motifs
+        True
+        >>> mosaic = momos.freeze_(model)
     """
 
     def __init__(
@@ -82,6 +110,32 @@ class Reassign(KeepsGenerator):
             grown = min(1.0, max(0.0, (part - self.dense) / (self.ramp - self.dense)))
         return self.bank.config.rate_weight * grown
 
+    def penalty(self) -> Tensor:
+        """The rate weight times `code_length`: what to add to the loss of one step.
+
+        A constant 0 where motifs are not whole numbers (re-assignment weighs their code lengths),
+        and as long as the rate weight is 0.
+        """
+        if not (self.bank.whole and self.bank.learning and self.rate_weight):
+            return torch.zeros((), device=self.bank.motifs.device)
+        return self.rate_weight * code_length_of(self.bank)
+
+    def pull_(self, factor: float = 1.0) -> None:
+        """Adds the gradient of `penalty` times `factor` to those of the loss, after its backward.
+
+        For loops that cannot change the loss. No hook of a gradient runs, since the pull is the
+        same in all processes.
+        """
+        penalty = self.penalty()
+        if not penalty.requires_grad:
+            return
+        pulled = [tile.latent for tile in self.bank.tiles] + [self.bank.stretch]
+        pulled = [tensor for tensor in pulled if tensor.requires_grad]
+        for tensor, own in zip(
+            pulled, torch.autograd.grad(penalty * factor, pulled), strict=True
+        ):
+            tensor.grad = own if tensor.grad is None else tensor.grad.add_(own)
+
     @torch.no_grad()
     def step(self) -> Reassignment | None:
         """Counts one step, and re-assigns if it is due.
@@ -105,9 +159,10 @@ class Reassign(KeepsGenerator):
             return self._start()
         if self.steps % self.every and self.steps != self.total_steps:
             return None
-        return self._follow(move_only=part > 1 - self.fixed)
+        return self._follow(move_only=part > 1 - self.fixed and not self.bank.whole)
 
     def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to continue as if never interrupted."""
         return {
             "steps": self.steps,
             "learning": self.bank.learning,
@@ -115,6 +170,7 @@ class Reassign(KeepsGenerator):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues from what `state_dict` returned."""
         self.steps = state["steps"]
         self.bank.start_(learning=state["learning"])
         self.generator.set_state(state["generator"].cpu())
@@ -126,6 +182,9 @@ class Reassign(KeepsGenerator):
         motifs, indices = bank.fitting.start(blocks, generator=self.generator)
         if scales is not None:
             bank.scales.copy_(torch.cat(scales))
+        if bank.whole:
+            bank.base.copy_(bank.scales)
+            bank.stretch.zero_()
         bank.motifs.copy_(motifs)
         bank.indices.copy_(indices)
         bank.rate_weight.zero_()
@@ -141,7 +200,7 @@ class Reassign(KeepsGenerator):
                 bank.usage(),
                 rate_weight=rate_weight,
                 move_only=move_only,
-                revive=not rate_weight and not move_only,
+                revive=not rate_weight and not move_only and not bank.whole,
             )
             undo.pop_all()
         return Reassignment(changed, used, rate_weight)

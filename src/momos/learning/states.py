@@ -114,6 +114,8 @@ def trace_of(bank: "Bank") -> Float64[Tensor, "2"]:
     )
     if not weights:
         return torch.zeros_like(bank.trace)
+    if bank.whole:
+        weights.append(bank.stretch.detach())
     sums = [weight.sum(dtype=torch.float64) for weight in weights]
     norms = [torch.linalg.vector_norm(weight, dtype=torch.float64) for weight in weights]
     return torch.stack((torch.stack(sums).sum(), torch.stack(norms).square().sum()))

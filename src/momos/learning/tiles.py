@@ -12,10 +12,12 @@ from torch.nn.utils.parametrize import ParametrizationList, register_parametriza
 from momos.blocks import Layout, Placement, memory
 from momos.learning.bank import NAME, Bank
 from momos.learning.states import refresh_
+from momos.stored import spread
 from momos.vq.gather import straight_through
 
 MODULES = "parametrizations"  # the child in which torch keeps them
 ORDER = "_momos_order"  # the attribute of a module that keeps the order of its parameters
+FEW = 64  # motifs; with more whole numbers than that none is clipped
 Slot = tuple[nn.Module, str]  # a module and the name of a parameter in it
 
 
@@ -95,10 +97,52 @@ class WeightTile(Tile):
         refresh_(self.bank)
         if not self.bank.learning:
             return latent
+        if self.bank.whole:
+            limit = None if len(self.bank.motifs) >= FEW else self._limit()
+            growth = self.bank.growth(self.place)
+            return _Scaled.apply(latent, growth, self.value, limit)
         return straight_through(latent, self.value)
+
+    def _limit(self) -> Tensor:
+        """Magnitudes beyond which a latent weight is clipped, for all weights or each, flat."""
+        scale = self.bank.scales[slice(*self.bank.span(self.place))]
+        scale = spread(scale, self.place, 0, self.place.num_weights)
+        return (len(self.bank.motifs) // 2 + 0.5) * scale
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         return weight
+
+
+class _Scaled(torch.autograd.Function):
+    """`value`, whose gradient goes straight through to the latent weight, and on to the scale.
+
+    A scale that grows moves the value by the rounding error, and by the whole value if it is
+    clipped (learned step size quantization, Esser et al. 2020).
+    """
+
+    @staticmethod
+    def forward(
+        latent: Tensor, growth: Tensor, value: Tensor, limit: Tensor | None
+    ) -> Tensor:
+        return value.view_as(value)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        latent, growth, value, limit = inputs
+        ctx.single = len(growth) == 1
+        ctx.save_for_backward(latent, value, limit)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
+        latent, value, limit = ctx.saved_tensors
+        moved = (value - latent).view(-1)
+        if limit is not None:
+            clipped = latent.reshape(-1).abs() > limit
+            moved = torch.where(clipped, value.reshape(-1), moved)
+        flat = gradient.reshape(-1).to(moved.dtype)
+        own = torch.dot(flat, moved)[None] if ctx.single else flat * moved
+        return gradient, own.float(), None, None
 
 
 def slots_of(model: nn.Module, layout: Layout) -> dict[str, list[Slot]]:

@@ -12,8 +12,9 @@ from torch import Tensor
 from momos._util.work import Progress, in_parallel, quiet
 from momos.complexity import Control, Factors, factors, symmetry_slack, two_part_code
 from momos.lengths import description_length, scales_length
+from momos.measures.accumulators import QubdPlanes, View
 from momos.measures.inputs import Inputs, Measurable
-from momos.measures.instruments import Instrument, QubdPlanes, View, choose
+from momos.measures.instruments import Instrument, choose
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,12 @@ class Row:
     `factors` how both explain the value. `unavailable` says why there is no value, or none of
     the initialization. `num_weights` and `raw_bits` are of the weights that the measure is of:
     QuBD has no score of vectors and small matrices.
+
+    Example:
+        >>> measurement = momos.measure(torch.randn(64, 64), measures="signs, order 4", controls=3)
+        >>> row = measurement.rows[0]
+        >>> row.kind, row.unit, row.control.repeats
+        ('code', 'bits', 3)
     """
 
     name: str
@@ -52,7 +59,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Measurement:
-    """The rows of one network, and the tensors that were not measured, with reasons."""
+    """The rows of one network, and the tensors that were not measured, with reasons.
+
+    Example:
+        >>> measurement = momos.measure(nn.Linear(64, 64), measures="signs", controls=2)
+        >>> [row.name for row in measurement.rows]
+        ['signs']
+        >>> measurement.rows[0].value > 0
+        True
+    """
 
     rows: tuple[Row, ...]
     left_out: dict[str, str] = field(default_factory=dict)
@@ -131,6 +146,15 @@ def measure(
             measure is unknown, or `controls` is 1 or negative.
         FormatError: if a file is damaged.
         OSError: if a file cannot be read.
+
+    Example:
+        >>> start = nn.Linear(64, 64)
+        >>> trained = nn.Linear(64, 64)  # stands for the network after training
+        >>> measurement = momos.measure(trained, init=start, measures=("signs", "4-bit codes"))
+        >>> for row in measurement.rows:
+        ...     print(row.name, row.kind, 0.9 < row.factors.ratio < 1.1)
+        signs code True
+        4-bit codes code True
     """
     if isinstance(controls, bool) or not isinstance(controls, int):
         raise TypeError(f"controls must be an int, got {controls!r}")

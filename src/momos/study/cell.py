@@ -21,7 +21,12 @@ PUBLISHED = "published"  # the treatment that trains nothing
 PLAIN = (DENSE, PUBLISHED)  # treatments that make nothing simpler but by training
 Keep = Literal["last", "best"]
 Precision = Literal["float32", "bfloat16"]
-OPTIONS = ("validation", "patience", "keep", "precision", "channels_last")
+Device = Literal["cpu", "cuda"]
+Compiled = Literal["no", "yes", "graphs"]
+OPTIONS = (
+    *("validation", "patience", "keep", "precision", "channels_last"),
+    *("device", "compiled"),
+)
 Controls = Annotated[
     int, schema.kind("0, or at least 2", lambda v: type(v) is int and v >= 0 and v != 1)
 ]
@@ -60,7 +65,8 @@ class Cell:
 
     `validation` is the share of the training samples that is held out. After `patience` lines
     without a better network on them (0: never), training stops. `precision` is that of the
-    forward pass in training, `channels_last` the memory format there.
+    forward pass in training, `channels_last` the memory format there, `device` the kind of device,
+    and `compiled` whether by torch.compile, or also with CUDA graphs.
     """
 
     task: schema.Name
@@ -79,6 +85,8 @@ class Cell:
     keep: Keep = "last"
     precision: Precision = "float32"
     channels_last: schema.Fact = False
+    device: Device = "cpu"
+    compiled: Compiled = "no"
     start: "Cell | None" = None
     teacher: "Cell | None" = None
 

@@ -56,6 +56,7 @@ class _Job:
     root: Path
     recipe: Asked
     logger: str
+    device: str = ""  # one of the kind of cells that are not on the CPU
     wait: bool = False  # for another process that is at work on the cell
 
     def __str__(self) -> str:
@@ -79,12 +80,14 @@ def run_all(
     logger: str = "csv",
     processes: int = 1,
     cluster: Cluster | None = None,
+    device: str = "",
     retry: bool = False,
     tell: Tell = lambda event: None,
 ) -> Report:
     """Runs all cells that are not finished, and those they need, in folders under `root`.
 
-    All machines of a `cluster` must see `root`. Cells that failed earlier stay so, unless `retry`.
+    All machines of a `cluster` must see `root`. Cells not on the CPU are trained on `device`, or
+    the first of their kind. Those that failed earlier stay so, unless `retry`.
 
     Raises:
         OSError: if a machine of the cluster does not see `root`, or locks in it (names both).
@@ -98,10 +101,16 @@ def run_all(
     with ended_by_sigterm():
         for level in levels(ordered(cells)):
             left = [cell for cell in level if _left(cell, root, report, retry)]
-            jobs = [_Job(cell, place, recipe, logger) for cell in left]
+            jobs = [
+                _Job(cell, place, recipe, logger, _named(cell, device)) for cell in left
+            ]
             while jobs:
                 jobs = _attempt(jobs, place, team, report, tell)
     return report
+
+
+def _named(cell: Cell, device: str) -> str:
+    return device if device.partition(":")[0] == cell.device else ""
 
 
 def levels(cells: Sequence[Cell]) -> list[list[Cell]]:
@@ -184,6 +193,7 @@ def _work(job: _Job, note: Callable[[Any], None]) -> str | None:
             job.root,
             recipe=job.recipe,
             logger=job.logger,
+            device=job.device,
             note=lambda line: note(Event(job.cell, line)),
             wait=job.wait,
         )

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from itertools import product
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from momos.study.cell import OPTIONS, Cell
@@ -24,6 +25,7 @@ from momos.study.store import Asked
 
 SETTINGS = "settings."
 DENSE_START = "dense_start"
+NONE: Mapping[str, Any] = MappingProxyType({})
 NESTED = ("start", "teacher", "settings")
 GIVEN = tuple(field.name for field in fields(Cell) if field.name not in NESTED)
 
@@ -36,8 +38,8 @@ class Sweep:
     cells: tuple[Cell, ...]
 
     @classmethod
-    def read(cls, path: Path) -> "Sweep":
-        """The sweep in a file, named after it.
+    def read(cls, path: Path, *, options: Mapping[str, Any] = NONE) -> "Sweep":
+        """The sweep in a file, named after it; `options` are those of cells that have none.
 
         Raises:
             ValueError: if the file is no TOML, has unknown parts or keys, or an empty list.
@@ -53,7 +55,9 @@ class Sweep:
                 f"a sweep must have the tables cell and grid only, got {others} in {path}"
             )
             raise ValueError(message)
-        return cls(path.stem, tuple(grid(found.get("cell", {}), found.get("grid", {}))))
+        shared, axes = found.get("cell", {}), found.get("grid", {})
+        unset = {n: value for n, value in options.items() if n not in axes}
+        return cls(path.stem, tuple(grid(unset | shared, axes)))
 
     @property
     def asked(self) -> Asked:

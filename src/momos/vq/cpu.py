@@ -129,9 +129,13 @@ def usage(indices: Tensor, num_motifs: int) -> Tensor:
 @cache
 def native() -> ModuleType:
     """The compiled module for the best instruction set of this processor."""
+    return import_module(f"momos.vq._{instruction_set()}")
+
+
+def instruction_set() -> str:
+    """The best of the instruction sets that modules are compiled for, on this processor."""
     portable = import_module("momos.vq._portable")
-    names = [*portable.instruction_sets(), "portable"]
-    return import_module(f"momos.vq._{names[0]}")
+    return [*portable.instruction_sets(), "portable"][0]
 
 
 def _dtype(wide: bool) -> torch.dtype:

@@ -320,8 +320,13 @@ def _buffer(tensor: Tensor) -> Any:
     return (flat.view(torch.int16) if flat.dtype == torch.bfloat16 else flat).numpy()
 
 
-def _gather_cuda(motifs: Tensor, indices: Tensor) -> Tensor:
-    return motifs.index_select(0, indices.long())
+def _gather_plain(motifs: Tensor, indices: Tensor) -> Tensor:
+    return motifs.index_select(0, indices.int())
+
+
+def _sum_hosted(rows: Tensor, indices: Tensor, num_motifs: int) -> Tensor:
+    """On the CPU, since not all devices have float64."""
+    return _SUM(rows.cpu(), indices.cpu(), num_motifs).to(rows.device)
 
 
 def _gather_fake(motifs: Tensor, indices: Tensor) -> Tensor:
@@ -332,10 +337,12 @@ def _sum_fake(rows: Tensor, indices: Tensor, num_motifs: int) -> Tensor:
     return rows.new_empty(num_motifs, rows.shape[1])
 
 
-for _name, _host, _cuda, _fake in (
-    ("gather", _gather_cpu, _gather_cuda, _gather_fake),
-    ("sum_by_motif", _sum_cpu, sum_by_motif_reference, _sum_fake),
-):
-    _LIBRARY.impl(_name, _host, "CPU")
-    _LIBRARY.impl(_name, _cuda, "CUDA")
-    torch.library.register_fake(f"momos::{_name}", _fake, lib=_LIBRARY)
+_LIBRARY.impl("gather", _gather_cpu, "CPU")
+_LIBRARY.impl("sum_by_motif", _sum_cpu, "CPU")
+_LIBRARY.impl("gather", _gather_plain, "CUDA")
+_LIBRARY.impl("sum_by_motif", sum_by_motif_reference, "CUDA")
+for _device in ("MPS", "XPU", "PrivateUse1"):
+    _LIBRARY.impl("gather", _gather_plain, _device)
+    _LIBRARY.impl("sum_by_motif", _sum_hosted, _device)
+torch.library.register_fake("momos::gather", _gather_fake, lib=_LIBRARY)
+torch.library.register_fake("momos::sum_by_motif", _sum_fake, lib=_LIBRARY)

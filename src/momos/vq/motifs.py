@@ -32,6 +32,12 @@ def sample_motifs(
     """Blocks drawn uniformly by position, without replacement (Bakhtiarifard et al. 2026).
 
     Equal blocks at different positions may both be drawn: frequent blocks are drawn often.
+
+    Example:
+        >>> blocks = torch.randn(1000, 2)
+        >>> motifs = momos.sample_motifs(blocks, 16, generator=torch.Generator().manual_seed(0))
+        >>> motifs.shape, motifs[0]
+        (torch.Size([16, 2]), tensor([0., 0.]))
     """
     blocks = _checked(blocks, num_motifs)
     rows = sample_positions(len(blocks), num_motifs - zero_motif, generator=generator)
@@ -49,6 +55,11 @@ def distinct_motifs(
 
     Positions are drawn until enough different blocks are found. With a motif for every
     distinct block (and a zero motif, if no block is zero) projection loses nothing.
+
+    Example:
+        >>> blocks = torch.tensor([[1.0, 2.0], [1.0, 2.0], [3.0, 4.0]])
+        >>> momos.distinct_motifs(blocks, 3).shape  # the zero motif and both blocks
+        torch.Size([3, 2])
     """
     blocks = _checked(blocks, num_motifs)
     wanted = num_motifs - zero_motif
@@ -87,6 +98,12 @@ def kmeans_motifs(
 
     Raises:
         ValueError: if a block is not finite, or an argument is out of range.
+
+    Example:
+        >>> blocks = torch.randn(1000, 2)
+        >>> motifs = momos.kmeans_motifs(blocks, 16)
+        >>> motifs.shape, motifs[0]
+        (torch.Size([16, 2]), tensor([0., 0.]))
     """
     blocks = _checked(blocks, num_motifs)
     if start not in get_args(Start):

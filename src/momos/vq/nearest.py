@@ -3,7 +3,7 @@
 The definition is `nearest_reference`: squared Euclidean distance in float64, summed in order of
 position, ties to the lowest index. `nearest` returns the same indices, faster. Every engine is
 held to equality with the reference, not to closeness (tests/test_vq_nearest.py). The device decides
-the engine: `cpu` (compiled) or `triton`.
+the engine: `cpu` (compiled) or, on CUDA, `triton`. Blocks on other devices are searched on the CPU.
 
 A motif may also cost its code length: a block takes the motif of least squared distance + λ·(bits
 of its index) (entropy-constrained vector quantization; Chou, Lookabaugh and Gray 1989). The second
@@ -16,7 +16,9 @@ and on the definition's, almost always leave one motif for a block; the definiti
 several. Where float64 would over- or underflow, the definition is computed piece by piece.
 """
 
+import warnings
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from jaxtyping import Float, Float64, Int
@@ -38,6 +40,11 @@ def nearest(
     Raises:
         ValueError: if there are no motifs, the block sizes or devices differ, or a value is not
             finite.
+
+    Example:
+        >>> blocks = torch.tensor([[0.1, 0.0], [0.9, 1.2]])
+        >>> momos.nearest(blocks, torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
+        tensor([0, 1])
     """
     return searcher(motifs)(blocks).long()
 
@@ -45,7 +52,13 @@ def nearest(
 def nearest_reference(
     blocks: Float[Tensor, "m s"], motifs: Float[Tensor, "k s"]
 ) -> Int[Tensor, " m"]:
-    """The definition of `nearest`; m·k float64 values in memory."""
+    """The definition of `nearest`; m·k float64 values in memory.
+
+    Example:
+        >>> blocks, motifs = torch.randn(100, 4), torch.randn(8, 4)
+        >>> torch.equal(momos.nearest_reference(blocks, motifs), momos.nearest(blocks, motifs))
+        True
+    """
     distance = blocks.new_zeros(len(blocks), len(motifs), dtype=torch.float64)
     for block, motif in zip(blocks.double().T, motifs.double().T, strict=True):
         distance += (block[:, None] - motif).square()
@@ -65,18 +78,16 @@ def searcher(
         raise ValueError(
             f"motifs must have at least one row and one value, got shape {tuple(motifs.shape)}"
         )
-    if motifs.device.type not in ("cpu", "cuda"):
-        raise ValueError(f"motifs must be on cpu or cuda, got {motifs.device}")
+    if motifs.is_meta:
+        raise ValueError("motifs must hold values, got a meta tensor")
     if count := int((~torch.isfinite(motifs)).sum()):
         raise ValueError(
             f"motifs must be finite, got {count} values that are NaN or infinite"
         )
     motifs = motifs.detach()
     size = motifs.shape[1] - padded
-    on_cpu = motifs.device.type == "cpu"
-    search = (
-        cpu.searcher(motifs, padded=padded) if on_cpu else _cuda_searcher(motifs, padded)
-    )
+    make = _MAKERS.get(motifs.device.type, _hosted_searcher)
+    search = make(motifs, padded=padded)
 
     def checked(blocks: Tensor) -> Tensor:
         _check("blocks", blocks)
@@ -182,7 +193,7 @@ def _check(name: str, rows: Tensor) -> None:
         raise ValueError(f"{name} must have two dimensions, got shape {tuple(rows.shape)}")
 
 
-def _cuda_searcher(motifs: Tensor, padded: bool) -> Callable[[Tensor], Tensor]:
+def _cuda_searcher(motifs: Tensor, *, padded: bool) -> Callable[[Tensor], Tensor]:
     from momos.vq import triton  # compiled on first use, so imported on first use
 
     search = triton.searcher(motifs)
@@ -193,6 +204,26 @@ def _cuda_searcher(motifs: Tensor, padded: bool) -> Callable[[Tensor], Tensor]:
         return search(pad(blocks, (0, 1)) if padded else blocks)
 
     return finite
+
+
+def _hosted_searcher(motifs: Tensor, *, padded: bool) -> Callable[[Tensor], Tensor]:
+    """On devices without an engine: the CPU's, since not all of them have float64."""
+    _warn_of_host(motifs.device.type)
+    search = cpu.searcher(motifs.cpu(), padded=padded)
+    return lambda blocks: search(blocks.cpu()).to(motifs.device)
+
+
+@cache
+def _warn_of_host(kind: str) -> None:
+    warnings.warn(
+        f"momos has no engine for {kind}: blocks are copied to the CPU and searched there, "
+        "which is slow",
+        UserWarning,
+        stacklevel=5,
+    )
+
+
+_MAKERS = {"cpu": cpu.searcher, "cuda": _cuda_searcher}
 
 
 PIECE = 1 << 19  # costs taken at once, so that memory stays bounded

@@ -1,8 +1,8 @@
 // Whole numbers for weights: the path through the trellis whose squared error and code length
 // together are least (trellis-coded quantization, Marcellin & Fischer 1990; Viterbi 1967).
 //
-// Candidates are the two numbers around a weight in each subset, and 0. All arithmetic rounds the
-// same everywhere: sums and products of float64 and float32, comparisons, and integers.
+// Candidates are the two numbers around a weight in each subset, and 0; of a tiny weight 0 alone.
+// All arithmetic rounds the same everywhere: sums and products of float64 and float32, comparisons, and integers.
 #pragma once
 #include <cmath>
 #include <vector>
@@ -18,7 +18,10 @@ constexpr int64_t kSample = int64_t(1) << 17;  // weights that say what numbers 
 constexpr int64_t kRun = int64_t(1) << 13;     // of a sample, one after another
 constexpr int kPasses = 3;                     // the first knows no costs
 constexpr int64_t kTabled = 4096;              // numbers whose costs are counted
-constexpr double kMostSteps = 2147483640.0; // steps
+constexpr double kMostSteps = 2147483640.0;    // steps
+// Smaller weights become 0: another number would be many times as large, perhaps of another sign.
+// Where one output's weights differ by orders of magnitude, the small ones belong to large inputs.
+constexpr double kTiny = 0.25;
 
 // log2 of a number >= 1, in 1/65536, rounded down.
 inline int64_t log2_fixed(uint64_t value) {
@@ -121,7 +124,7 @@ constexpr double kMostError = 8192;  // added to a sum, so that no cost comes ne
     const float none = float(importance * (size * size) + costs.of(subset, 0));
     const bool zero = none < branch[0];
     branch[0] = zero ? none : branch[0];
-    branch[1] = size == 0 ? kNever : branch[1];  // what was pruned stays 0
+    branch[1] = size < kTiny ? kNever : branch[1];
     if (errors) {
         errors[below & 1] = float(-lower);
         errors[~below & 1] = float(upper);
@@ -376,7 +379,7 @@ void find_nearest_balanced(const Steps<T>& steps, Costs& costs, int32_t* values)
         const double less = importance * (lower * lower) + costs.of(0, below) + slope * lower;
         const double more = importance * (upper * upper) + costs.of(0, below + 1) + slope * upper;
         const double none = importance * (size * size) + costs.of(0, 0) - slope * size;
-        const int64_t near = below + (more < less && size > 0);
+        const int64_t near = below + (more < less && size >= kTiny);
         const int64_t best = near & -int64_t(!(none < std::min(less, more)));
         costs.see(0, best);
         values[i] = steps.signed_value(i, int32_t(best));

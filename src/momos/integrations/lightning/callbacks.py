@@ -55,6 +55,17 @@ class MosaicCallback(KeepsGenerator, Callback):
 
     Raises:
         ValueError: if `every` is none of these, or `config` has settings for learned motifs.
+
+    Example:
+        >>> from momos.integrations.lightning import MosaicCallback
+        >>> from lightning import Trainer
+        >>> from lightning.pytorch.demos.boring_classes import BoringModel
+        >>> callback = MosaicCallback(momos.MosaicConfig(block_size=2, capacity=0.05))
+        >>> module = BoringModel()
+        >>> quiet = {"enable_progress_bar": False, "enable_model_summary": False}
+        >>> Trainer(fast_dev_run=True, callbacks=[callback], **quiet).fit(module)
+        >>> momos.Mosaic.of(module.layer).num_motifs
+        1
     """
 
     def __init__(
@@ -150,6 +161,16 @@ class ComplexityCallback(Callback):
     Raises:
         ValueError: when training starts, if a measure is unknown or cannot be taken, or a weight
             is sharded.
+
+    Example:
+        >>> from momos.integrations.lightning import ComplexityCallback
+        >>> from lightning import Trainer
+        >>> from lightning.pytorch.demos.boring_classes import BoringModel
+        >>> callback = ComplexityCallback(measures=("signs", "4-bit codes"), every=1)
+        >>> quiet = {"enable_progress_bar": False, "enable_model_summary": False}
+        >>> Trainer(fast_dev_run=True, callbacks=[callback], **quiet).fit(BoringModel())
+        >>> [epoch for epoch, measurement in callback.history]
+        [0, 1]
     """
 
     def __init__(
@@ -223,7 +244,8 @@ class LearnedMosaicCallback(Callback):
     `mosaic` is that of the module. What stays dense is then rounded to `config.dense_dtype`,
     wherever in the module it is. `importance` goes by the names that weights have in the module.
     `schedule` are the settings of `Reassign` (`every`, `dense`, `ramp`, `fixed`), which counts
-    optimizer steps; its length is that of the training. How many blocks changed, motifs used
+    optimizer steps; its length is that of the training. With `selection="whole"` the callback adds
+    the gradient of `Reassign.penalty` to that of the loss. How many blocks changed, motifs used
     and the rate weight are logged as `mosaic/…`.
 
     A run resumed from a checkpoint (`ckpt_path`) is the same run. A fit that ended with an
@@ -252,6 +274,17 @@ class LearnedMosaicCallback(Callback):
         ValueError: if the settings do not fit together; when fitting begins, if the module
             cannot be parametrized or is so with other settings, or with `learn="weights"`,
             if the trainer does not know how long it will train.
+
+    Example:
+        >>> from momos.integrations.lightning import LearnedMosaicCallback
+        >>> from lightning import Trainer
+        >>> from lightning.pytorch.demos.boring_classes import BoringModel
+        >>> callback = LearnedMosaicCallback(momos.MosaicConfig.learned(rate_weight=0.5))
+        >>> module = BoringModel()
+        >>> quiet = {"enable_progress_bar": False, "enable_model_summary": False}
+        >>> Trainer(fast_dev_run=True, callbacks=[callback], **quiet).fit(module)
+        >>> callback.mosaic.num_motifs <= 64
+        True
     """
 
     def __init__(
@@ -337,6 +370,13 @@ class LearnedMosaicCallback(Callback):
         if state is not None:
             self.schedule.load_state_dict(state)
         self._step = trainer.global_step
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.schedule is None:
+            return
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        scale = 1.0 if scaler is None else scaler.get_scale()
+        self.schedule.pull_(scale / trainer.accumulate_grad_batches)
 
     def on_train_batch_end(
         self,

@@ -34,9 +34,13 @@ REACHED_WITHIN = 5.0  # seconds
 
 @dataclass(frozen=True)
 class Cluster:
-    """A Ray cluster that this process is connected to; `tasks` run at a time."""
+    """A Ray cluster that this process is connected to; `tasks` run at a time.
+
+    Each has `gpus`, which may be a part of one.
+    """
 
     tasks: int
+    gpus: float = 0.0
 
     def each(
         self,
@@ -55,7 +59,7 @@ class Cluster:
         import ray
 
         notes = _notes()
-        task = ray.remote(num_cpus=1, num_gpus=0, max_retries=0)(_do)
+        task = ray.remote(num_cpus=1, num_gpus=self.gpus, max_retries=0)(_do)
         waiting, deaths = deque(range(len(jobs))), Counter[int]()
         running: dict[Any, int] = {}
         with ExitStack() as ending:
@@ -81,17 +85,20 @@ class Cluster:
 
 
 @contextmanager
-def connected(address: str, *, processes: int | None = None) -> Iterator[Cluster]:
+def connected(
+    address: str, *, processes: int | None = None, gpus: float = 0.0, devices: int = 0
+) -> Iterator[Cluster]:
     """A cluster by its address: HOST:PORT of its head, or what Ray finds for `auto`.
 
     `local` is one that is started here, reached by nobody else, and ended afterwards. It runs as
-    many tasks at a time as `processes` says, or as there are cores. A process that is connected
-    already stays so.
+    many tasks at a time as `processes` says, or as there are cores, and GPUs if tasks have `gpus`
+    each; one that is started here has `devices`. A process that is connected already stays so.
 
     Raises:
         ModuleNotFoundError: if Ray is not installed (names the extra).
         ValueError: if `address` is no address.
-        ConnectionError: if there is no cluster, or none of this version of Ray and Python.
+        ConnectionError: if there is no cluster, none of this version of Ray and Python, or none
+            with a GPU where tasks need one.
     """
     if address not in (LOCAL, "auto"):
         _check_reached(address)
@@ -107,7 +114,7 @@ def connected(address: str, *, processes: int | None = None) -> Iterator[Cluster
         if not ray.is_initialized():
             options = {}
             if address == LOCAL:
-                options = ending.enter_context(local_options(processes or cores()))
+                options = ending.enter_context(local_options(processes or cores(), devices))
             ending.callback(ray.shutdown)
             try:
                 with _sigterm_kept():
@@ -123,7 +130,15 @@ def connected(address: str, *, processes: int | None = None) -> Iterator[Cluster
                 raise ConnectionError(message) from error
             if address == LOCAL:
                 check_loopback()
-        yield Cluster(processes or max(1, int(ray.cluster_resources().get("CPU", 0))))
+        found = ray.cluster_resources()
+        tasks = processes or max(1, int(found.get("CPU", 0)))
+        if gpus:
+            tasks = min(tasks, int(found.get("GPU", 0) / gpus + 1e-6))
+        if not tasks:
+            raise ConnectionError(
+                f"the Ray cluster at {address} must have a GPU for runs on cuda, got none"
+            )
+        yield Cluster(tasks, gpus)
 
 
 @contextmanager
@@ -231,7 +246,7 @@ OBJECTS = 80 * 2**20  # bytes for Ray's objects, of which jobs and results hardl
 
 
 @contextmanager
-def local_options(processes: int) -> Iterator[dict[str, Any]]:
+def local_options(processes: int, gpus: int = 0) -> Iterator[dict[str, Any]]:
     """Options of `ray.init` for a cluster that is started here; its files go with the block.
 
     Files of such clusters whose processes were killed are removed first.
@@ -253,7 +268,7 @@ def local_options(processes: int) -> Iterator[dict[str, Any]]:
         ending.enter_context(_of_this_machine())
         yield {
             "num_cpus": processes,
-            "num_gpus": 0,
+            "num_gpus": gpus,
             "include_dashboard": False,
             "object_store_memory": OBJECTS,
             "_node_ip_address": HOST,

@@ -2,11 +2,12 @@
 
 from momos.study.recipes import questions
 from momos.study.recipes.recipe import Recipe
+from momos.study.recipes.records import Records
 from momos.study.recipes.sizes import Ablations, Sizes
 from momos.study.schema import got
 
 _KINDS = (
-    *(questions.Demo, questions.Simplify, questions.Compressors, Sizes, Ablations),
+    *(questions.Demo, questions.Simplify, questions.Compressors, Sizes, Ablations, Records),
     *(questions.Capacity, questions.Usage, questions.Plane, questions.Grokking),
 )
 RECIPES: dict[str, type[Recipe]] = {recipe.name: recipe for recipe in _KINDS}

@@ -9,7 +9,16 @@ from typing import Annotated, Any, ClassVar, Self, TypeVar
 from pydantic import BeforeValidator
 
 from momos.study import schema
-from momos.study.cell import OPTIONS, PUBLISHED, Cell, Keep, Precision, Share
+from momos.study.cell import (
+    OPTIONS,
+    PUBLISHED,
+    Cell,
+    Compiled,
+    Device,
+    Keep,
+    Precision,
+    Share,
+)
 from momos.study.plane import Wanted
 from momos.study.schema import checked, got, value
 from momos.study.store import Asked
@@ -39,6 +48,8 @@ class Recipe(ABC):
     keep: Keep = "last"
     precision: Precision = "float32"
     channels_last: schema.Fact = False
+    device: Device = "cpu"
+    compiled: Compiled = "no"
 
     @abstractmethod
     def cells(self) -> list[Cell]:

@@ -22,7 +22,7 @@ from momos.study.recipes.recipe import (
 )
 from momos.study.schema import checked, value
 
-P = TypeVar("P", "Sizing", "Ablating")
+P = TypeVar("P")
 REFERENCE = "reference"  # the row of ablations that the others are compared with
 PAIRS: tuple[Settings, ...] = (  # block size and number of motifs
     {"block_size": 2, "capacity": 0.05},
@@ -94,7 +94,8 @@ def filled(preset: P, recipe: Recipe) -> P:
     shared = {f.name for f in fields(recipe)} & vars(preset).keys() - {"more"}  # type: ignore[arg-type]
     given = {name: getattr(recipe, name) for name in shared}
     said = {name: own for name, own in given.items() if own is not None}
-    return replace(preset, **{n: v for n, v in said.items() if (n, v) != ("seeds", 0)})
+    said = {name: own for name, own in said.items() if (name, own) != ("seeds", 0)}
+    return replace(preset, **said)  # type: ignore[type-var]
 
 
 @value

@@ -21,6 +21,7 @@ from momos.study.tasks.task import (
 )
 
 MLP = Optimization(learning_rate=1e-3, batch_size=128, epochs=15, warmup=0.02)
+LENET = replace(MLP, batch_size=200, epochs=20)
 PAPER = Optimization(learning_rate=3e-4, batch_size=128, epochs=200)  # of MLP and ViT
 RESNET = Optimization(  # of ResNets (He et al. 2015, §4.2)
     optimizer="sgd", learning_rate=0.1, weight_decay=1e-4, batch_size=128, epochs=200
@@ -58,6 +59,11 @@ def _grey(
     return image_task(name, *data(), network, MLP, prepared=prepared)
 
 
+def _lenet(name: str, build: Callable[[], nn.Module]) -> Task:
+    prepared = standardised((0.1307,), (0.3081,))
+    return image_task(name, *archives.mnist(), seeded(build), LENET, prepared=prepared)
+
+
 def _cifar(name: str, build: Callable[[], nn.Module], plan: Optimization) -> Task:
     prepared = standardised((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     data = archives.cifar10()
@@ -92,6 +98,8 @@ TASKS: dict[str, Callable[[], Task]] = {
     "digits": _digits,
     "mnist": lambda: _grey("mnist", archives.mnist, 0.1307, 0.3081),
     "fashion": lambda: _grey("fashion", archives.fashion_mnist, 0.2860, 0.3530),
+    "lenet300": lambda: _lenet("lenet300", nets.lenet300),
+    "lenet5": lambda: _lenet("lenet5", nets.lenet5),
     "resnet20": _resnet20,
     "resnet20-scratch": lambda: _cifar("resnet20-scratch", nets.resnet20, RESNET),
     "cifar10-mlp": lambda: _cifar("cifar10-mlp", nets.mlp, PAPER),

@@ -29,6 +29,25 @@ def mlp(widths: Sequence[int] = PAPER_WIDTHS) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
+def lenet300() -> nn.Sequential:
+    """LeNet-300-100 (LeCun et al. 1998), with ReLU: 266 610 weights."""
+    return mlp((784, 300, 100, 10))
+
+
+def lenet5() -> nn.Sequential:
+    """LeNet-5 as Caffe has it: 431 080 weights."""
+    return nn.Sequential(
+        nn.Conv2d(1, 20, 5),
+        nn.MaxPool2d(2),
+        nn.Conv2d(20, 50, 5),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(800, 500),
+        nn.ReLU(),
+        nn.Linear(500, 10),
+    )
+
+
 class ResidualBlock(nn.Module):
     """Two 3×3 convolutions and a shortcut without weights: option A of He et al. 2015, §4.2.
 
@@ -141,11 +160,12 @@ class CharacterTransformer(nn.Module):
         self._start(depth)
 
     def _start(self, depth: int) -> None:
-        deviations: dict[str, float] = {"characters.weight": 0.5, "output.weight": 0.02}
+        deviations = {"characters.weight": 0.5, "output.weight": 0.02}
         for name, weight in self.named_parameters():
             if weight.ndim >= 2:
                 adds = name.endswith(("projection.weight", "mlp2.weight"))
-                deviation = deviations.get(name, weight.shape[1] ** -0.5)
+                fan_in = weight.shape[1]
+                deviation = deviations[name] if name in deviations else fan_in**-0.5
                 spread = deviation / ((2 * depth) ** 0.5 if adds else 1)
                 nn.init.normal_(weight, std=spread)
         with torch.no_grad():

@@ -56,6 +56,9 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def to(self, device: torch.device) -> "Images":
+        return Images(self.pixels.to(device), self.labels.to(device))
+
 
 def mnist() -> tuple[Images, Images]:
     """60 000 handwritten digits to train on and 10 000 to test on."""

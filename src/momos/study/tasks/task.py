@@ -83,13 +83,15 @@ def crop_and_flip(
 ) -> UInt8[Tensor, "n c h w"]:
     """Each image moved by up to 4 pixels, black moving in, and half of them mirrored."""
     total, _, height, width = pixels.shape
-    down, right = torch.randint(2 * PADDING + 1, (2, total, 1), generator=generator)
-    mirrored = torch.rand(total, 1, generator=generator) < 0.5
-    rows = torch.arange(height) + down  # n h
-    columns = torch.arange(width).expand(total, -1)
+    down, right = torch.randint(2 * PADDING + 1, (2, total, 1), generator=generator).to(
+        pixels.device
+    )
+    mirrored = (torch.rand(total, 1, generator=generator) < 0.5).to(pixels.device)
+    rows = torch.arange(height, device=pixels.device) + down  # n h
+    columns = torch.arange(width, device=pixels.device).expand(total, -1)
     columns = torch.where(mirrored, columns.flip(1), columns) + right  # n w
     padded = pad(pixels, (PADDING,) * 4)
-    each = torch.arange(total)[:, None, None]
+    each = torch.arange(total, device=pixels.device)[:, None, None]
     return padded.permute(0, 2, 3, 1)[each, rows[:, :, None], columns[:, None]].permute(
         0, 3, 1, 2
     )
@@ -99,12 +101,13 @@ def accuracy(
     network: nn.Module, images: Images, prepared: Callable[[Tensor], Tensor]
 ) -> float:
     """Share of images whose class gets the highest output, from 0 to 1."""
-    right = 0
+    right, place = 0, device_of(network)
     with torch.inference_mode(), evaluating(network):
         for start in range(0, len(images), PIECE):
-            outputs = network(prepared(images.pixels[start : start + PIECE]))
-            right += int((outputs.argmax(1) == images.labels[start : start + PIECE]).sum())
-    return right / len(images)
+            pixels = images.pixels[start : start + PIECE].to(place)
+            labels = images.labels[start : start + PIECE].to(place)
+            right += (network(prepared(pixels)).argmax(1) == labels).sum()
+    return int(right) / len(images)
 
 
 def bits_per_character(network: nn.Module, characters: Int[Tensor, " n"]) -> float:
@@ -112,13 +115,19 @@ def bits_per_character(network: nn.Module, characters: Int[Tensor, " n"]) -> flo
     count = (len(characters) - 1) // CONTEXT
     inputs = characters[: count * CONTEXT].view(count, CONTEXT)
     targets = characters[1 : count * CONTEXT + 1].view(count, CONTEXT)
-    nats = 0.0
+    nats, place = 0.0, device_of(network)
     with torch.inference_mode(), evaluating(network):
-        for rows in torch.arange(count).split(PIECE // 4):
-            outputs = network(inputs[rows]).flatten(0, 1)
-            loss = cross_entropy(outputs, targets[rows].flatten(), reduction="sum")
+        for rows in torch.arange(count, device=characters.device).split(PIECE // 4):
+            outputs = network(inputs[rows].to(place)).flatten(0, 1)
+            wanted = targets[rows].flatten().to(place)
+            loss = cross_entropy(outputs, wanted, reduction="sum")
             nats += float(loss)
     return nats / math.log(2) / (count * CONTEXT)
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where the weights of a network are."""
+    return next(network.parameters()).device
 
 
 @contextmanager
@@ -140,7 +149,8 @@ class Task:
     such a start. `batches` are those of one epoch, drawn by the generator: `steps_per_epoch` of
     them. `evaluate` is on samples that are never trained on, `validate` on those `held_out`.
     Networks of any name are built by `kind`, `inputs` (the shape of one sample) and `outputs`
-    (how many classes). `without` gives the task that has a share of its samples held out.
+    (how many classes). `without` gives the task that has a share of its samples held out, and
+    `placed` that with its `data` on a device.
     """
 
     name: str
@@ -157,6 +167,17 @@ class Task:
     validate: Callable[[nn.Module], float] | None = None
     without: Callable[[float], "Task"] | None = None
     untrained: Callable[[int], nn.Module] | None = None
+    data: tuple[Tensor, ...] = ()
+    placed: Callable[[torch.device], "Task"] | None = None
+
+    def on(self, device: torch.device, fits: Callable[[list[Tensor]], bool]) -> "Task":
+        """This task with its samples on a device, where batches are then made, if they fit.
+
+        Else they stay, and batches move. What is drawn does not depend on it.
+        """
+        if self.placed is None or not fits(list(self.data)):
+            return self
+        return replace(self.placed(device), untrained=self.untrained)
 
     def held_out(self, share: float) -> "Task":
         """This task with a share of the samples to train on kept for `validate`."""
@@ -188,7 +209,12 @@ def standardised(
     means, deviations = (
         torch.tensor(values)[:, None, None] for values in (mean, deviation)
     )
-    return lambda pixels: (pixels.float() / 255 - means) / deviations
+
+    def prepared(pixels: Tensor) -> Tensor:
+        on = pixels.device
+        return (pixels.float() / 255 - means.to(on)) / deviations.to(on)
+
+    return prepared
 
 
 def _task(
@@ -204,22 +230,31 @@ def _task(
     steps: Callable[[Samples], int],
     **about: Any,
 ) -> Task:
-    def of(samples: Samples, held: Samples | None = None) -> Task:
+    def of(train: Samples, test: Samples, held: Samples | None = None) -> Task:
+        parts = [part for part in (train, test, held) if part is not None]
         return Task(
             name=name,
             network=network,
-            batches=lambda generator: batches(samples, generator),
+            batches=lambda generator: batches(train, generator),
             evaluate=lambda network: score(network, test),
-            steps_per_epoch=steps(samples),
+            steps_per_epoch=steps(train),
             optimization=optimization,
             validate=None if held is None else lambda network: score(network, held),
-            without=(lambda share: of(*parted(name, samples, share)))
-            if held is None
-            else None,
+            without=without if held is None else None,
+            data=tuple(tensor for part in parts for tensor in tensors_of(part)),
+            placed=lambda device: of(*(part.to(device) for part in parts)),
             **about,
         )
 
-    return of(train)
+    def without(share: float) -> Task:
+        rest, held = parted(name, train, share)
+        return of(rest, test, held)
+
+    return of(train, test)
+
+
+def tensors_of(samples: Images | Tensor) -> tuple[Tensor, ...]:
+    return (samples,) if isinstance(samples, Tensor) else (samples.pixels, samples.labels)
 
 
 def image_task(
@@ -238,7 +273,7 @@ def image_task(
     """
 
     def batches(images: Images, generator: torch.Generator) -> Iterator[Batch]:
-        order = torch.randperm(len(images), generator=generator)
+        order = torch.randperm(len(images), generator=generator).to(images.pixels.device)
         for rows in order.split(optimization.batch_size):
             pixels = images.pixels[rows]
             if augmented:
@@ -293,7 +328,7 @@ def text_task(
         last, shape = len(characters) - CONTEXT, (optimization.batch_size, 1)
         for _ in range(steps(characters)):
             starts = torch.randint(last, shape, generator=generator)
-            windows = characters[starts + torch.arange(CONTEXT + 1)]
+            windows = characters[(starts + torch.arange(CONTEXT + 1)).to(characters.device)]
             yield windows[:, :-1], windows[:, 1:]
 
     def end_parted(name: str, characters: Tensor, share: float) -> tuple[Tensor, Tensor]:

@@ -111,7 +111,10 @@ class KeepBest(L.Callback):
 
     def load_(self, network: nn.Module) -> None:
         """Brings a treated network and its treatment back to the best line."""
-        best, state = self.history.best, torch.load(self.path, weights_only=True)
+        best, state = (
+            self.history.best,
+            torch.load(self.path, map_location="cpu", weights_only=True),
+        )
         if best is None or state["epoch"] != best["epoch"]:
             raise ValueError(
                 f"{self.path} must be of the best epoch, {best and best['epoch']}, got "

@@ -61,6 +61,7 @@ class Choice:
 
 def finish_(network: nn.Module, treatment: Treatment) -> None:
     """Makes a treated network the ordinary one that the file will hold."""
+    network._compiled_call_impl = None
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     treatment.finish()
 

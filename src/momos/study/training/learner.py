@@ -66,6 +66,14 @@ def channels_last_of(inputs: Tensor) -> Tensor:
     return inputs.contiguous(memory_format=torch.channels_last)
 
 
+def compile_(network: nn.Module, compiled: str) -> None:
+    """Has a network compiled at its next call, under its names: "no", "yes", or with "graphs"."""
+    if compiled == "no":
+        network._compiled_call_impl = None
+    else:
+        network.compile(mode="reduce-overhead" if compiled == "graphs" else "default")
+
+
 class Learner(L.LightningModule):
     """A network that learns a task as planned, from a teacher too if there is one.
 
@@ -78,7 +86,7 @@ class Learner(L.LightningModule):
         super().__init__()
         self.network, self.task, self.optimization = network, plan.task, plan.optimization
         self.total_steps, self.seed = plan.total_steps, plan.cell.seed
-        self.channels_last = plan.cell.channels_last
+        self.channels_last, self.compiled = plan.cell.channels_last, plan.cell.compiled
         self._losses: list[Tensor] = []  # of the epoch, times the samples of their batch
         self._samples = 0
         # Not a child: its weights belong into no optimizer and no checkpoint.
@@ -133,9 +141,13 @@ class Treating(L.Callback):
         assert isinstance(pl_module, Learner)
         about = {"epochs": self.epochs, "seed": pl_module.seed}
         self.treatment.start(pl_module.network, pl_module.total_steps, **about)
+        compile_(pl_module.network, pl_module.compiled)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._step = trainer.global_step
+
+    def on_after_backward(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.treatment.after_backward()
 
     def on_train_batch_end(self, trainer: L.Trainer, *rest: Any, **named: Any) -> None:
         if trainer.global_step > self._step:

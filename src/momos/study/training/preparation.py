@@ -7,6 +7,7 @@ from momos.study.cell import PUBLISHED, Cell
 from momos.study.tasks import TASKS, task_named
 from momos.study.tasks.task import Optimization, Task
 from momos.study.tasks.zoo import check_published
+from momos.study.training.devices import CPU, Compute, fits
 from momos.study.treatments import TREATMENTS
 from momos.study.treatments.treatment import Treatment
 
@@ -18,6 +19,14 @@ class Prepared:
     cell: Cell
     task: Task
     treatment: Treatment
+
+    def on(self, compute: Compute) -> "Prepared":
+        """The same with its data on a device, if they fit there."""
+        if compute.kind == CPU:
+            return self
+        task = self.task.on(compute.device, lambda data: fits(data, compute))
+        self.treatment.task = task
+        return replace(self, task=task)
 
     @property
     def optimization(self) -> Optimization:

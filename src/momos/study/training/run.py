@@ -22,6 +22,7 @@ from momos.study.execution.locks import alone
 from momos.study.store import NOBODY, PART, WEIGHTS, Asked, Finished, finished
 from momos.study.tasks import zoo
 from momos.study.training import checkpoints, surroundings
+from momos.study.training.devices import Compute, compute_for
 from momos.study.training.history import History, Note, finish_
 from momos.study.training.learner import Learner, Treating
 from momos.study.training.preparation import Prepared, prepared
@@ -35,17 +36,19 @@ def run(
     *,
     recipe: Asked = NOBODY,
     logger: str = "csv",
+    device: str = "",
     note: Note = lambda line: None,
     wait: bool = True,
 ) -> Finished:
     """Runs a cell in its folder under `root`, from its last checkpoint if there is one.
 
     The cells that it needs must be finished; a finished one is only read. `logger` is one of
-    `surroundings.NEEDS`; `note` gets every line of the history. While another process runs the
-    cell, this one waits, and then reads the result.
+    `surroundings.NEEDS`; `note` gets every line of the history; `device` is one of the cell's
+    kind, if it is not the first. While another process runs the cell, this one waits, and then
+    reads the result.
 
     Raises:
-        ValueError: if task, network, treatment or their settings are wrong.
+        ValueError: if task, network, treatment, their settings or the device are wrong.
         Busy: if another process runs the cell, and this one is not to `wait`.
         KeyboardInterrupt: on Ctrl-C; the folder then holds the last checkpoint.
     """
@@ -53,19 +56,23 @@ def run(
     if finished(folder):
         return store.read(folder)
     begun = time.perf_counter()
-    plan = prepared(cell)
+    plan, compute = prepared(cell), compute_for(cell, device)
     surroundings.check_logger(logger)
     seconds = time.perf_counter() - begun
     with alone(root, cell.key, wait=wait):
         if not finished(folder):
-            store.begin(folder, cell, recipe=recipe, environment=surroundings.environment())
-            with surroundings.undisturbed():
-                _Run(plan, root, logger, note).to_result(seconds)
+            about = surroundings.environment(compute)
+            store.begin(folder, cell, recipe=recipe, environment=about)
+            with surroundings.undisturbed(compute):
+                _Run(plan.on(compute), root, logger, note, compute).to_result(seconds)
     return store.read(folder)
 
 
 class _Run:
-    def __init__(self, plan: Prepared, root: Path, logger: str, note: Note) -> None:
+    def __init__(
+        self, plan: Prepared, root: Path, logger: str, note: Note, compute: Compute
+    ) -> None:
+        self.compute = compute
         self.plan, self.root, self.logger, self.note = plan, root, logger, note
         self.cell, self.task, self.folder = plan.cell, plan.task, root / plan.cell.folder
 
@@ -105,6 +112,7 @@ class _Run:
         checkpoint = checkpoints.last_whole(self.folder)
         with surroundings.logging_to(self.logger, self.folder, self.cell.folder) as log:
             self._trainer(callbacks, log).fit(learner, ckpt_path=checkpoint)
+        learner.network.to(self.compute.device)  # Lightning takes it back to the CPU
         if keeps_best:
             best.load_(learner.network)
         finish_(learner.network, self.plan.treatment)
@@ -123,10 +131,9 @@ class _Run:
         return network
 
     def _learner(self) -> Learner:
-        teacher = self.cell.teacher
-        return Learner(
-            self._started(), self.plan, teacher and self._loaded(teacher, teacher)
-        )
+        teacher, place = self.cell.teacher, self.compute.device
+        taught = teacher and self._loaded(teacher, teacher).to(place)
+        return Learner(self._started().to(place), self.plan, taught)
 
     def _chosen(self, network: nn.Module, history: History) -> dict[str, Any]:
         """What a result says of the choice; nothing where no samples are held out."""
@@ -142,8 +149,7 @@ class _Run:
 
     def _trainer(self, callbacks: list[L.Callback], logger: Logger) -> L.Trainer:
         return L.Trainer(
-            accelerator="cpu",
-            devices=1,
+            **self.compute.lightning,
             precision=PRECISIONS[self.cell.precision],
             max_epochs=self.plan.last_epoch,
             gradient_clip_val=self.plan.optimization.clip,
@@ -159,6 +165,8 @@ class _Run:
         )
 
     def _result(self, network: nn.Module) -> dict[str, Any]:
+        metric = self.task.evaluate(network)
+        network.cpu()
         start = self._started()
         num_weights = sum(weight.numel() for weight in network.parameters())
         tensors = {n: t.contiguous() for n, t in network.state_dict().items()}
@@ -168,7 +176,7 @@ class _Run:
         measured = momos.measure(network, init=start, controls=self.cell.controls)
         return {
             "metric_name": self.task.metric,
-            "metric": self.task.evaluate(network),
+            "metric": metric,
             "higher_is_better": self.task.higher_is_better,
             "num_weights": num_weights,
             "file": name,

@@ -20,12 +20,13 @@ from lightning.pytorch import loggers
 from lightning.pytorch.loggers import Logger
 
 import momos
+from momos.study.training.devices import HOST, Compute
 
 THREADS = 1  # of a run, so that its results do not depend on the number of cores
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
+def undisturbed(compute: Compute = HOST) -> Iterator[None]:
     """Undoes Lightning's side effects: announcements, deterministic algorithms, exit on Ctrl-C.
 
     Torch's own generator and number of threads are as before, too.
@@ -35,8 +36,9 @@ def undisturbed() -> Iterator[None]:
     deterministic = torch.get_deterministic_debug_mode()
     announcer.setLevel(logging.WARNING)
     torch.set_num_threads(THREADS)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # repeatable on CUDA
     try:
-        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=compute.seeded):
             for message in (
                 "GPU available but not used",
                 "Experiment logs directory .* exists and is not empty",
@@ -120,7 +122,7 @@ def _mlflow_place(folder: Path) -> Iterator[tuple[str, str | None]]:
 PACKAGES = ("torch", "lightning", "numpy", "scikit-learn")
 
 
-def environment() -> dict[str, Any]:
+def environment(compute: Compute = HOST) -> dict[str, Any]:
     """What a reader needs to repeat a run."""
     return {
         "versions": {"momos": momos.__version__, "python": platform.python_version()}
@@ -131,6 +133,7 @@ def environment() -> dict[str, Any]:
             "cores": os.cpu_count(),
             "threads": THREADS,
             "system": platform.platform(),
+            "device": compute.describe(),
             "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
         },
         "when": datetime.now(UTC).isoformat(timespec="seconds"),

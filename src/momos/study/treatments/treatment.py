@@ -40,6 +40,9 @@ class Treatment(ABC):
         """Prepares the network for so many steps, in so many epochs of equal length."""
         self._network = network
 
+    def after_backward(self) -> None:  # noqa: B027
+        """To be called when the gradients of a step are there."""
+
     def after_step(self) -> None:  # noqa: B027
         """To be called after each step of the optimizer."""
 

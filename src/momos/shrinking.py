@@ -1,0 +1,143 @@
+"""Training towards a file of a given size: `Shrink` chooses the rate weight by the file itself."""
+
+import copy
+import warnings
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+import torch
+from torch import nn
+
+from momos.config import check_whole
+from momos.files.contents import Contents
+from momos.files.writer import write
+from momos.learning import Reassign, Reassignment, freeze_
+from momos.learning.parametrize import bank_of
+
+LOOKS = 50  # how often the size is measured during training
+GAIN = 0.25  # power of the ratio of sizes by which each look changes the rate weight
+MOST_CHANGE = 2.0  # of the rate weight at one look
+SURPLUS = 2.5  # how many times larger than the target the file may be at first, less 1
+CLOSE = 0.98  # a file of this share of the target meets it
+TRIALS = 12  # thresholds tried in the end
+THRESHOLDS = (0.25, 16.0)
+
+
+class Shrink(Reassign):
+    """A `Reassign` that ends with a file of `target_bytes`, whatever the rate weight.
+
+    For a model parametrized with `selection="whole"`. Add `penalty()` to the loss of each step,
+    and call `step` after the optimizer's. At `looks` steps the file is written to a temporary
+    place and measured (`num_bytes`), and the rate weight, which starts as that of the config,
+    grows if the file is larger than planned for this part of the training. At the last step the
+    threshold below which weights become 0 takes the rest of the way, so that the file is no
+    larger than `target_bytes`, and rarely smaller than 98 % of it.
+
+    The learning rate should fall towards the end, as on a cosine: the plan supposes so.
+
+    Raises:
+        ValueError: if motifs of `model` are not the whole numbers, or `target_bytes` is less than
+            `least_bytes`, the size of the file with all blocks zero.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        total_steps: int,
+        target_bytes: int,
+        every: int = 1,
+        dense: float = 0.0,
+        ramp: float = 0.2,
+        looks: int = LOOKS,
+    ) -> None:
+        check_whole("target_bytes", target_bytes, least=1)
+        check_whole("looks", looks, least=1)
+        if not bank_of(model).whole:
+            raise ValueError(
+                "selection must be 'whole' for a target in bytes, got "
+                f"{bank_of(model).config.selection!r}"
+            )
+        super().__init__(
+            model, total_steps=total_steps, every=every, dense=dense, ramp=ramp, fixed=0.0
+        )
+        self.model, self.target_bytes, self.looks = model, target_bytes, looks
+        self.factor = 1.0  # of the rate weight of the config
+        self.num_bytes: int | None = None  # of the file when last measured
+        self.least_bytes = file_bytes(model, zero=True)
+        if target_bytes < self.least_bytes:
+            raise ValueError(
+                f"target_bytes must be at least {self.least_bytes}, the size of the file with "
+                f"all blocks zero, got {target_bytes}"
+            )
+
+    @property
+    def rate_weight(self) -> float:
+        return super().rate_weight * self.factor
+
+    @torch.no_grad()
+    def step(self) -> Reassignment | None:
+        done = super().step()
+        if done is None or not self.bank.learning:
+            return done
+        if self.steps == self.total_steps:
+            return self._meet(done)
+        part = self.steps / self.total_steps
+        if part > self.ramp and self.steps % max(1, self.total_steps // self.looks) == 0:
+            self.num_bytes = file_bytes(self.model)
+            change = (self.num_bytes / self.planned(part)) ** GAIN
+            self.factor *= min(MOST_CHANGE, max(1 / MOST_CHANGE, change))
+        return done
+
+    def planned(self, part: float) -> float:
+        """Size that the file should have after a part of the training."""
+        left = (1 - part) / (1 - self.ramp) if part > self.ramp else 1.0
+        return self.target_bytes * (1 + SURPLUS * left**3)
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"factor": self.factor, "num_bytes": self.num_bytes}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.factor, self.num_bytes = state["factor"], state["num_bytes"]
+
+    def _meet(self, done: Reassignment) -> Reassignment:
+        """Finds the threshold at which the file is largest, but no larger than the target."""
+        self.num_bytes = file_bytes(self.model)
+        if CLOSE * self.target_bytes <= self.num_bytes <= self.target_bytes:
+            return done
+        low, high = THRESHOLDS
+        for trial in range(TRIALS):
+            middle = high if trial == TRIALS - 1 else (low * high) ** 0.5
+            done = self._cut(middle, done)
+            if self.num_bytes > self.target_bytes:
+                low = middle
+            elif self.num_bytes >= CLOSE * self.target_bytes:
+                break
+            else:
+                high = middle
+        return done
+
+    def _cut(self, threshold: float, before: Reassignment) -> Reassignment:
+        bank = self.bank
+        bank.threshold.fill_(threshold)
+        changed, used = bank.follow_(
+            bank.usage(), rate_weight=self.rate_weight, move_only=False, revive=False
+        )
+        self.num_bytes = file_bytes(self.model)
+        return Reassignment(before.changed + changed, used, before.rate_weight)
+
+
+def file_bytes(model: nn.Module, *, zero: bool = False) -> int:
+    """Size of the file of a parametrized model if it were frozen now; or with all blocks zero."""
+    other = copy.deepcopy(model)
+    bank = bank_of(other)
+    if zero:
+        bank.indices.zero_()
+        bank.start_(learning=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that indices never followed: this is only a copy
+        freeze_(other)
+    with NamedTemporaryFile(suffix=".momos") as file, torch.device("cpu"):
+        write(file, Contents.of_model(other))  # type: ignore[arg-type]
+        return file.seek(0, 2)
