@@ -32,8 +32,8 @@ from momos.study.analysis.statistics import interval
 from momos.study.cell import Cell
 from momos.study.recipes.questions import Simplify
 from momos.study.recipes.recipe import Recipe
-from momos.study.recipes.records import Records
 from momos.study.recipes.sizes import Ablations, Sizes
+from momos.study.recipes.smallest import Records
 from momos.study.store import NOBODY, Finished
 from momos.study.tasks import TASKS
 from momos.study.treatments import TREATMENTS

@@ -20,8 +20,8 @@ from momos.study.analysis.cohort import subjects_of
 from momos.study.cell import Cell
 from momos.study.report.accuracy import accuracy_against_capacity
 from momos.study.report.course import chosen
-from momos.study.report.layers import colours_of, tiles_of
 from momos.study.report.listings import settings_of, table_of_claims, table_of_runs
+from momos.study.report.tensors import colours_of, tiles_of
 from momos.study.store import (
     FAILURE,
     HISTORY,

@@ -18,7 +18,7 @@ from PIL import Image
 
 import momos
 from momos.study.report.figure import DASHES, MARKERS, SERIES, STYLE
-from momos.study.report.layers import tiles_of
+from momos.study.report.tensors import tiles_of
 from momos.study.training.surroundings import commit
 
 STEPS = (0.035, 0.07, 0.14, 0.28, 0.56)

@@ -8,7 +8,7 @@ from statistics import mean
 from momos._util.escaping import visible
 from momos.study.analysis.cohort import Cohort, cohorts
 from momos.study.analysis.metric import grouped, number
-from momos.study.recipes.records import Records
+from momos.study.recipes.smallest import Records
 from momos.study.report.listings import NONE
 from momos.study.store import Finished
 from momos.study.treatments import TREATMENTS

@@ -222,7 +222,7 @@ def draw(runs: Sequence["Finished"], folder: Path) -> None:
     from momos.study.analysis.cohort import subjects_of
     from momos.study.report.accuracy import accuracy_against_length
     from momos.study.report.figure import STYLE
-    from momos.study.report.layers import layer_by_motif
+    from momos.study.report.tensors import layer_by_motif
 
     (subject,) = subjects_of(runs)
     with matplotlib.rc_context(STYLE):

@@ -2,8 +2,8 @@
 
 from momos.study.recipes import questions
 from momos.study.recipes.recipe import Recipe
-from momos.study.recipes.records import Records
 from momos.study.recipes.sizes import Ablations, Sizes
+from momos.study.recipes.smallest import Records
 from momos.study.schema import got
 
 _KINDS = (

@@ -25,7 +25,6 @@ from momos.study.report.course import (
     motif_usage,
 )
 from momos.study.report.figure import PACKAGE, STYLE, TEMPLATES, Figure
-from momos.study.report.layers import Opened, figures_of_layers, lengths_of_layers, opened
 from momos.study.report.listings import (
     Table,
     table_of_claims,
@@ -33,6 +32,7 @@ from momos.study.report.listings import (
     table_of_runs,
 )
 from momos.study.report.loss_plane import loss_plane, planes_in
+from momos.study.report.tensors import Opened, figures_of_layers, lengths_of_layers, opened
 from momos.study.store import Broken, Finished, read_all
 
 PAGE, FIGURES = "report.html", "figures"

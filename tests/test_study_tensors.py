@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from momos.study.report.layers import paint, place
+from momos.study.report.tensors import paint, place
 
 
 def build() -> nn.Module:
