@@ -81,7 +81,7 @@ class Trained:
 DIGITS = {
     "digits-mlp": Trained(lambda: mlp((64, 256, 256, 10)), 30),
     "digits-cnn": Trained(Convolutions, 8),
-    "digits-vit": Trained(Patches, 15),
+    "digits-vit": Trained(Patches, 30),
     "digits-lstm": Trained(Rows, 15),
 }
 CONTEXT, STEPS = 64, 250  # of the network that reads text
