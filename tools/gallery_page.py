@@ -6,6 +6,7 @@ files; what a network is and where its weights are from is told in `ABOUT`, by t
 """
 
 import argparse
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -61,7 +62,7 @@ CONFIG = momos.MosaicConfig(
     min_ndim=2,
     dense_dtype="bfloat16",
 )
-FIXED = "basis"  # in names of tensors that nobody trained: a Fourier basis
+FIXED = re.compile("basis|stft")  # in names of what nobody trained: Fourier transforms
 TILE = 3  # pixels a side
 
 
@@ -92,7 +93,7 @@ def shown(path: Path, pictures: Path) -> Shown:
         bank = momos.compress(path, file, CONFIG)
         mosaic = momos.load(file).mosaic
     assert mosaic is not None
-    learned = [each for each in mosaic.layout.placements if FIXED not in each.name]
+    learned = [each for each in mosaic.layout.placements if not FIXED.search(each.name)]
     place = max(learned, key=lambda each: each.num_weights)
     colours = (tiles_of(mosaic, place)[0] * 255).round().byte().numpy()
     image = Image.fromarray(colours).resize(

@@ -83,7 +83,9 @@ def measured(path: Path, *, seeds: int, shuffles: int) -> Iterator[Measured]:
     state = {
         name: tensor.read(0, tensor.num_weights).view(tensor.shape).float()
         for name, tensor in open_source(path).tensors.items()
-        if tensor.dtype.is_floating_point and len(tensor.shape) >= 2 and FIXED not in name
+        if tensor.dtype.is_floating_point
+        and len(tensor.shape) >= 2
+        and not FIXED.search(name)
     }
     trained = momos.measure(state, measures=MEASURES, controls=shuffles)
     starts = [
