@@ -50,7 +50,8 @@ SIZES = Sizes(
 )
 ABLATIONS = Ablations(seeds=2, tuning=20, ingredients=("no scales",))
 PLACES = "".join(
-    f"<!-- generated: {n} -->\n<!-- end -->\n" for n in (*GOALS, "summary", "ablations", "records")
+    f"<!-- generated: {n} -->\n<!-- end -->\n"
+    for n in (*GOALS, "summary", "ablations", "records")
 )
 
 
@@ -411,7 +412,7 @@ def test_a_page_without_its_places_is_left_as_it_was(tmp_path: Path) -> None:
 
 
 def test_records_are_held_against_published_files() -> None:
-    recipe = Records(seeds=2, targets=(6400,))
+    recipe = Records(task="lenet300", seeds=2, targets=(6400,))
     runs = [
         finished(
             cell.treatment,
@@ -426,7 +427,9 @@ def test_records_are_held_against_published_files() -> None:
         replace(run, cell=cell, recipe=recipe.asked, seconds=90.0)
         for run, cell in zip(runs, recipe.runs(), strict=True)
     ]
-    found = [[c.strip() for c in line.split("|")] for line in records_part(runs).splitlines()]
+    found = [
+        [c.strip() for c in line.split("|")] for line in records_part(runs).splitlines()
+    ]
     rows = {cells[2]: cells[3:8] for cells in found if len(cells) > 7}
     assert rows["Oktay et al. 2020"] == ["2 840", "–", "1.00", "–", "–"]
     assert rows["learned motifs, target 6 400 bytes"] == [

@@ -19,6 +19,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
+from records_part import RECORDS, records_part
 
 from momos._util.escaping import visible
 from momos.study.analysis.cohort import Cohort, cohorts
@@ -35,7 +36,6 @@ from momos.study.tasks import TASKS
 from momos.study.training.preparation import Prepared
 from momos.study.treatments import TREATMENTS
 from page_parts import NOT_RUN, fill, recipes_in, with_ends
-from records_part import RECORDS, records_part
 
 PAGE, FIGURES = "sizes.md", Path("results")
 ABLATIONS, SUMMARY = "ablations", "summary"

@@ -9,7 +9,6 @@ from momos.study.recipes.sizes import presets
 from momos.study.schema import (
     Count,
     Fact,
-    Name,
     Number,
     Object,
     Positive,
@@ -46,7 +45,6 @@ class Records(Recipe):
     """
 
     name: ClassVar[str] = "records"
-    task: Name = "lenet300"
     seeds: Count = 0
     tuning: Positive | None = None
     targets: Several[Size] | None = None
