@@ -9,6 +9,7 @@ import sizes_page
 from made_up import finished
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from records_part import RECORDS, records_part
 from sizes_page import (
     FIGURES,
     GOALS,
@@ -36,7 +37,6 @@ from momos.study.recipes.sizes import Ablations, Sizes
 from momos.study.store import Finished
 from momos.study.treatments import TREATMENTS
 from page_parts import fill
-from records_part import RECORDS, records_part
 
 DENSE_BITS = 8 * 866_344
 SETTINGS = {"learned": "rate_weight", "quantize_aware": "bits", "prune": "sparsity"}
