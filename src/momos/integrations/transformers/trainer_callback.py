@@ -56,7 +56,8 @@ class MosaicTrainerCallback(TrainerCallback, ExportableState):
         if learn is None:
             check_projectable(config)
         parts: dict[str, Any] = {"every": 1, "dense": 0.0, "ramp": 0.6, "fixed": 0.15}
-        check_parts(**(parts | schedule))
+        parts |= schedule
+        check_parts(**parts)
         self.config, self.every = config, every
         self.learn: Literal["weights", "motifs"] | None = learn
         self.settings: dict[str, Any] = dict(schedule)
