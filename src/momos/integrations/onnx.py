@@ -7,6 +7,7 @@ are uint4, uint8, uint16 or int32; those of 12 bits are a uint8 and a uint4 each
 import copy
 import os
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ from momos.compact.compacting import expand_, is_compact
 from momos.mosaic import Mosaic
 
 try:
-    import onnx
-    import onnxscript  # noqa: F401  (what torch.onnx exports by)
-    from onnx import TensorProto, helper
+    onnx: Any = import_module("onnx")
+    helper: Any = import_module("onnx.helper")
+    import_module("onnxscript")  # by which torch.onnx exports
 except ModuleNotFoundError as error:
     if error.name not in ("onnx", "onnxscript"):
         raise
@@ -30,6 +31,7 @@ except ModuleNotFoundError as error:
         'momos.integrations.onnx needs onnx and onnxscript: pip install "mosaic-of-motifs[onnx]"'
     ) from None
 
+TensorProto = onnx.TensorProto
 OPSET = 21  # the first that casts uint4
 LARGEST = (
     2**31 - 2**20
@@ -93,7 +95,7 @@ def export(
 
 
 def pack_weights_(
-    proto: "onnx.ModelProto", mosaic: Mosaic, names: Mapping[str, Placement]
+    proto: Any, mosaic: Mosaic, names: Mapping[str, Placement]
 ) -> dict[str, str]:
     """Replaces initializers of `proto` that are weights of the mosaic; returns those that stay, and why."""
     graph, stay = proto.graph, {}
@@ -145,9 +147,7 @@ def _why_dense(place: Placement, mosaic: Mosaic) -> str:
     return ""
 
 
-def _rebuilding(
-    name: str, place: Placement, mosaic: Mosaic
-) -> tuple[list["onnx.TensorProto"], list["onnx.NodeProto"]]:
+def _rebuilding(name: str, place: Placement, mosaic: Mosaic) -> tuple[list[Any], list[Any]]:
     """The initializers and nodes that give the weight `name`."""
     indices = mosaic.indices[place.start : place.stop].cpu()
     tensors, nodes = _indices(name, indices, index_bits(mosaic.num_motifs))
@@ -181,14 +181,12 @@ def _rebuilding(
     return tensors, nodes
 
 
-def _indices(
-    name: str, indices: Tensor, bits: int
-) -> tuple[list["onnx.TensorProto"], list["onnx.NodeProto"]]:
+def _indices(name: str, indices: Tensor, bits: int) -> tuple[list[Any], list[Any]]:
     """Packed indices, and the nodes that make them the int32 `<name>.indices`."""
     whole = f"{name}.indices"
     wide = indices.int()
 
-    def cast(part: str, output: str) -> "onnx.NodeProto":
+    def cast(part: str, output: str) -> Any:
         return helper.make_node("Cast", [part], [output], to=TensorProto.INT32)
 
     if bits == 12:
@@ -212,12 +210,12 @@ def _indices(
     return [packed], [cast(f"{name}.packed", whole)]
 
 
-def _packed(name: str, kind: int, indices: Tensor, bits: int) -> "onnx.TensorProto":
+def _packed(name: str, kind: int, indices: Tensor, bits: int) -> Any:
     raw = bytes(pack(indices, bits).numpy())
     return helper.make_tensor(name, kind, [len(indices)], raw, raw=True)
 
 
-def _initializer(name: str, values: Tensor) -> "onnx.TensorProto":
+def _initializer(name: str, values: Tensor) -> Any:
     kinds = KINDS | {torch.int32: TensorProto.INT32, torch.int64: TensorProto.INT64}
     flat = values.detach().cpu().contiguous()
     raw = bytes(flat.view(-1).view(torch.uint8).numpy())
