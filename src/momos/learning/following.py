@@ -27,7 +27,9 @@ class Following:
     """The tables of a bank's parameters on the device, one for each dtype."""
 
     bank: "Bank"
-    tables: list[tuple[Any, Float64[Tensor, "t k"], Int64[Tensor, " t"]]]  # which parameters
+    tables: list[
+        tuple[Any, Float64[Tensor, "t k"], Int64[Tensor, " t"]]
+    ]  # which parameters
     scales: list[Float32[Tensor, " c"]]
     flags: Int[
         Tensor, " p"
