@@ -15,17 +15,17 @@ from torch import nn
 
 import momos
 from momos.study.tasks import TASKS
-from momos.study.tasks.architectures import resnet20, resnet56
-from networks import resnets, trained_demo
+from momos.study.tasks.architectures import ResNet
+from networks import RESNETS, resnets, trained_demo
 
 
 def networks() -> Iterator[tuple[str, nn.Module, nn.Module]]:
     """Name, trained network, start."""
     for name, network in trained_demo():
         yield f"demo, {name}", network, TASKS["digits"]().network(0)
-    for (name, model), make in zip(resnets(), (resnet20, resnet56), strict=True):
+    for (name, model), depth in zip(resnets(), RESNETS, strict=True):
         torch.manual_seed(0)
-        yield name, model, make()
+        yield name, model, ResNet(depth)
 
 
 def cell(row: momos.Row) -> str:

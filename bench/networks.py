@@ -17,9 +17,10 @@ import momos
 from momos.cli.demo import titled
 from momos.study.recipes.questions import Demo
 from momos.study.tasks import TASKS
-from momos.study.tasks.architectures import resnet20, resnet56, vit_tiny
+from momos.study.tasks.architectures import ResNet, vit_tiny
 from momos.study.training.run import run
 
+RESNETS = (20, 56)  # depths
 SETTINGS = (
     momos.MosaicConfig(block_size=2, capacity=0.05),
     momos.MosaicConfig(block_size=4, num_motifs=256, selection="kmeans"),
@@ -48,9 +49,9 @@ def trained_demo() -> Iterator[tuple[str, nn.Module]]:
 def resnets() -> Iterator[tuple[str, nn.Module]]:
     """ResNet-20 and ResNet-56, pretrained where there are weights."""
     folder = os.environ.get("MOMOS_DATA")
-    for name, make in (("resnet20", resnet20), ("resnet56", resnet56)):
+    for depth in RESNETS:
         torch.manual_seed(0)
-        model = make()
+        name, model = f"resnet{depth}", ResNet(depth)
         weights = Path(folder or "") / "weights" / f"{name}_cifar10.safetensors"
         if folder and weights.exists():
             model.load_state_dict(load_file(weights), strict=False)

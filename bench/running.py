@@ -11,6 +11,7 @@ import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from measure import peak_bytes, table
@@ -75,7 +76,7 @@ def generate(kind: str) -> str:
         num_hidden_layers=12,
         num_attention_heads=12,
     )
-    model = LlamaForCausalLM(config).eval()
+    model: Any = LlamaForCausalLM(config).eval()
     config_ = momos.MosaicConfig(block_size=4, num_motifs=256, min_ndim=2)
     momos.project_(model, config_)
     if kind == "compact":

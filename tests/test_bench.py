@@ -84,3 +84,12 @@ def test_rows_are_kept_in_their_file(tmp_path: Path) -> None:
     assert again.get("n", "d", "m", "λ 1", "v") == row
     assert again.get("n", "d", "m", "λ 1", "w") is None
     assert row.factor == 4
+
+
+def test_the_script_for_a_gpu_runs_dry(capsys) -> None:
+    device = runpy.run_path(str(BENCH / "device.py"))
+    device["main"](["--dry"])
+    printed = capsys.readouterr().out
+    assert "WRONG" not in printed
+    for table in ("training step", "nearest", "work", "project_"):
+        assert f"| {table} |" in printed

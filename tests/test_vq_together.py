@@ -307,6 +307,10 @@ def test_steps_are_those_of_the_cpu(verdicts, name) -> None:
     assert verdicts[name] == ""
 
 
+def test_sums_by_motif_are_the_definition(verdicts) -> None:
+    assert verdicts["summed"] == ""
+
+
 def test_compiles_for_real_devices(tmp_path) -> None:
     kernels = run("compile", tmp_path, False)
     assert len(kernels) == 4
@@ -354,10 +358,36 @@ def test_a_step_neither_waits_nor_loops() -> None:
     assert launches[0] == launches[1]
 
 
+def summed() -> str:
+    """Sums however skewed; the other way, for many motifs, too."""
+    from momos.vq import together
+    from momos.vq.gather import _sum_cuda
+
+    g = torch.Generator().manual_seed(0)
+    for size, k, dtype in (
+        (1, 5, torch.float32),
+        (2, 40, torch.float16),
+        (3, 17, torch.float64),
+    ):
+        rows = torch.randn(700, size, generator=g).to(dtype)
+        indices = torch.randint(k - 1, (700,), generator=g).int()  # the last has none
+        indices[300:] = 2
+        expected = torch.zeros(k, size).double().index_add_(0, indices, rows.double())
+        found = together.sum_by_motif(rows, indices, k)
+        if not torch.allclose(found, expected, rtol=1e-12, atol=1e-12):
+            return f"sums of {k} motifs"
+        with patch("momos.vq.gather.MOST_TOGETHER", 0):
+            many = _sum_cuda(rows, indices, k)
+        if not torch.allclose(many, expected.to(dtype), rtol=1e-3, atol=1e-6):
+            return f"sums of {k} motifs, sorted"
+    return ""
+
+
 def interpret() -> dict[str, str]:
     found: dict[str, Callable[[], str]] = {
         name: lambda options=options: fault(**options) for name, options in CASES.items()
     } | {name: lambda options=options: steps(**options) for name, options in STEPS.items()}
+    found["summed"] = summed
     return {name: work() for name, work in found.items()}
 
 
