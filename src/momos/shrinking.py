@@ -15,9 +15,11 @@ from momos.learning import Reassign, Reassignment, freeze_
 from momos.learning.parametrize import bank_of
 
 LOOKS = 50  # how often the size is measured during training
-GAIN = 0.4  # power of the ratio of sizes by which each look changes the rate weight
+GAIN = 0.7  # power of the ratio of sizes by which each look changes the rate weight
 MOST_CHANGE = 2.0  # of the rate weight at one look
-SURPLUS, BEND = 0.9, 2.5  # the plan of sizes: what fixed rate weights gave on LeNet-300-100
+# The plan of sizes is what fixed rate weights gave on LeNet-300-100, but done by `LANDED`: small
+# learning rates then leave a rate weight little time to act.
+SURPLUS, BEND, LANDED = 0.9, 2.5, 0.9
 AIM = 0.985  # share of the target that the plan ends with
 WIDER = 1.01  # factor of the threshold in the end, until the file is small enough
 TRIALS = 6  # thresholds tried after that
@@ -93,7 +95,8 @@ class Shrink(Reassign):
 
     def planned(self, part: float) -> float:
         """Size that the file should have after a part of the training."""
-        left = (1 - part) / (1 - self.ramp) if part > self.ramp else 1.0
+        begun = min(self.ramp, LANDED)
+        left = min(1.0, max(0.0, LANDED - part) / max(LANDED - begun, 1e-9))
         return AIM * self.target_bytes * (1 + SURPLUS * left**BEND)
 
     def state_dict(self) -> dict[str, Any]:
