@@ -15,13 +15,13 @@ from momos.learning import Reassign, Reassignment, freeze_
 from momos.learning.parametrize import bank_of
 
 LOOKS = 50  # how often the size is measured during training
-GAIN = 0.25  # power of the ratio of sizes by which each look changes the rate weight
+GAIN = 0.7  # power of the ratio of sizes by which each look changes the rate weight
 MOST_CHANGE = 2.0  # of the rate weight at one look
-SURPLUS = 2.5  # how many times larger than the target the file may be at first, less 1
-SETTLING = 0.75  # part of the training from which on the threshold is steered as well
-HARD = 0.5  # power of the ratio of sizes by which each look then changes the threshold
-THRESHOLDS = (0.35, 2.0)  # between which it stays
-WIDER = 1.05  # factor of the threshold in the end, until the file is small enough
+# The plan of sizes is what fixed rate weights gave on LeNet-300-100, but done by `LANDED`: small
+# learning rates then leave a rate weight little time to act.
+SURPLUS, BEND, LANDED = 0.9, 2.5, 0.9
+AIM = 0.985  # share of the target that the plan ends with
+WIDER = 1.01  # factor of the threshold in the end, until the file is small enough
 TRIALS = 6  # thresholds tried after that
 
 
@@ -32,10 +32,10 @@ class Shrink(Reassign):
     and call `step` after the optimizer's. At `looks` steps the file is written to a temporary
     place and measured (`num_bytes`), and the rate weight, which starts as that of the config,
     grows if the file is larger than planned for this part of the training, and shrinks if it is
-    smaller. In the last quarter, when small learning rates make a rate weight slow, so does the
-    threshold below which weights become 0. If the file is still larger than `target_bytes` at
-    the last step, the threshold grows until it is not. A file that is smaller is left alone,
-    since weights that nobody trained would not help.
+    smaller. If it is still larger than `target_bytes` at the last step, the threshold up to which
+    weights become 0 grows until it is not. A file that is smaller is left alone: many latent
+    weights lie close to the threshold, where 0 is too small and 1 too large, and to move all of
+    them at once ruins a network (LeNet-300-100: from 98.2 to 93.8 %).
 
     The learning rate should fall towards the end, as on a cosine: the plan supposes so.
 
@@ -91,14 +91,13 @@ class Shrink(Reassign):
             self.num_bytes = file_bytes(self.model)
             ratio = self.num_bytes / self.planned(part)
             self.factor *= min(MOST_CHANGE, max(1 / MOST_CHANGE, ratio**GAIN))
-            if part > SETTLING:
-                self.bank.threshold.mul_(ratio**HARD).clamp_(*THRESHOLDS)
         return done
 
     def planned(self, part: float) -> float:
         """Size that the file should have after a part of the training."""
-        left = (1 - part) / (1 - self.ramp) if part > self.ramp else 1.0
-        return self.target_bytes * (1 + SURPLUS * left**3)
+        begun = min(self.ramp, LANDED)
+        left = min(1.0, max(0.0, LANDED - part) / max(LANDED - begun, 1e-9))
+        return AIM * self.target_bytes * (1 + SURPLUS * left**BEND)
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"factor": self.factor, "num_bytes": self.num_bytes}
