@@ -126,8 +126,8 @@ def bits_per_character(network: nn.Module, characters: Int[Tensor, " n"]) -> flo
 
 
 def device_of(network: nn.Module) -> torch.device:
-    """Where the weights of a network are."""
-    return next(network.parameters()).device
+    """Where the weights of a network are; the CPU, if it has none."""
+    return next(network.parameters(), torch.empty(0)).device
 
 
 @contextmanager
