@@ -32,7 +32,7 @@ bench: .venv/.bench
 
 # Strict: a broken link, an error in a tutorial or a public name without a page fails.
 docs: .venv/.docs
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m sphinx -E -W --keep-going -q docs build/site
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m sphinx -E -W --keep-going -q -j auto docs build/site
 	$(BIN)/python tools/site_links.py build/site
 
 # The report is tested in Debian's Chromium, installed where that may be done.

@@ -1,7 +1,7 @@
 """The compiled parts: the CPU engines of momos.vq, the streams of momos.codec, the kernels of momos.compact.
 
-The source of the engines, and of the kernels, makes one module per instruction set; momos.vq picks the best that
-the processor has, so a wheel runs on every processor of its architecture. Everything that need
+The sources of the engines, of the lattice and of the kernels make one module per instruction set; the best that
+the processor has is picked when it runs, so a wheel runs on every processor of its architecture. Everything that need
 not be compiled is in pyproject.toml.
 """
 
@@ -27,8 +27,10 @@ FLAGS = [
 # Threads: OpenMP shares torch's pool on Linux; elsewhere the standard library's are used.
 THREADS = ["-fopenmp"] if platform.system() == "Linux" else ["-pthread"]
 INSTRUCTION_SETS = {"portable": []}
+LATTICES: dict[str, list[str]] = {"_lattice": []}
 if platform.machine() in ("x86_64", "AMD64"):
     INSTRUCTION_SETS["avx2"] = ["-mavx2", "-mfma"]
+    LATTICES["_lattice_avx2"] = ["-mavx2"]
     INSTRUCTION_SETS["avx512"] = [
         *("-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mavx2", "-mfma"),
         "-mprefer-vector-width=512",
@@ -73,14 +75,19 @@ setup(
             extra_compile_args=[*FLAGS, "-pthread"],
             extra_link_args=["-pthread"],
         ),
+    ]
+    + [
         Extension(
-            "momos.codec._lattice",
+            f"momos.codec.{name}",
             sources=[f"{CODEC}/lattice_module.cpp"],
             depends=[BINDING, *(f"{CODEC}/{header}.hpp" for header in LATTICE_HEADERS)],
-            define_macros=[("Py_LIMITED_API", "0x030B0000")],
+            define_macros=[("Py_LIMITED_API", "0x030B0000"), ("MOMOS_MODULE", name)],
             py_limited_api=True,
-            extra_compile_args=FLAGS,
-        ),
+            extra_compile_args=[*FLAGS, *flags],
+        )
+        for name, flags in LATTICES.items()
+    ]
+    + [
         Extension(
             "momos.learning._slopes",
             sources=["src/momos/learning/native/slopes.cpp"],

@@ -23,6 +23,7 @@ SCRIPTS = (
         "kmeans",
         "gather",
         "compact",
+        "running",
         "learning",
     ),
     "precision",

@@ -1,5 +1,6 @@
 """Configuration of the site: `make docs` builds it, strictly, into build/site."""
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ import momos
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small networks gain nothing from more
+
+logging.getLogger("traitlets").setLevel(logging.WARNING)  # a line for each notebook
 
 project = "momos"
 author = "the momos developers"

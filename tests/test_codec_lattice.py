@@ -15,8 +15,16 @@ from hypothesis import strategies as st
 from jaxtyping import Int32
 from torch import Tensor
 
-from momos.codec import STREAM_SYMBOLS, CorruptError
-from momos.codec.lattice import MEMORIES, Geometry, decode, encode, fits, quantize
+from momos.codec import STREAM_SYMBOLS, CorruptError, _lattice
+from momos.codec.lattice import (
+    MEMORIES,
+    Geometry,
+    decode,
+    encode,
+    fits,
+    native,
+    quantize,
+)
 
 LARGEST = 2**31 - 1
 TINY = 0.25  # smaller weights become 0
@@ -116,6 +124,23 @@ def test_one_value(memory, size):
     values = path([size // 2 if memory else size], memory)
     stream = encode(tensor(values), Geometry(1), memory=memory)
     assert decoded(stream, 1, Geometry(1), memory) == values
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_all_instruction_sets_give_the_same_numbers_and_bytes(memory):
+    weights = normal(6000, 9, 21)
+    about = 0.3, 0.4, 0.1, 36, 9, 5  # rate weight, weights of sums, geometry
+    found = []
+    for module in (_lattice, native()):
+        values = torch.empty(6000, dtype=torch.int32, device="cpu")
+        memory_of = [t.view(torch.uint8).numpy() for t in (weights, values)]
+        module.quantize(memory_of[0], 4, None, memory, *about, memory_of[1])
+        stream = module.encode(memory_of[1], memory, 36, 9, 5)
+        again = torch.empty_like(values)
+        module.decode(stream, again.view(torch.uint8).numpy(), memory, 36, 9, 5)
+        assert torch.equal(again, values)
+        found.append((values.tolist(), stream))
+    assert found[0] == found[1]
 
 
 def test_rare_large_values_among_zeros():

@@ -296,3 +296,14 @@ def test_motifs_of_another_model_are_refused():
     bank_of(other).motifs = bank_of(other).motifs[:9]
     with pytest.raises(ValueError, match="packed indices must be below 9"):
         other.linear.weight  # noqa: B018
+
+
+def test_another_default_device_changes_nothing():
+    model = mosaic()
+    wanted = model(IDS)
+    with torch.device("meta"):
+        momos.compact_(model, exact=True)
+    assert torch.equal(model(IDS), wanted)
+    with torch.device("meta"):
+        momos.expand_(model)
+    assert torch.equal(model(IDS), wanted)

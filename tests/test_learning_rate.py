@@ -14,8 +14,8 @@ import momos
 from momos import MosaicConfig, Reassign, freeze_, nearest_reference, parametrize_
 from momos.codec import in_order
 from momos.learning.bank import Bank
-from momos.learning.fitting import whole_indices
 from momos.learning.rate import _slopes_compiled, slopes_reference
+from momos.learning.whole import round_, whole_indices
 from networks import bits
 
 WHOLE = MosaicConfig.learned(selection="whole", min_ndim=1, rate_weight=1e-3)
@@ -62,6 +62,23 @@ def test_weights_up_to_the_threshold_become_zero_and_no_others(threshold: float)
     assert torch.equal(found == 0, blocks[:, 0].abs() <= threshold)
     far = blocks[:, 0].abs() > max(0.5, threshold)
     assert torch.equal(found[far], whole_indices(blocks, 255)[far])
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 2.0])
+def test_compiled_rounding_is_that_of_the_definition(threshold: float) -> None:
+    latent = torch.randn(500, generator=torch.Generator().manual_seed(0)) * 2
+    latent[:3] = torch.tensor([0.0, -0.0, 1e6])
+    scale = torch.tensor([0.3125])
+    found = []
+    for each in (scale, scale.expand(500)):  # with a scale for each, it is not compiled
+        indices, value = torch.zeros(500, dtype=torch.int32), torch.zeros(500)
+        about = {"num_motifs": 31, "threshold": threshold}
+        changed = round_(latent, each, indices, value, **about)
+        assert changed == int((indices != 0).sum())
+        assert round_(latent, each, indices, value, **about) == 0
+        found.append((indices, value))
+    assert torch.equal(found[0][0], found[1][0])
+    assert bits(found[0][1]) == bits(found[1][1])
 
 
 @pytest.mark.parametrize("shape", [(1, 30), (12, 40), (40, 1)])
@@ -200,10 +217,10 @@ def test_an_average_is_the_mosaic_of_averaged_weights_and_scales() -> None:
     average.update_parameters(model)
     latent = average.module.momos.tiles[0].latent.detach()
     freeze_(average.module)
-    scale = average.module[0].weight.abs()
+    scale = average.module[0].weight.detach().abs()
     unit = float(scale[scale > 0].min())
     near = (latent / unit).round() * unit
-    share = float((near - average.module[0].weight).abs().lt(1e-6).float().mean())
+    share = float((near - average.module[0].weight.detach()).abs().lt(1e-6).float().mean())
     assert share > 0.9  # the unit is a bfloat16 number, so few round otherwise
 
 

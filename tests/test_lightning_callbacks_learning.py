@@ -494,3 +494,14 @@ def test_a_mosaic_returns_from_forked_processes(path: Path) -> None:
     learned.mosaic.within("layer").write_(module.layer)
     assert bits(module.layer[0].weight) == weight
     momos.save(module.layer, path)
+
+
+def test_the_rate_of_whole_motifs_is_in_the_gradient() -> None:
+    zeros = {}
+    for rate_weight, batches in ((0.0, 1), (0.3, 1), (0.3, 2)):
+        config = momos.MosaicConfig.learned(selection="whole", rate_weight=rate_weight)
+        callback = LearnedMosaicCallback(config, ramp=0.0)
+        net = Net()
+        trainer(callback, accumulate_grad_batches=batches).fit(net, Batches(8), Batches(8))
+        zeros[rate_weight, batches] = int((net.layer[0].weight == 0).sum())
+    assert zeros[0.0, 1] < zeros[0.3, 2] <= zeros[0.3, 1]

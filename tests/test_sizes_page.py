@@ -462,7 +462,7 @@ def test_a_page_without_its_places_is_left_as_it_was(tmp_path: Path) -> None:
 
 
 def test_records_are_held_against_published_files() -> None:
-    recipe = Records(seeds=2, targets=(6400,))
+    recipe = Records(task="lenet300", seeds=2, targets=(6400,))
     runs = [
         finished(
             cell.treatment,

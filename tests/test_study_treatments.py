@@ -6,6 +6,7 @@ from packed import read
 from treated import points, small, stepped, treated
 
 from momos.study.tasks.task import Task
+from momos.study.treatments.learned_motifs import Learned
 from momos.study.treatments.prune import Prune
 from momos.study.treatments.quantize import QuantizeAware
 from momos.study.treatments.sampled_motifs import Sampled
@@ -165,3 +166,21 @@ def test_before_anything_is_pruned_a_pruned_run_is_the_dense_one(task: Task) -> 
 def test_settings_are_checked(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_whole_motifs_end_with_the_file_that_was_asked_for(
+    task: Task, tmp_path: Path
+) -> None:
+    treatment = Learned(whole=True, target_bytes=600, rate_weight=1e-4, ramp=0.2)
+    network = treated(task, treatment, epochs=4)
+    assert treatment.settled == 1
+    assert treatment.file_bytes(network, tmp_path) <= 600
+
+
+def test_the_rate_of_whole_motifs_is_in_the_loss(task: Task) -> None:
+    zeros = []
+    for rate_weight in (0.0, 1e-2):
+        treatment = Learned(whole=True, rate_weight=rate_weight, ramp=0.0)
+        network = treated(task, treatment, epochs=4)
+        zeros.append(sum(int((w == 0).sum()) for w in network.parameters()))
+    assert zeros[0] < zeros[1]

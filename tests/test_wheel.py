@@ -19,7 +19,7 @@ def ran(*command: str | Path, **environment: str) -> str:
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=1500,
+        timeout=3600,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -34,6 +34,7 @@ def stepped(task: Task, treatment: Treatment, network: nn.Module, steps: int) ->
     for step in range(steps):
         optimizer.zero_grad()
         loss_of(network, *batches[step % len(batches)]).backward()
+        treatment.after_backward()
         optimizer.step()
         treatment.after_step()
 

@@ -81,7 +81,7 @@ class Trained:
 DIGITS = {
     "digits-mlp": Trained(lambda: mlp((64, 256, 256, 10)), 30),
     "digits-cnn": Trained(Convolutions, 8),
-    "digits-vit": Trained(Patches, 15),
+    "digits-vit": Trained(Patches, 30),
     "digits-lstm": Trained(Rows, 15),
 }
 CONTEXT, STEPS = 64, 250  # of the network that reads text
@@ -98,7 +98,8 @@ def digits(name: str, seed: int = 0) -> tuple[nn.Module, nn.Module, float]:
     for _ in range(DIGITS[name].epochs):
         for rows in torch.randperm(1500).split(64):
             cross_entropy(model(pixels[rows]), wanted[rows]).backward()
-            optimizer.step(), optimizer.zero_grad()
+            optimizer.step()
+            optimizer.zero_grad()
     right = model.eval()(pixels[1500:]).argmax(1) == wanted[1500:]
     return start, model, 100 * float(right.float().mean())
 
@@ -117,7 +118,8 @@ def text(seed: int = 0) -> tuple[nn.Module, nn.Module, float]:
             CONTEXT + 1
         )
         _loss(model, train[places]).backward()
-        optimizer.step(), optimizer.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
     places = torch.arange(0, len(test) - CONTEXT - 1, 4 * CONTEXT)[:, None]
     with torch.no_grad():
         nats = _loss(model.eval(), test[places + torch.arange(CONTEXT + 1)])

@@ -18,9 +18,11 @@ LOOKS = 50  # how often the size is measured during training
 GAIN = 0.25  # power of the ratio of sizes by which each look changes the rate weight
 MOST_CHANGE = 2.0  # of the rate weight at one look
 SURPLUS = 2.5  # how many times larger than the target the file may be at first, less 1
-CLOSE = 0.98  # a file of this share of the target meets it
-TRIALS = 12  # thresholds tried in the end
-THRESHOLDS = (0.25, 16.0)
+SETTLING = 0.75  # part of the training from which on the threshold is steered as well
+HARD = 0.5  # power of the ratio of sizes by which each look then changes the threshold
+THRESHOLDS = (0.35, 2.0)  # between which it stays
+WIDER = 1.05  # factor of the threshold in the end, until the file is small enough
+TRIALS = 6  # thresholds tried after that
 
 
 class Shrink(Reassign):
@@ -29,9 +31,11 @@ class Shrink(Reassign):
     For a model parametrized with `selection="whole"`. Add `penalty()` to the loss of each step,
     and call `step` after the optimizer's. At `looks` steps the file is written to a temporary
     place and measured (`num_bytes`), and the rate weight, which starts as that of the config,
-    grows if the file is larger than planned for this part of the training. At the last step the
-    threshold below which weights become 0 takes the rest of the way, so that the file is no
-    larger than `target_bytes`, and rarely smaller than 98 % of it.
+    grows if the file is larger than planned for this part of the training, and shrinks if it is
+    smaller. In the last quarter, when small learning rates make a rate weight slow, so does the
+    threshold below which weights become 0. If the file is still larger than `target_bytes` at
+    the last step, the threshold grows until it is not. A file that is smaller is left alone,
+    since weights that nobody trained would not help.
 
     The learning rate should fall towards the end, as on a cosine: the plan supposes so.
 
@@ -85,8 +89,10 @@ class Shrink(Reassign):
         part = self.steps / self.total_steps
         if part > self.ramp and self.steps % max(1, self.total_steps // self.looks) == 0:
             self.num_bytes = file_bytes(self.model)
-            change = (self.num_bytes / self.planned(part)) ** GAIN
-            self.factor *= min(MOST_CHANGE, max(1 / MOST_CHANGE, change))
+            ratio = self.num_bytes / self.planned(part)
+            self.factor *= min(MOST_CHANGE, max(1 / MOST_CHANGE, ratio**GAIN))
+            if part > SETTLING:
+                self.bank.threshold.mul_(ratio**HARD).clamp_(*THRESHOLDS)
         return done
 
     def planned(self, part: float) -> float:
@@ -102,21 +108,22 @@ class Shrink(Reassign):
         self.factor, self.num_bytes = state["factor"], state["num_bytes"]
 
     def _meet(self, done: Reassignment) -> Reassignment:
-        """Finds the threshold at which the file is largest, but no larger than the target."""
+        """Raises the threshold, as little as it takes, until the file is small enough."""
         self.num_bytes = file_bytes(self.model)
-        if CLOSE * self.target_bytes <= self.num_bytes <= self.target_bytes:
+        low = high = float(self.bank.threshold)
+        while self.num_bytes > self.target_bytes:  # in the end all blocks are zero
+            low, high = high, high * WIDER
+            done = self._cut(high, done)
+        if low == high:
             return done
-        low, high = THRESHOLDS
-        for trial in range(TRIALS):
-            middle = high if trial == TRIALS - 1 else (low * high) ** 0.5
+        for _ in range(TRIALS):
+            middle = (low + high) / 2
             done = self._cut(middle, done)
             if self.num_bytes > self.target_bytes:
                 low = middle
-            elif self.num_bytes >= CLOSE * self.target_bytes:
-                break
             else:
                 high = middle
-        return done
+        return done if self.num_bytes <= self.target_bytes else self._cut(high, done)
 
     def _cut(self, threshold: float, before: Reassignment) -> Reassignment:
         bank = self.bank

@@ -1,5 +1,6 @@
 """The chosen tensors of a checkpoint as blocks, read piece by piece; the importance of their errors."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -66,7 +67,7 @@ class Weights:
             for start in range(0, count, PIECE * size):
                 stop = min(start + PIECE * size, count)
                 flat = self.tensors[place.name].read(start, stop)
-                if not bool(torch.isfinite(flat).all()):
+                if not all(math.isfinite(end) for end in flat.aminmax()):
                     raise ValueError(
                         f"weights must be finite, got NaN or infinite ones in tensor "
                         f"{place.name!r} (exclude it to store it as it is)"

@@ -14,6 +14,7 @@ import momos
 from momos._util.escaping import visible
 from momos.cli.compress import compress
 from momos.cli.demo import demo
+from momos.cli.export import export
 from momos.cli.files import expand, inspect, verify
 from momos.cli.measure import measure
 from momos.cli.study import study
@@ -47,7 +48,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (demo, compress, expand, inspect, verify, measure):
+for command in (demo, compress, expand, export, inspect, verify, measure):
     app.command()(command)
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+def has_avx2() -> bool: ...
 def encode(
     values: np.ndarray, memory: int, row: int, kernel: int, position: int
 ) -> bytes: ...

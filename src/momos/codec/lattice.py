@@ -3,7 +3,7 @@
 They are the values of a mosaic whose motifs are multiples of a step. A trellis of 2^v states may
 restrict which numbers can follow: then values count half steps, and a path through the trellis is as
 good as steps a sixth smaller. The compiled coder is native/lattice.hpp, the quantizer
-native/viterbi.hpp.
+native/viterbi.hpp; there is a module for each instruction set, and all give the same results.
 
 In the order 0, −1, 1, −2, 2, … a whole number has a place (2v, or −2v − 1 below 0). Whole-numbered
 motifs in that order are stored as the distances of their places, which are mostly 0.
@@ -11,7 +11,10 @@ motifs in that order are stored as the distances of their places, which are most
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib import import_module
 from math import prod
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -73,7 +76,7 @@ def encode(values: Int32[Tensor, " n"], geometry: Geometry, *, memory: int) -> b
             a path of the trellis.
     """
     row, kernel, position = geometry.row, geometry.kernel, geometry.position
-    return _lattice.encode(_values(values), memory, row, kernel, position)
+    return native().encode(_values(values), memory, row, kernel, position)
 
 
 def decode(
@@ -89,7 +92,7 @@ def decode(
     target = _values(values)
     row, kernel, position = geometry.row, geometry.kernel, geometry.position
     try:
-        _lattice.decode(stream, target, memory, row, kernel, position)
+        native().decode(stream, target, memory, row, kernel, position)
     except ValueError as error:
         raise CorruptError(str(error)) from None
     if values.numel() == 1:  # `target` may be a copy
@@ -99,7 +102,7 @@ def decode(
 def fits(values: Int32[Tensor, " n"], *, memory: int) -> bool:
     """Whether each stream of `values` is a path of the trellis, so that it can be encoded."""
     parts = values.split(STREAM_SYMBOLS)
-    return all(_lattice.fits(_values(part), memory) for part in parts)
+    return all(native().fits(_values(part), memory) for part in parts)
 
 
 def quantize(
@@ -125,7 +128,10 @@ def quantize(
     are alike, and inputs after a ReLU have a mean, so a layer's outputs depend on these sums
     more than on single errors. A kernel or row that lies in two streams has a sum in each. The
     path is then good rather than the best, because each state keeps only the sums of its best
-    path so far. Weights of 0 stay 0.
+    path so far.
+
+    Weights below a quarter become 0, so none changes its sign or grows many times over. In a row
+    whose weights differ by orders of magnitude, the small ones belong to large inputs.
 
     Raises:
         ValueError: if `weights` are neither float32 nor float64, or not finite and below
@@ -141,7 +147,7 @@ def quantize(
         geometry = Geometry(1)
     values = torch.empty(len(weights), dtype=torch.int32, device="cpu")
     target = _values(values)
-    _lattice.quantize(
+    native().quantize(
         _memory(weights, "weights", torch.float32, torch.float64),
         weights.itemsize,
         None if importance is None else _memory(importance, "importance", torch.float32),
@@ -155,6 +161,12 @@ def quantize(
         target,
     )
     return values
+
+
+@cache
+def native() -> ModuleType:
+    """The compiled module for the best instruction set of this processor."""
+    return import_module("momos.codec._lattice_avx2") if _lattice.has_avx2() else _lattice
 
 
 def _check(count: int, memory: int) -> None:

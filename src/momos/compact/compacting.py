@@ -218,7 +218,8 @@ def mosaic_of(model: nn.Module) -> Mosaic | None:
     if bank.origin is None:
         return None
     layout, found = bank.origin.layout, dict(packed_weights(model))
-    indices = torch.empty(layout.num_blocks, dtype=index_dtype(len(bank.motifs)))
+    dtype = index_dtype(len(bank.motifs))
+    indices = torch.empty(layout.num_blocks, dtype=dtype, device="cpu")
     scales = []
     for place in layout.placements:
         if place.name in found:

@@ -21,6 +21,7 @@ from momos.mosaic import scaled
 # (bench/compact.py).
 MOST_BY_TABLE = 64
 MOST_BY_ROW = 2
+MOST_ON_CUDA = 64  # not yet measured
 # Weights of a product that are decoded at once: few, as new memory costs more than decoding; and
 # as many as most layers have where the product must be that of the dense weight.
 TILE, EXACT_TILE = 1 << 20, 1 << 24
@@ -191,8 +192,12 @@ def _linear(
 
 def _pays(num_inputs: int, inputs: Tensor, motifs: Tensor, bits: int, width: int) -> bool:
     """Whether a product from packed indices is faster than decoding them."""
-    if inputs.device.type != "cpu" or torch.float64 in (inputs.dtype, motifs.dtype):
+    if torch.float64 in (inputs.dtype, motifs.dtype):
         return False
+    if inputs.device.type != "cpu":
+        size = motifs.shape[1]
+        whole = width % size == 0 and size & (size - 1) == 0
+        return bits == 8 and whole and num_inputs <= MOST_ON_CUDA
     table = kernels.by_table(width, motifs.shape[1], bits)
     return num_inputs <= (MOST_BY_TABLE if table else MOST_BY_ROW)
 
@@ -216,7 +221,12 @@ def _from_packed(
         motifs = motifs.to(stored).to(dtype)
     elif axis == 1 and len(scales) > 1:
         flat = flat * scales
-    product = kernels.product(flat, motifs.float(), packed, bits, num_rows)
+    if flat.device.type == "cpu":
+        product = kernels.product(flat, motifs.float(), packed, bits, num_rows)
+    else:
+        from momos.compact import cuda  # Triton is loaded only where it is used
+
+        product = cuda.product(flat, motifs.float(), packed, num_rows)
     if scales is not None and (axis == 0 or len(scales) == 1):
         product *= scales
     if bias is not None:

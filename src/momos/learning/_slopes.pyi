@@ -11,3 +11,11 @@ def slopes(
     num_motifs: int,
     scale: float,
 ) -> tuple[float, float]: ...
+def round(
+    latent: np.ndarray,
+    indices: np.ndarray,
+    value: np.ndarray,
+    num_motifs: int,
+    scale: float,
+    threshold: float,
+) -> int: ...

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from momos.blocks import Placement
 from momos.learning import states
-from momos.learning.fitting import Fitting, check_finite, scaled_blocks, whole_indices
+from momos.learning.fitting import Fitting, check_finite, scaled_blocks
 from momos.learning.states import NAME as NAME
 from momos.learning.states import refresh_, trace_of
+from momos.learning.whole import round_
 from momos.mosaic import Mosaic, usage_of
 from momos.stored import grid_step, spread, stored_dtype, whole_steps
 from momos.vq.gather import gather, gather_, straight_through
@@ -325,19 +326,14 @@ class Bank(nn.Module):
         Returns how many blocks changed their motif, and how many motifs are used. Code lengths
         are those of `usage`.
         """
-        indices, motifs = self.indices, self.motifs
         if self.whole:
-            blocks = self.blocks(self.stretched())
-            if not move_only:
-                indices = whole_indices(blocks, len(motifs), float(self.threshold))
-            self.scales.copy_(torch.cat(self.stretched()))
-        else:
-            blocks = self.blocks(self.plain_scales())
-            if not move_only:
-                indices = self.fitting.assign(
-                    blocks, motifs, usage=usage, rate_weight=rate_weight
-                )
-            motifs = self.fitting.move(blocks, indices, motifs, revive=revive)
+            return self._round_(rate_weight)
+        blocks, indices = self.blocks(self.plain_scales()), self.indices
+        if not move_only:
+            indices = self.fitting.assign(
+                blocks, self.motifs, usage=usage, rate_weight=rate_weight
+            )
+        motifs = self.fitting.move(blocks, indices, self.motifs, revive=revive)
         changed = int((indices != self.indices).sum())
         self.indices.copy_(indices)
         self.motifs.copy_(motifs)
@@ -345,6 +341,30 @@ class Bank(nn.Module):
         self.followed = True
         usage = self.usage()
         self.update_(usage)
+        return changed, int((usage > 0).sum())
+
+    def _round_(self, rate_weight: float) -> tuple[int, int]:
+        """Rounds the latent weights to whole motifs times the scales as they are now."""
+        scales, weights = self.stretched(), [tile.latent for tile in self.tiles]
+        if not bool(torch.isfinite(torch.stack([w.sum() for w in weights]).sum())):
+            check_finite(self.layout, weights)
+        self.scales.copy_(torch.cat(scales))
+        changed = 0
+        for tile, scale in zip(self.tiles, scales, strict=True):
+            place = tile.place
+            changed += round_(
+                tile.latent,
+                spread(scale, place, 0, place.num_weights),
+                self.indices[place.start : place.stop],
+                tile.value,
+                num_motifs=len(self.motifs),
+                threshold=float(self.threshold),
+            )
+        self.rate_weight.fill_(rate_weight)
+        self.followed = True
+        usage = self.usage()
+        self.counts.copy_(usage)
+        self._note()
         return changed, int((usage > 0).sum())
 
     def usage(self) -> Int[Tensor, " k"]:

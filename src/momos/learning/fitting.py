@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from momos.blocks import Layout, Placement, grouped
 from momos.codec import in_order
 from momos.config import MosaicConfig, Scales
+from momos.learning.whole import whole_indices
 from momos.mosaic import usage_of
 from momos.stored import num_scales, rounded_roots, spread
 from momos.vq.gather import sum_by_motif
@@ -329,24 +330,6 @@ class Fitting:
         if len(dead):
             far = farthest(blocks[share.rows], motifs[share.motifs], len(dead))
             moved[dead[: len(far)]] = far
-
-
-def whole_indices(
-    blocks: Float[Tensor, "m 1"], num_motifs: int, threshold: float = 0.5
-) -> Int32[Tensor, " m"]:
-    """Each block's nearest among the first whole numbers; of two as near, the one nearer to 0.
-
-    Blocks of a magnitude up to `threshold` become 0, and others never do. `num_motifs` is odd.
-    """
-    flat = blocks[:, 0]
-    size = flat.abs()
-    number = (size - 0.5).ceil_()
-    if threshold > 0.5:
-        number.mul_((size > threshold).to(number.dtype))
-    elif threshold < 0.5:
-        number = torch.maximum(number, (size > threshold).to(number.dtype))
-    place = number.clamp_(max=num_motifs // 2).mul_(2)  # 2v, or -2v - 1 below 0
-    return place.sub_((flat < 0).to(place.dtype)).clamp_(min=0).int()
 
 
 def _best(

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from momos.config import check_whole
 from momos.learning.fitting import scales_of
+from momos.learning.following import CHECK_EVERY, Following
 from momos.learning.parametrize import bank_of
 from momos.learning.rate import code_length_of
 from momos.learning.states import refresh_
@@ -34,6 +36,20 @@ class Reassignment:
     rate_weight: float
 
 
+class _Later(Reassignment):
+    """The same, of counts that are still being made on a device: they are waited for when read."""
+
+    def __init__(self, counts: Int[Tensor, "2"], rate_weight: float) -> None:
+        vars(self).update(counts=counts, rate_weight=rate_weight)
+
+    def __getattr__(self, name: str) -> int:
+        if name not in ("changed", "motifs_used"):
+            raise AttributeError(name)
+        changed, used = vars(self)["counts"].tolist()
+        vars(self).update(changed=changed, motifs_used=used)
+        return vars(self)[name]
+
+
 class Reassign(KeepsGenerator):
     """Updates motifs and indices from the weights of a model parametrized with `learn="weights"`.
 
@@ -50,6 +66,10 @@ class Reassign(KeepsGenerator):
 
     With `selection="whole"` motifs stay as they are and indices follow to the end, whatever
     `fixed`; add `penalty()` to the loss, so that training makes the file smaller.
+
+    On CUDA a step does not wait for the device. Whether weights are finite is looked at every 64
+    steps and at the last; until then a step whose weights are not leaves motifs and indices as
+    they are. While unused motifs are moved, and with an importance for each weight, each step waits.
 
     `state_dict` belongs in the checkpoint, with the model's and the optimizer's: a resumed run is
     then, on the CPU, the same bit for bit.
@@ -95,6 +115,7 @@ class Reassign(KeepsGenerator):
         self.dense, self.ramp, self.fixed = dense, ramp, fixed
         self.steps = 0
         self.generator = torch.Generator().manual_seed(self.bank.config.seed)
+        self._following: Following | None = None
         refresh_(self.bank)
         self.bank.copied = False
         if dense > 0:
@@ -141,8 +162,8 @@ class Reassign(KeepsGenerator):
         """Counts one step, and re-assigns if it is due.
 
         Raises:
-            ValueError: if a weight is not finite (names the parameter). Motifs, indices and the
-                count are then as before.
+            ValueError: if a weight is not finite (names the parameter; on CUDA up to 64 steps
+                later). Motifs, indices and the count are then as before.
         """
         before, self.steps = self.steps, self.steps + 1
         with ExitStack() as undo:
@@ -194,6 +215,16 @@ class Reassign(KeepsGenerator):
 
     def _follow(self, *, move_only: bool) -> Reassignment:
         bank, rate_weight = self.bank, self.rate_weight
+        following = Following.of(bank, self._following)
+        if following is not None:
+            self._following = following
+            counts = following.follow_(
+                rate_weight=rate_weight,
+                move_only=move_only,
+                revive=not rate_weight and not move_only,
+                check=self.steps % CHECK_EVERY == 0 or self.steps == self.total_steps,
+            )
+            return _Later(counts, rate_weight)
         with ExitStack() as undo:
             undo.callback(bank.update_tiles_)  # tiles stay consistent with the bank
             changed, used = bank.follow_(

@@ -206,14 +206,14 @@ def _spread(
     distance = blocks.new_full((len(blocks),), torch.inf, dtype=torch.float64)
     while len(chosen) < len(motifs):
         _lower(distance, blocks, new)
-        mass = distance.cumsum(0)
+        mass = distance.cpu().cumsum(0)  # torch has no repeatable one on CUDA
         if not bool(mass[-1] > 0):
             return torch.cat([chosen, motifs[len(chosen) :]])
         stop = min(len(motifs), max(len(chosen) + 1, int(GROWTH * len(chosen))))
         draws = torch.rand(
             stop - len(chosen), generator=generator, dtype=torch.float64, device="cpu"
         )
-        at = torch.searchsorted(mass, draws.to(mass.device) * mass[-1], right=True)
+        at = torch.searchsorted(mass, draws * mass[-1], right=True).to(blocks.device)
         at = at[at < len(blocks)]  # a product may round up to all of the mass
         new = blocks[at[distance[at] > 0]]
         new = new[_first_of_equals(new, zero_motif=False)]

@@ -41,24 +41,51 @@ using Eight = uint16_t __attribute__((vector_size(16)));
 using Four = int32_t __attribute__((vector_size(16)));
 using Floats = float __attribute__((vector_size(16)));
 
-// How many values at and above each symbol were seen; the first number is all of them.
-struct alignas(32) Counts {
-    Eight halves[2];
-
-    uint16_t* data() { return reinterpret_cast<uint16_t*>(halves); }
-    const uint16_t* data() const { return reinterpret_cast<const uint16_t*>(halves); }
-    uint32_t total() const { return halves[0][0]; }
-    uint32_t of(int symbol) const {
-        return data()[symbol] - (symbol == kEscape ? 0u : uint32_t(data()[symbol + 1]));
+// ⌊2^30 / (16 n)⌋, and how far a mean moves towards a value after n others.
+struct Reciprocals {
+    uint32_t of[kMostSeen + 1];
+    int32_t rate[kMostInMean + 1];
+    Reciprocals() {
+        of[0] = 0;
+        for (int n = 0; n <= kMostInMean; ++n) rate[n] = 65536 / (n + 5);
+        for (int n = 1; n <= kMostSeen; ++n) of[n] = (uint32_t(1) << 30) / uint32_t(kStep * n);
     }
-    void see(int symbol) {
-        const bool full = total() == kStep * (kMostSeen - 1);
-        const Eight last = uint16_t(symbol) - Eight{}, ranks = {0, 1, 2, 3, 4, 5, 6, 7};
-        halves[0] += Eight(ranks <= last) & uint16_t(kStep);
-        halves[1] += Eight(ranks + uint16_t(8) <= last) & uint16_t(kStep);
-        if (full) {
+};
+inline const Reciprocals kReciprocals;
+
+// What one more of each symbol adds to the counts.
+struct Additions {
+    Eight halves[kSymbols][2];
+    Additions() {
+        for (int symbol = 0; symbol < kSymbols; ++symbol)
+            for (int a = 0; a < kSymbols; ++a)
+                halves[symbol][a / 8][a % 8] = uint16_t(a <= symbol ? kStep : 0);
+    }
+};
+inline const Additions kAdditions;
+
+// How many values at and above each symbol were seen; the first number is all of them. One fills
+// a line of the cache, with what its next use needs.
+struct alignas(64) Counts {
+    Eight halves[2];
+    uint16_t none[2] = {};  // at and above symbol 16
+    uint32_t reciprocal;    // of all of them
+
+    uint16_t* data() { return reinterpret_cast<uint16_t*>(this); }
+    const uint16_t* data() const { return reinterpret_cast<const uint16_t*>(this); }
+    uint32_t total() const { return data()[0]; }
+    uint32_t of(int symbol) const {
+        return uint32_t(data()[symbol]) - uint32_t(data()[symbol + 1]);
+    }
+    [[gnu::always_inline]] void see(int symbol) {
+        const uint32_t seen = total() / kStep + 1;
+        halves[0] += kAdditions.halves[symbol][0];
+        halves[1] += kAdditions.halves[symbol][1];
+        reciprocal = kReciprocals.of[seen];
+        if (__builtin_expect(seen == kMostSeen, 0)) {
             halves[0] -= halves[0] >> 1;
             halves[1] -= halves[1] >> 1;
+            reciprocal = kReciprocals.of[total() / kStep];
         }
     }
     // Fills the counts by a geometric law: the ratio of the shares of 1 and 2 is `ratio`, and
@@ -73,17 +100,17 @@ struct alignas(32) Counts {
             above += weights[a];
             data()[a] = uint16_t(above * (kStep * kFirst) / sum);
         }
+        reciprocal = kReciprocals.of[kFirst];
     }
 };
 
 // The slots of symbol a are from[a + 1] to from[a] - 1.
 struct alignas(32) Slots {
     Eight halves[2];
+    uint16_t none = 0;  // of symbol 16 on
 
-    const uint16_t* from() const { return reinterpret_cast<const uint16_t*>(halves); }
-    uint32_t begin(int symbol) const {
-        return symbol == kEscape ? 0u : uint32_t(from()[symbol + 1]);
-    }
+    const uint16_t* from() const { return reinterpret_cast<const uint16_t*>(this); }
+    uint32_t begin(int symbol) const { return from()[symbol + 1]; }
     uint32_t share(int symbol) const { return from()[symbol] - begin(symbol); }
     int symbol(uint32_t slot) const {
 #if defined(__SSE2__)
@@ -98,7 +125,7 @@ struct alignas(32) Slots {
 #endif
     }
     // The mixture of four tables, each times its factor.
-    void mix(const Counts* const tables[kContexts], const uint32_t factors[kContexts]) {
+    void mix(const Counts* const* tables, const uint32_t factors[kContexts]) {
 #if defined(__SSE2__)
         constexpr Eight least[] = {{16, 15, 14, 13, 12, 11, 10, 9}, {8, 7, 6, 5, 4, 3, 2, 1}};
         const __m128i first = _mm_set1_epi32(int(factors[0] | factors[1] << 16));
@@ -131,18 +158,6 @@ struct alignas(32) Slots {
 #endif
     }
 };
-
-// ⌊2^30 / (16 n)⌋, and how far a mean moves towards a value after n others.
-struct Reciprocals {
-    uint32_t of[kMostSeen + 1];
-    int32_t rate[kMostInMean + 1];
-    Reciprocals() {
-        of[0] = 0;
-        for (int n = 0; n <= kMostInMean; ++n) rate[n] = 65536 / (n + 5);
-        for (int n = 1; n <= kMostSeen; ++n) of[n] = (uint32_t(1) << 30) / uint32_t(kStep * n);
-    }
-};
-inline const Reciprocals kReciprocals;
 
 // What a table of `total` is multiplied by to have `weight` in a mixture.
 inline uint32_t factor(uint32_t weight, uint32_t reciprocal) {
@@ -184,10 +199,7 @@ class Predictor {
             const int64_t ratio = (m << 16) / (m + 230);
             Counts first;
             first.start(kStartZero, ratio, (65536 - ratio) >> kStartBend);
-            for (int j = 0; j < 2 * kContexts; ++j) {
-                tables_[j * kLevels + level] = first;
-                reciprocals_[j * kLevels + level] = kReciprocals.of[kFirst];
-            }
+            for (int j = 0; j < 2 * kContexts; ++j) tables_[j * kLevels + level] = first;
         }
         escapes_.start(1 << 16, 36000, 0);
     }
@@ -201,22 +213,20 @@ class Predictor {
             int32_t(row_.value + left_) >> 9,
             int32_t(3 * column.mean.value + inputs_[size_t(input_)].value) >> 10,
             int32_t(left_) >> 8, int32_t(column.above + column.above2) >> 9});
-        const Counts* tables[kContexts];
+        Counts* const tables = tables_ + subset * kLevels;
 #pragma GCC unroll 4
         for (int j = 0; j < kContexts; ++j) {
-            chosen_[j] = (j * 2 + subset) * kLevels + levels[j];
-            tables[j] = &tables_[chosen_[j]];
-            factors_[j] = factor(weights_[j] + kLeastWeight, reciprocals_[chosen_[j]]);
+            chosen_[j] = tables + (2 * j * kLevels + levels[j]);
+            factors_[j] = factor(weights_[j] + kLeastWeight, chosen_[j]->reciprocal);
         }
-        slots_.mix(tables, factors_);
+        slots_.mix(chosen_, factors_);
         return slots_;
     }
 
     // The shares of the length of what escapes.
     const Slots& escape_shares() {
         const Counts* tables[kContexts] = {&escapes_, &escapes_, &escapes_, &escapes_};
-        const uint32_t reciprocal = kReciprocals.of[escapes_.total() / kStep];
-        const uint32_t factors[kContexts] = {factor(kWhole, reciprocal), 0, 0, 0};
+        const uint32_t factors[kContexts] = {factor(kWhole, escapes_.reciprocal), 0, 0, 0};
         slots_.mix(tables, factors);
         return slots_;
     }
@@ -227,7 +237,7 @@ class Predictor {
         uint64_t parts[kContexts], sum = 0;
 #pragma GCC unroll 4
         for (int j = 0; j < kContexts; ++j) {
-            parts[j] = uint64_t(tables_[chosen_[j]].of(symbol)) * factors_[j] + 1;
+            parts[j] = uint64_t(chosen_[j]->of(symbol)) * factors_[j] + 1;
             sum += parts[j];
         }
         const uint64_t inverse = (uint64_t(kEarned) << 24) / sum;
@@ -236,9 +246,7 @@ class Predictor {
             const int32_t earned = int32_t((parts[j] * inverse) >> 24), known = int32_t(learned_[j]);
             weights_[j] = learned_[j];
             learned_[j] = uint32_t(known + ((earned - known) >> kHaste));
-            Counts& counts = tables_[chosen_[j]];
-            counts.see(symbol);
-            reciprocals_[chosen_[j]] = kReciprocals.of[counts.total() / kStep];
+            chosen_[j]->see(symbol);
         }
         const int64_t x = std::min((size << 16) >> (shift_ + trellis_), 127 * kUnit);
         Column& column = columns_[size_t(at_)];
@@ -284,12 +292,11 @@ class Predictor {
     std::vector<Column> columns_;
     std::vector<Mean> inputs_;
     Counts tables_[kContexts * 2 * kLevels], escapes_;
-    uint32_t reciprocals_[kContexts * 2 * kLevels];
     // What the contexts earned, and what they had earned a value earlier: a decoder need not wait.
     uint32_t learned_[kContexts] = {kEarned / 4, kEarned / 4, kEarned / 4, kEarned / 4};
     uint32_t weights_[kContexts] = {kEarned / 4, kEarned / 4, kEarned / 4, kEarned / 4};
     uint32_t factors_[kContexts];
-    int chosen_[kContexts];
+    Counts* chosen_[kContexts];
     Slots slots_;
 };
 

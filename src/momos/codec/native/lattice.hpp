@@ -36,9 +36,9 @@ inline int choose_scale(const int32_t* values, int64_t count) {
 // Words in the order in which the decoder takes them.
 class Writer {
   public:
-    // A symbol of `share` slots from `begin` on, and `count` bits after it.
+    // A symbol of `share` slots from `begin` on, and at most 16 bits after it.
     void put(uint32_t begin, uint32_t share, uint32_t bits, int count) {
-        steps_.push_back({uint64_t(bits) << 32 | share << 16 | begin, count});
+        steps_.push_back(uint64_t(count) << 48 | uint64_t(bits) << 32 | share << 16 | begin);
     }
     void put_bits(uint32_t bits, int count) { put(0, 0, bits, count); }
     void reserve(int64_t count) { steps_.reserve(size_t(count)); }
@@ -47,16 +47,16 @@ class Writer {
         std::vector<uint32_t> words;
         uint64_t state = 0;
         for (size_t i = steps_.size(); i-- > 0;) {
-            const Step& step = steps_[i];
-            const uint32_t begin = step.packed & 0xffff, share = step.packed >> 16 & 0xffff;
-            const uint32_t bits = uint32_t(step.packed >> 32);
-            const uint64_t end = share ? uint64_t(share) << (63 - kSlotBits - step.count)
-                                            : uint64_t(1) << (63 - step.count);
+            const uint64_t step = steps_[i];
+            const uint32_t begin = step & 0xffff, share = step >> 16 & 0xffff;
+            const uint32_t bits = step >> 32 & 0xffff, count = uint32_t(step >> 48);
+            const uint64_t end = share ? uint64_t(share) << (63 - kSlotBits - count)
+                                       : uint64_t(1) << (63 - count);
             if (state >= end) {
                 words.push_back(uint32_t(state));
                 state >>= 32;
             }
-            state = state << step.count | bits;
+            state = state << count | bits;
             if (share) state = (state / share << kSlotBits) + state % share + begin;
         }
         const int head = words.empty() ? (bit_length(state) + 7) / 8 : 8;
@@ -69,11 +69,7 @@ class Writer {
     }
 
   private:
-    struct Step {
-        uint64_t packed;  // bits, share and begin
-        int64_t count;
-    };
-    std::vector<Step> steps_;
+    std::vector<uint64_t> steps_;  // 16 bits each: count, bits, share and begin
 };
 
 class Reader {

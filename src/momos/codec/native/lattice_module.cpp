@@ -1,9 +1,15 @@
 // The Python binding: encode, decode and fits of one stream of whole numbers, and quantize.
+// The same source makes one module per instruction set; all give the same bytes and numbers.
 // Buffers are checked before anything reads them, and the interpreter lock is released meanwhile,
 // so streams can be worked on in parallel.
 #include "../../native/binding.hpp"
 #include "lattice.hpp"
 #include "viterbi.hpp"
+
+#define QUOTED(name) #name
+#define NAME_OF(name) QUOTED(name)
+#define INIT_OF(name) PyInit_##name
+#define INIT(name) INIT_OF(name)
 
 namespace {
 
@@ -111,6 +117,16 @@ PyObject* quantize(PyObject*, PyObject* args) {
     Py_RETURN_NONE;
 }
 
+// Whether this processor has what the module for AVX2 is compiled for.
+PyObject* has_avx2(PyObject*, PyObject*) {
+    bool found = false;
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    found = __builtin_cpu_supports("avx2");
+#endif
+    return PyBool_FromLong(found);
+}
+
 PyMethodDef methods[] = {
     {"encode", encode, METH_VARARGS, "The stream of values: (values, memory, row, kernel, position)."},
     {"decode", decode, METH_VARARGS, "Fills values: (stream, values, memory, row, kernel, position)."},
@@ -118,11 +134,12 @@ PyMethodDef methods[] = {
     {"quantize", quantize, METH_VARARGS,
      "Fills values: (weights, width, importance or None, memory, rate_weight, kernel_weight, "
      "row_weight, row, kernel, position, values)."},
+    {"has_avx2", has_avx2, METH_NOARGS, "Whether the processor has AVX2."},
     {nullptr, nullptr, 0, nullptr}};
 
-PyModuleDef module = {PyModuleDef_HEAD_INIT, "_lattice", "Streams of whole numbers.", -1, methods,
-                      nullptr, nullptr, nullptr, nullptr};
+PyModuleDef module = {PyModuleDef_HEAD_INIT, NAME_OF(MOMOS_MODULE), "Streams of whole numbers.", -1,
+                      methods, nullptr, nullptr, nullptr, nullptr};
 
 }  // namespace
 
-PyMODINIT_FUNC PyInit__lattice() { return PyModule_Create(&module); }
+PyMODINIT_FUNC INIT(MOMOS_MODULE)() { return PyModule_Create(&module); }

@@ -11,11 +11,8 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightRenaming, rename_source_key
-from transformers.quantizers import (
-    HfQuantizer,
-    register_quantization_config,
-    register_quantizer,
-)
+from transformers.quantizers.auto import register_quantization_config, register_quantizer
+from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from momos.blocks import Layout
@@ -38,7 +35,6 @@ DTYPES = ("float16", "bfloat16", "float32", "float64")
 MOTIF_DTYPES = ("int8", *DTYPES)
 
 
-@register_quantization_config(METHOD)
 class MomosConfig(QuantizationConfigMixin):
     """What `config.json` says of a compact network: the bank, and which weights are packed.
 
@@ -102,7 +98,6 @@ class MomosConfig(QuantizationConfigMixin):
         )
 
 
-@register_quantizer(METHOD)
 class MomosQuantizer(HfQuantizer):
     """Makes a network compact before its weights are loaded."""
 
@@ -181,17 +176,22 @@ class MomosQuantizer(HfQuantizer):
         wanted = getattr(torch, dtype) if isinstance(dtype, str) else dtype
         return model if wanted is None else model.to(wanted)
 
-    def is_serializable(self) -> bool:
+    def is_serializable(self) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
         return True
 
     @property
-    def is_trainable(self) -> bool:
+    def is_trainable(self) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Whether adapters can be trained: gradients flow through compact layers."""
         return True
 
     @property
     def is_compileable(self) -> bool:
         return True
+
+
+# Not as decorators, whose results have the types of the base classes.
+register_quantization_config(METHOD)(MomosConfig)
+register_quantizer(METHOD)(MomosQuantizer)
 
 
 def compact_(model: PreTrainedModel, *, exact: bool = False) -> Compacted:
@@ -206,9 +206,10 @@ def compact_(model: PreTrainedModel, *, exact: bool = False) -> Compacted:
     model.base_model.add_module(NAME, bank)
     quantizer = MomosQuantizer(MomosConfig.of(model))
     _forget_ties(model, {name for name, _ in packed_weights(model)} | set(_tied(model)))
-    model.hf_quantizer = quantizer
+    loaded: Any = model
+    loaded.hf_quantizer = quantizer
     quantizer.postprocess_model(model)
-    model.is_quantized, model.quantization_method = True, METHOD
+    loaded.is_quantized, loaded.quantization_method = True, METHOD
     return report_on(model)
 
 

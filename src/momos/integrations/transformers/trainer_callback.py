@@ -55,7 +55,9 @@ class MosaicTrainerCallback(TrainerCallback, ExportableState):
             raise ValueError(f"learn must be 'weights' for a schedule, got {learn!r}")
         if learn is None:
             check_projectable(config)
-        check_parts(**({"every": 1, "dense": 0.0, "ramp": 0.6, "fixed": 0.15} | schedule))
+        parts: dict[str, Any] = {"every": 1, "dense": 0.0, "ramp": 0.6, "fixed": 0.15}
+        parts |= schedule
+        check_parts(**parts)
         self.config, self.every = config, every
         self.learn: Literal["weights", "motifs"] | None = learn
         self.settings: dict[str, Any] = dict(schedule)
@@ -121,7 +123,7 @@ class MosaicTrainerCallback(TrainerCallback, ExportableState):
         control: TrainerControl,
         **kw: Any,
     ) -> None:
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        folder = Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"
         if not state.is_world_process_zero or not folder.is_dir():
             return
         if self.learn is None:
@@ -153,7 +155,8 @@ class MosaicTrainerCallback(TrainerCallback, ExportableState):
 
     def _resume(self, state: TrainerState) -> None:
         """Continues as the checkpoint that is resumed from was."""
-        kept = state.stateful_callbacks.get(type(self).__name__)
+        states: Any = state.stateful_callbacks or {}
+        kept = states.get(type(self).__name__)
         if isinstance(kept, list):
             kept = kept[0]
         saved = kept["attributes"]["saved"] if kept else self.saved

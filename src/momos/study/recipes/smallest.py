@@ -39,7 +39,6 @@ class Records(Recipe):
     """
 
     name: ClassVar[str] = "records"
-    task: schema.Name = "lenet300"
     seeds: schema.Count = 0
     tuning: schema.Positive | None = None
     targets: Several[schema.Size] | None = None

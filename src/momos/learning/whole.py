@@ -1,0 +1,60 @@
+"""Rounds weights to whole motifs: the whole numbers, in the order 0, -1, 1, -2, 2, ..."""
+
+import torch
+from jaxtyping import Float, Float32, Int32
+from torch import Tensor
+
+from momos.learning import _slopes as native
+
+
+def whole_indices(
+    blocks: Float[Tensor, "m 1"], num_motifs: int, threshold: float = 0.5
+) -> Int32[Tensor, " m"]:
+    """Each block's nearest among the first whole numbers; of two as near, the one nearer to 0.
+
+    Blocks of a magnitude up to `threshold` become 0, and others never do. `num_motifs` is odd.
+    """
+    flat = blocks[:, 0]
+    size = flat.abs()
+    number = (size - 0.5).ceil_()
+    if threshold > 0.5:
+        number.mul_((size > threshold).to(number.dtype))
+    elif threshold < 0.5:
+        number = torch.maximum(number, (size > threshold).to(number.dtype))
+    place = number.clamp_(max=num_motifs // 2).mul_(2)  # 2v, or -2v - 1 below 0
+    return place.sub_((flat < 0).to(place.dtype)).clamp_(min=0).int()
+
+
+def round_(
+    latent: Tensor,
+    scale: Float32[Tensor, " n"],
+    indices: Int32[Tensor, " n"],
+    value: Tensor,
+    *,
+    num_motifs: int,
+    threshold: float,
+) -> int:
+    """Fills `indices` and `value` by rounding `latent` to multiples of `scale` (one, or one each).
+
+    Returns how many indices changed. All float32 on the CPU and contiguous, it is one pass of
+    compiled code; `whole_indices` and a product are its definition.
+    """
+    tensors = (latent, indices, value)
+    on_cpu = all(t.device.type == "cpu" and t.is_contiguous() for t in tensors)
+    if on_cpu and len(scale) == 1 and latent.dtype == value.dtype == torch.float32:
+        return native.round(
+            latent.detach().reshape(-1).numpy(),
+            indices.numpy(),
+            value.view(-1).numpy(),
+            num_motifs,
+            float(scale),
+            threshold,
+        )
+    wide = torch.float64 if value.dtype == torch.float64 else torch.float32
+    scaled = latent.detach().reshape(-1).to(wide) / scale.to(wide)
+    found = whole_indices(scaled[:, None], num_motifs, threshold)
+    changed = int((found != indices).sum())
+    indices.copy_(found)
+    number = torch.where(found % 2 == 1, -(found + 1) // 2, found // 2).to(wide)
+    value.copy_((number * scale.to(wide)).to(value.dtype).view(value.shape))
+    return changed

@@ -1,0 +1,137 @@
+"""An exported file computes what the mosaic computes, and holds packed indices, in any runtime."""
+
+import warnings
+
+import pytest
+import torch
+from commands import invoke
+from torch import nn
+
+pytest.importorskip("onnxscript", reason="torch.onnx needs it")
+pytest.importorskip("onnxruntime")
+
+import onnx
+import onnxruntime as runtime
+
+import momos
+from momos import LatticeConfig, MosaicConfig
+from momos.integrations.onnx import export
+
+IDS = torch.arange(20).view(4, 5)
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(50, 33)
+        self.conv = nn.Conv1d(33, 16, 3, padding=1)
+        self.linear = nn.Linear(16, 33)
+        self.head = nn.Linear(33, 50)
+        self.head.weight = self.embed.weight
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        x = self.conv(self.embed(ids).transpose(1, 2)).transpose(1, 2)
+        return self.head(self.linear(x).relu())
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.onnx has many of its own
+        yield
+
+
+def mosaic(config) -> nn.Module:
+    torch.manual_seed(0)
+    model = Net().eval()
+    if config.bits <= 8:
+        momos.parametrize_(model, config)
+        momos.freeze_(model)
+    else:
+        momos.project_(model, config)
+    return model
+
+
+def outputs(path, ids=IDS, **options):
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"], **options)
+    return torch.from_numpy(
+        session.run(None, {session.get_inputs()[0].name: ids.numpy()})[0]
+    )
+
+
+CONFIGS = {
+    "uint4": (MosaicConfig(block_size=4, num_motifs=16, min_ndim=2), {"UINT4"}),
+    "12 bits": (MosaicConfig(block_size=2, num_motifs=700, min_ndim=2), {"UINT4", "UINT8"}),
+    "scales": (
+        MosaicConfig.learned(block_size=4, num_motifs=64, scales="channel"),
+        {"UINT8"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_runtime_computes_the_same(tmp_path, name):
+    config, kinds = CONFIGS[name]
+    model, path = mosaic(config), tmp_path / "net.onnx"
+    assert export(model, (IDS,), path) == {}
+    proto = onnx.load(path)
+    onnx.checker.check_model(proto, full_check=True)
+    found = {onnx.TensorProto.DataType.Name(t.data_type) for t in proto.graph.initializer}
+    assert found & {"UINT4", "UINT8", "UINT16"} == kinds
+    with torch.no_grad():
+        wanted = model(IDS)
+    assert torch.allclose(outputs(path), wanted, atol=1e-5)
+    assert torch.allclose(
+        outputs(path, disabled_optimizers=["ConstantFolding"]), wanted, atol=1e-5
+    )
+
+
+def test_a_compact_network_is_exported_for_any_batch(tmp_path):
+    model, path = mosaic(CONFIGS["uint4"][0]), tmp_path / "net.onnx"
+    momos.compact_(model)
+    export(model, (IDS,), path, dynamic_shapes=({0: torch.export.Dim("batch")},))
+    with torch.no_grad():
+        assert torch.allclose(outputs(path, IDS[:1]), model(IDS[:1]), atol=1e-5)
+
+
+def test_the_file_is_as_small_as_its_parts(tmp_path):
+    model, path = nn.Linear(512, 512), tmp_path / "net.onnx"
+    momos.project_(model, MosaicConfig(block_size=4, num_motifs=256, min_ndim=2))
+    export(model, (torch.zeros(1, 512),), path)
+    assert path.stat().st_size <= 1.1 * (512 * 512 / 4 + 256 * 16 + 512 * 4)
+
+
+def test_what_stays_dense_is_named(tmp_path):
+    model = nn.Linear(8, 8)
+    momos.project_(model, MosaicConfig(block_size=4, num_motifs=8))
+    dense = export(model, (torch.zeros(1, 8),), tmp_path / "net.onnx")
+    assert dense == {"bias": "fewer than 2 dimensions"}
+    with pytest.raises(ValueError, match="was never projected"):
+        export(nn.Linear(2, 2), (torch.zeros(1, 2),), tmp_path / "other.onnx")
+
+
+def test_the_command(tmp_path, monkeypatch):
+    (tmp_path / "build.py").write_text(
+        "import torch\n"
+        "def network():\n"
+        "    return torch.nn.Linear(64, 64), (torch.zeros(1, 64),)\n"
+        "def wrong():\n"
+        "    return 3\n"
+    )
+    model = nn.Linear(64, 64)
+    momos.compress(model, tmp_path / "net.momos", LatticeConfig(step=0.3))
+    momos.load_(model, tmp_path / "net.momos")
+    path = tmp_path / "net.onnx"
+    done = invoke(
+        "export", tmp_path / "net.momos", path, "--network", f"{tmp_path}/build.py:network"
+    )
+    assert done.exit_code == 0, done.output
+    assert "bytes, from" in done.output
+    inputs = torch.randn(1, 64)
+    with torch.no_grad():
+        assert torch.allclose(outputs(path, inputs), model(inputs), atol=1e-5)
+    done = invoke(
+        "export", tmp_path / "net.momos", path, "--network", f"{tmp_path}/build.py:wrong"
+    )
+    assert done.exit_code == 1
+    assert "must return a Module and a tuple of inputs, got int" in done.output
