@@ -201,7 +201,7 @@ def test_an_estimate_is_of_the_device(cuda, monkeypatch) -> None:
     four = [replace(DENSE, seed=seed, **PLAIN) for seed in range(4)]
     shared = estimate(four, processes=4, device="cuda:0")
     assert set(tried) == {"cuda:0"}
-    assert shared.cells == 4
+    assert shared.seconds > 0
 
 
 def test_the_command_names_a_device_that_is_not_there(tmp_path, monkeypatch) -> None:
