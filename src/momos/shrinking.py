@@ -21,7 +21,7 @@ MOST_CHANGE = 2.0  # of the rate weight at one look
 # learning rates then leave a rate weight little time to act.
 SURPLUS, BEND, LANDED = 0.9, 2.5, 0.9
 AIM = 0.985  # share of the target that the plan ends with
-WIDER = 1.01  # factor of the threshold in the end, until the file is small enough
+WIDER = 1.01  # first factor of the threshold in the end; each further is the square
 TRIALS = 6  # thresholds tried after that
 
 
@@ -110,8 +110,9 @@ class Shrink(Reassign):
         """Raises the threshold, as little as it takes, until the file is small enough."""
         self.num_bytes = file_bytes(self.model)
         low = high = float(self.bank.threshold)
+        factor = WIDER
         while self.num_bytes > self.target_bytes:  # in the end all blocks are zero
-            low, high = high, high * WIDER
+            low, high, factor = high, high * factor, factor**2
             done = self._cut(high, done)
         if low == high:
             return done
