@@ -101,8 +101,7 @@ def test_an_interrupted_demo_leaves_finished_runs(tmp_path: Path) -> None:
         "demo",
         "--output",
         str(tmp_path),
-        "--epochs",
-        "2",
+        *("--epochs", "1", "--processes", "1"),
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         while process.poll() is None and not finished(tmp_path):

@@ -79,6 +79,7 @@ OF_RECIPES = {  # the first digits of a hash of the keys of all that they need
     "sizes": "43e56f6a209b",
     "ablations": "19c6f2821223",
     "capacity": "af0dfe5c4db0",
+    "records": "1ac019b3c147",
     "usage": "9ab31f85e6b6",
     "plane": "dd1aa227bcc5",
     "grokking": "819b7c6cc6ff",
