@@ -18,7 +18,9 @@ def public_names() -> dict[str, object]:
     names: dict[str, object] = {}
     known: set[int] = set()
     for module in public_modules():
-        for name, value in vars(import_module(module)).items():
+        content = vars(import_module(module))
+        for name in content.get("__all__", content):
+            value = content[name]
             if name.startswith("_") or isinstance(value, ModuleType) or id(value) in known:
                 continue
             names[f"{module}.{name}"] = value

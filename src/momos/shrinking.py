@@ -42,6 +42,22 @@ class Shrink(Reassign):
     Raises:
         ValueError: if motifs of `model` are not the whole numbers, or `target_bytes` is less than
             `least_bytes`, the size of the file with all blocks zero.
+
+    Example:
+        >>> model = nn.Linear(64, 256)
+        >>> config = momos.MosaicConfig.learned(selection="whole")
+        >>> _ = momos.parametrize_(model, config, learn="weights")
+        >>> optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+        >>> schedule = momos.Shrink(model, total_steps=20, target_bytes=5000)
+        >>> for step in range(20):
+        ...     loss = model(torch.randn(8, 64)).square().mean() + schedule.penalty()
+        ...     optimizer.zero_grad()
+        ...     loss.backward()
+        ...     optimizer.step()
+        ...     _ = schedule.step()
+        >>> _ = momos.freeze_(model)
+        >>> momos.save(model, "net.momos").num_bytes <= 5000
+        True
     """
 
     def __init__(

@@ -24,6 +24,13 @@ class Compacted:
 
     Sizes are bytes in memory: `packed_bytes` of indices, scales and the bank, `dense_bytes` of the
     same weights when dense.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 10))
+        >>> _ = momos.project_(model, momos.MosaicConfig(4, num_motifs=16, min_ndim=2))
+        >>> report = momos.compact_(model)
+        >>> report.weights, report.bits, report.packed_bytes < report.dense_bytes / 20
+        (('0.weight', '2.weight'), 4, True)
     """
 
     weights: tuple[str, ...]
@@ -54,6 +61,15 @@ def compact_(model: nn.Module, *, exact: bool = False) -> Compacted:
     Raises:
         ValueError: if `model` is not a mosaic, is compact already, has another submodule `momos`, or
             its weights are on several devices.
+
+    Example:
+        >>> model = nn.Linear(64, 256)
+        >>> _ = momos.project_(model, momos.MosaicConfig(block_size=4, num_motifs=16, min_ndim=2))
+        >>> inputs = torch.randn(2, 64)
+        >>> before = model(inputs)
+        >>> _ = momos.compact_(model)
+        >>> torch.allclose(model(inputs), before, atol=1e-5)
+        True
     """
     check_not_compact(model)
     mosaic = Mosaic.of(model)
@@ -74,6 +90,15 @@ def expand_(model: nn.Module) -> None:
 
     Raises:
         ValueError: if `model` is not compact.
+
+    Example:
+        >>> model = nn.Linear(64, 256)
+        >>> _ = momos.project_(model, momos.MosaicConfig(block_size=4, num_motifs=16, min_ndim=2))
+        >>> weight = model.weight.detach().clone()
+        >>> _ = momos.compact_(model)
+        >>> momos.expand_(model)
+        >>> torch.equal(model.weight, weight)
+        True
     """
     bank = bank_of(model)
     mosaic = mosaic_of(model)

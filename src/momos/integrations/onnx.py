@@ -31,6 +31,8 @@ except ModuleNotFoundError as error:
         'momos.integrations.onnx needs onnx and onnxscript: pip install "mosaic-of-motifs[onnx]"'
     ) from None
 
+__all__ = ("export",)
+
 TensorProto = onnx.TensorProto
 OPSET = 21  # the first that casts uint4
 LARGEST = (
@@ -63,6 +65,13 @@ def export(
         ImportError: if onnx or onnxscript is not installed.
         ValueError: if `model` is not a mosaic.
         OSError: if `path` cannot be written.
+
+    Example:
+        >>> from momos.integrations import onnx
+        >>> model = nn.Linear(64, 256).eval()
+        >>> _ = momos.project_(model, momos.MosaicConfig(block_size=4, num_motifs=16, min_ndim=2))
+        >>> onnx.export(model, (torch.randn(1, 64),), "net.onnx")
+        {}
     """
     if is_compact(model):
         model = copy.deepcopy(model)

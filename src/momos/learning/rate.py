@@ -36,6 +36,14 @@ def code_length(model: nn.Module) -> Float[Tensor, ""]:
 
     Raises:
         ValueError: if the motifs of `model` are not being learned, or not whole numbers.
+
+    Example:
+        >>> model = nn.Linear(64, 10)
+        >>> config = momos.MosaicConfig.learned(selection="whole")
+        >>> _ = momos.parametrize_(model, config, learn="weights")
+        >>> bits = momos.code_length(model)
+        >>> 0 < float(bits) < 32 * 640, bits.requires_grad
+        (True, True)
     """
     bank = bank_of(model)
     if not bank.whole:

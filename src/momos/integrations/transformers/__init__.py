@@ -14,6 +14,13 @@ except ModuleNotFoundError as error:
         'pip install "mosaic-of-motifs[transformers]"'
     ) from None
 
+__all__ = (  # MomosQuantizer is for Transformers, which it is registered with
+    "MomosConfig",
+    "MosaicTrainerCallback",
+    "compact_",
+    "write_folder",
+)
+
 from momos.integrations.transformers.folder import write_folder as write_folder
 from momos.integrations.transformers.quantizer import MomosConfig as MomosConfig
 from momos.integrations.transformers.quantizer import MomosQuantizer as MomosQuantizer

@@ -55,6 +55,16 @@ def write_folder(
         ValueError: if no tensor of the file is blocks, or `source` has no `config.json`.
         FileExistsError: if `output` exists and is not an empty folder.
         OSError: if a file cannot be read or written.
+
+    Example:
+        >>> from transformers import BertConfig, BertModel
+        >>> from momos.integrations.transformers import write_folder
+        >>> sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
+        >>> model = BertModel(BertConfig(vocab_size=64, num_hidden_layers=1, **sizes))
+        >>> model.save_pretrained("dense")
+        >>> _ = momos.compress("dense", "net.momos")
+        >>> write_folder("net.momos", "dense", "small").name
+        'small'
     """
     source, output = Path(source), Path(output)
     config = source / "config.json"

@@ -43,6 +43,11 @@ class MomosConfig(QuantizationConfigMixin):
 
     Raises:
         ValueError: if a value is out of range.
+
+    Example:
+        >>> from momos.integrations.transformers import MomosConfig
+        >>> MomosConfig(block_size=4, num_motifs=256).to_dict()["num_motifs"]
+        256
     """
 
     def __init__(
@@ -199,6 +204,16 @@ def compact_(model: PreTrainedModel, *, exact: bool = False) -> Compacted:
 
     Raises:
         ValueError: as `momos.compact_` does.
+
+    Example:
+        >>> from transformers import BertConfig, BertModel
+        >>> from momos.integrations.transformers import compact_
+        >>> sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
+        >>> model = BertModel(BertConfig(vocab_size=64, num_hidden_layers=1, **sizes))
+        >>> _ = momos.project_(model, momos.MosaicConfig(block_size=4, num_motifs=16, min_ndim=2))
+        >>> compact_(model).bits
+        4
+        >>> model.save_pretrained("small")
     """
     check_not_compact(model.base_model)
     compact_plain_(model, exact=exact)

@@ -33,6 +33,13 @@ class MosaicTrainerCallback(TrainerCallback, ExportableState):
 
     Raises:
         ValueError: if a setting is out of range.
+
+    Example:
+        >>> from momos.integrations.transformers import MosaicTrainerCallback
+        >>> config = momos.MosaicConfig(block_size=4, num_motifs=256, min_ndim=2)
+        >>> callback = MosaicTrainerCallback(config, every="epoch")  # of Trainer(callbacks=[…])
+        >>> callback.projection is None
+        True
     """
 
     def __init__(
