@@ -27,7 +27,7 @@ class Compacted:
 
     Example:
         >>> model = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 10))
-        >>> _ = momos.project_(model, momos.MosaicConfig(4, num_motifs=16, min_ndim=2))
+        >>> _ = momos.project_(model, momos.MosaicConfig(block_size=4, num_motifs=16, min_ndim=2))
         >>> report = momos.compact_(model)
         >>> report.weights, report.bits, report.packed_bytes < report.dense_bytes / 20
         (('0.weight', '2.weight'), 4, True)

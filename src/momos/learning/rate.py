@@ -42,7 +42,7 @@ def code_length(model: nn.Module) -> Float[Tensor, ""]:
         >>> config = momos.MosaicConfig.learned(selection="whole")
         >>> _ = momos.parametrize_(model, config, learn="weights")
         >>> bits = momos.code_length(model)
-        >>> 0 < float(bits) < 32 * 640, bits.requires_grad
+        >>> 0 < bits.item() < 32 * 640, bits.requires_grad
         (True, True)
     """
     bank = bank_of(model)
