@@ -41,6 +41,7 @@ def test_the_example_of_a_public_name_prints_what_it_says(
     printed: list[str] = []
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
+        warnings.filterwarnings("ignore", "`isinstance.treespec", FutureWarning)  # of torch
         runner.run(example, out=printed.append, clear_globs=False)
     assert runner.failures == 0, "".join(printed)
 
