@@ -19,7 +19,7 @@ from momos.files.reader import MosaicFile
 from momos.mosaic import scaled
 from momos.stored import spread
 
-PIECE = 1 << 18  # weights that are decoded at once, an even number of blocks
+PIECE = 1 << 18  # weights that are decoded at once, or one block
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +97,7 @@ def _values(
 ) -> Iterator[Tensor]:
     """The values of a tensor, flat, piece by piece."""
     size, bits = motifs.shape[1], index_bits(len(motifs))
-    step = max(2, PIECE // size)
+    step = max(1, PIECE // size)
     for first in range(0, place.num_blocks, step):
         last = min(first + step, place.num_blocks)
         blocks = motifs.index_select(0, unpack(packed, bits, first, last))
