@@ -1,8 +1,9 @@
-"""The compiled parts: the CPU engines of momos.vq, the streams of momos.codec, the kernels of momos.compact.
+"""The compiled parts: engines of momos.vq, streams of momos.codec, kernels of momos.compact.
 
-The sources of the engines, of the lattice and of the kernels make one module per instruction set; the best that
-the processor has is picked when it runs, so a wheel runs on every processor of its architecture. Everything that need
-not be compiled is in pyproject.toml.
+The sources of the engines, of the lattice and of the kernels make one module per instruction
+set. The best that the processor has is picked when it runs, so a wheel runs on every processor
+of its architecture. momos.learning has one module. Everything that need not be compiled is in
+pyproject.toml.
 """
 
 import platform

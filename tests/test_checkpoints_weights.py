@@ -70,6 +70,23 @@ def test_the_model_is_left_as_it_was(tmp_path):
     assert all(module.training for module in model.modules())
 
 
+def test_nothing_is_calibrated_for_a_file_that_cannot_be_made(tmp_path):
+    model, seen = network(), []
+
+    def loss(batch: Tensor) -> Tensor:
+        seen.append(batch)
+        return model(batch).square().mean()
+
+    about = {"calibration": batches(), "loss": loss}
+    with pytest.raises(FileNotFoundError):
+        momos.compress(model, tmp_path / "none" / "x", **about)
+    with torch.no_grad():
+        model[2].weight[0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"weights must be finite.* tensor '2\.weight'"):
+        momos.compress(model, tmp_path / "x", **about)
+    assert seen == []
+
+
 def test_it_goes_with_an_evaluation_and_with_a_target(tmp_path):
     model, reference = network(), network()
     inputs = torch.cat(batches())

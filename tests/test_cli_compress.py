@@ -272,3 +272,41 @@ def test_without_the_size_of_a_bank_it_is_a_lattice():
 def test_with_it_a_bank_by_kmeans():
     expected = MosaicConfig(num_motifs=9, block_size=4, min_ndim=1, selection="kmeans")
     assert compress_config({}, {"step": None}, NONE | {"num_motifs": 9}) == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "words"),
+    [
+        ("{}", ["--lossless"], "--lossless must be given without --for, got both"),
+        ("[]", [], "config.json must be an object, got list"),
+        ("{", [], "config.json must be JSON: "),
+        (None, [], "net.safetensors has no config.json"),
+    ],
+)
+def test_a_folder_that_cannot_be_made_is_refused_before_any_work(
+    folder, monkeypatch, config, options, words
+):
+    pytest.importorskip("transformers")
+    source = "net.safetensors" if config is None else "dense"
+    if config is not None:
+        Path("dense").mkdir()
+        Path("dense", "config.json").write_text(config)
+    monkeypatch.setattr(momos, "compress", None)
+    done = invoke("compress", source, "out", "--for", "transformers", *options)
+    assert done.exit_code == 1, done.output
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not Path("out").exists()
+
+
+def test_a_folder_without_transformers_names_what_to_install(folder, monkeypatch):
+    Path("dense").mkdir()
+    Path("dense", "config.json").write_text("{}")
+    for name in ("", ".folder"):
+        name = f"momos.integrations.transformers{name}"
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    done = invoke("compress", "dense", "out", "--for", "transformers")
+    assert done.exit_code == 1, done.output
+    assert 'pip install "mosaic-of-motifs[transformers]"' in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -1,11 +1,14 @@
 """Streams of whole numbers are what their page says, and quantizing finds the best path."""
 
+import sys
 from collections import Counter
 from functools import partial
+from importlib.machinery import ModuleSpec
 from itertools import count, product
 from math import inf, log2
 from random import Random
 from re import escape
+from types import ModuleType
 
 import lattice_decoder
 import pytest
@@ -17,6 +20,7 @@ from torch import Tensor
 
 from momos.codec import STREAM_SYMBOLS, CorruptError, _lattice
 from momos.codec.lattice import (
+    AVX2,
     MEMORIES,
     Geometry,
     decode,
@@ -141,6 +145,20 @@ def test_all_instruction_sets_give_the_same_numbers_and_bytes(memory):
         assert torch.equal(again, values)
         found.append((values.tolist(), stream))
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("avx2", "built", "chosen"),
+    [(True, True, "avx2"), (True, False, "portable"), (False, True, "portable")],
+)
+def test_the_module_is_the_best_that_the_processor_runs_and_that_was_built(
+    monkeypatch, avx2, built, chosen
+):
+    other = ModuleType(AVX2)
+    other.__spec__ = ModuleSpec(AVX2, None)
+    monkeypatch.setitem(sys.modules, AVX2, other if built else None)
+    monkeypatch.setattr(_lattice, "has_avx2", lambda: avx2)
+    assert native.__wrapped__() is {"avx2": other, "portable": _lattice}[chosen]
 
 
 def test_rare_large_values_among_zeros():

@@ -133,6 +133,23 @@ def test_what_does_not_fit_is_named_and_nothing_changed(path):
         momos.load_(model, path, compact=True)
 
 
+@pytest.mark.parametrize("compact", [False, True])
+def test_a_temporary_buffer_that_cannot_take_its_values_stays_as_it_is(path, compact):
+    dense = saved(path)
+    for name, buffer in (
+        ("place", torch.ones(4)),
+        ("mask", torch.ones(2, dtype=torch.int64)),
+    ):
+        dense.register_buffer(name, buffer, persistent=False)
+    momos.save(dense, path)
+    model = Net().eval()
+    model.register_buffer("place", torch.zeros(1).expand(4), persistent=False)
+    model.register_buffer("mask", torch.zeros(2), persistent=False)
+    momos.load_(model, path, compact=compact)
+    assert not model.place.any()
+    assert not model.mask.any()
+
+
 def test_a_damaged_file_leaves_the_model_as_it_was(path):
     saved(path)
     data = bytearray(path.read_bytes())

@@ -135,3 +135,35 @@ def test_the_command(tmp_path, monkeypatch):
     )
     assert done.exit_code == 1
     assert "must return a Module and a tuple of inputs, got int" in done.output
+
+
+def test_the_command_refuses_a_file_that_it_cannot_write_before_any_work(tmp_path):
+    (tmp_path / "build.py").write_text("def network():\n    raise RuntimeError('built')\n")
+    source, other = tmp_path / "net.momos", tmp_path / "none" / "net.onnx"
+    momos.compress(nn.Linear(8, 8), source)
+    before = source.read_bytes()
+    for output, code, words in (
+        (source, 1, "must be written beside the files that are read"),
+        (other, 3, f"{other}: No such file or directory"),
+        (tmp_path, 3, "a file must be written to a file name"),
+    ):
+        done = invoke("export", source, output, "--network", f"{tmp_path}/build.py:network")
+        assert (done.exit_code, "built" in done.output) == (code, False), done.output
+        assert words in done.output
+    assert source.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["build.py", "net.momos"]
+
+
+def test_the_command_says_in_one_line_that_a_network_cannot_be_exported(tmp_path):
+    (tmp_path / "build.py").write_text(
+        "import torch\n"
+        "def network():\n"
+        "    return torch.nn.Linear(8, 8), (torch.zeros(1, 5),)\n"
+    )
+    source, build = tmp_path / "net.momos", f"{tmp_path}/build.py:network"
+    momos.compress(nn.Linear(8, 8), source)
+    done = invoke("export", source, tmp_path / "net.onnx", "--network", build)
+    assert done.exit_code == 1
+    assert f"momos: torch.onnx cannot export {build}: " in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("momos: torch.onnx cannot export")
+    assert not (tmp_path / "net.onnx").exists()

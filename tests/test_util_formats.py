@@ -13,8 +13,10 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
+import momos
 from momos._util import formats
 from momos._util.formats import recognized
+from momos.checkpoints.records import Records
 
 GOLDEN = Path(__file__).parent / "files" / "golden" / "v1" / "mlp.momos"
 
@@ -89,6 +91,16 @@ def test_a_zip_archive_that_ends_early_is_told(tmp_path):
     path = tmp_path / "network.pt"
     path.write_bytes(torch_saved()[:200])
     assert "ZIP archive that is not whole" in str(recognized(path))
+
+
+def test_a_zip_archive_of_a_later_version_is_refused_in_words(tmp_path):
+    path = tmp_path / "network.pt"
+    data = bytearray(zipped("data.pkl"))
+    data[data.find(b"PK\1\2") + 6] = 99  # the version that is needed to read it
+    path.write_bytes(data)
+    assert str(recognized(path)).startswith("a ZIP archive that")
+    with pytest.raises(momos.FormatError, match="must be a whole zip: zip file version"):
+        Records(path)
 
 
 @pytest.mark.parametrize(

@@ -201,7 +201,7 @@ def _zipped(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, LookupError):
+    except (zipfile.BadZipFile, RuntimeError, ValueError, LookupError):
         return "a ZIP archive that is not whole (a download that did not finish?)"
     for end, kind in MEMBERS.items():
         if any(name.endswith(end) for name in names):

@@ -1,7 +1,7 @@
 """Compresses a checkpoint on disk, or a module, to a small file, without training.
 
-Tensors are read piece by piece, so that memory holds the coded file, or the indices where there is a
-bank, and little else.
+Tensors are read piece by piece, so that memory holds the coded file, or the indices where there
+is a bank, and little else.
 """
 
 import os
@@ -98,16 +98,17 @@ def compress(
     "model.state_dict". Of a module it is the state dict that is compressed; the module itself is
     never changed. All floating tensors that `config` chooses become blocks, except running
     statistics and single numbers. The report lists how every tensor is stored, and what else the
-    checkpoint held; quantized and sparse tensors can only be excluded, which leaves them out. A warning says if it seems to be quantized already, so that its scales are all that
-    becomes blocks.
+    checkpoint held; quantized and sparse tensors can only be excluded, which leaves them out. A
+    warning says if it seems to be quantized already, so that its scales are all that becomes
+    blocks.
 
     `dense_dtype` of the config rounds floating tensors of wider dtypes that stay dense, running
     statistics included; they keep their dtype. "float32" leaves all as they are.
 
-    Without a `config` weights are rounded to whole numbers of half steps (`LatticeConfig`), so finely
-    that most networks stay what they are. A `target_bytes`, or a `target_factor` (bytes of the tensors over
-    bytes of the file), chooses the step: the file is the largest found within it, by some
-    trials of the whole work, mostly fewer than a dozen.
+    Without a `config` weights are rounded to whole numbers of half steps (`LatticeConfig`), so
+    finely that most networks stay what they are. A `target_bytes`, or a `target_factor` (bytes of
+    the tensors over bytes of the file), chooses the step: the file is the largest found within
+    it, by some trials of the whole work, mostly fewer than a dozen.
 
     `evaluate` chooses the step by a metric instead: the file is the smallest found with which the
     metric is at most `max_drop` lower than with the dense weights. `evaluate` is given the state
@@ -157,44 +158,53 @@ def compress(
     targeted = any(target is not None for target in targets.values())
     check_evaluation(config, evaluate, max_drop, targeted=targeted)
     check_calibration(source, config, calibration, loss)
-    sensitivities = _sensitivities(source, calibration, loss)
     held = copied(source) if evaluate and isinstance(source, nn.Module) else source
     with torch.device("cpu"):  # whatever the default device is
         opened = _opened(held, key, None if lossless else config)
         refuse_same(opened.files, path)
         check_writable(path)
-        if not lossless and (warning := warning_of(opened, config)):
-            warnings.warn(warning, stacklevel=2)
         check_unchanged = watch(opened.files)
-        work = None if lossless else _Work(opened, config, check_unchanged, progress)
-
-    def contents_of(tried: Config) -> Contents:
-        assert work is not None
-        with torch.device("cpu"):
-            return work.contents(tried, sensitivities)
-
-    def size(contents: Contents) -> int:
-        with torch.device("cpu"):
-            return written_size(contents, path)
-
-    trials: tuple[Trial, ...] = ()
-    if lossless:
-        contents = lossless_contents(opened, check_unchanged)
-    elif evaluate is not None:
+        if lossless:
+            contents = lossless_contents(opened, check_unchanged)
+            return _saved(contents, path, opened, (), progress)
+        if warning := warning_of(opened, config):
+            warnings.warn(warning, stacklevel=2)
+        work = _Work(opened, config, check_unchanged, progress)
+    sensitivities = _sensitivities(source, calibration, loss)
+    contents_of = partial(work.contents, sensitivities=sensitivities)
+    size = partial(written_size, path=path)
+    if evaluate is None:
+        target = target_size(opened, target_bytes, target_factor)
+        contents, trials = _within(target, config, contents_of, size, opened.num_bytes), ()
+    else:
         assert isinstance(config, LatticeConfig)
         assert max_drop is not None
-        measure = partial(_measured, evaluate, held, opened)
-        limits = config, max_drop, opened.num_bytes
-        tell = on_trial or _ignore
-        ways = contents_of, size, measure, tell, progress
-        contents, trials = Search(*limits, *ways).run()
-    else:
-        target = target_size(opened, target_bytes, target_factor)
-        contents = _within(target, config, contents_of, size, opened.num_bytes)
+        search = Search(
+            config=config,
+            max_drop=max_drop,
+            dense_bytes=opened.num_bytes,
+            contents=contents_of,
+            size=size,
+            measure=partial(_measured, evaluate, held, opened),
+            on_trial=on_trial or _ignore,
+            progress=progress,
+        )
+        contents, trials = search.run()
+    return _saved(contents, path, opened, trials, progress)
+
+
+def _saved(
+    contents: Contents,
+    path: str | os.PathLike[str],
+    source: Source,
+    trials: tuple[Trial, ...],
+    progress: Progress,
+) -> CompressionReport:
+    """Writes `contents` to `path`, and reports its size and that of `source`."""
     with torch.device("cpu"):
         report = save_contents(contents, path, progress)
-    before = sum(file.stat().st_size for file in opened.files) if opened.files else None
-    about = {"left_out": opened.left_out, "source_bytes": before, "trials": trials}
+    before = sum(file.stat().st_size for file in source.files) if source.files else None
+    about = {"left_out": source.left_out, "source_bytes": before, "trials": trials}
     return CompressionReport(**vars(report) | about)
 
 
@@ -208,16 +218,16 @@ def _within(
     """The contents by `config`, its step chosen for a file of at most `target` bytes."""
     if target is None or not isinstance(config, LatticeConfig):
         return contents_of(config)
-    fitting: dict[float, Contents] = {}  # the last that fitted, by step
+    fitting: list[Contents] = []  # the last that fitted, which is the one that is reached
 
     def num_bytes(tried: LatticeConfig) -> int:
         contents = contents_of(tried)
         if (found := size(contents)) <= target:
-            fitting.clear()
-            fitting[tried.step] = contents
+            fitting[:] = [contents]
         return found
 
-    return fitting[reaching(config, target, num_bytes, dense_bytes).step]
+    reaching(config, target, num_bytes, dense_bytes)
+    return fitting[0]
 
 
 def _opened(
@@ -279,8 +289,7 @@ class _Work:
         check_unchanged: Callable[[], None],
         progress: Progress,
     ) -> None:
-        self.source, self.progress = source, progress
-        self.check_unchanged = check_unchanged
+        self.source, self.check_unchanged, self.progress = source, check_unchanged, progress
         chosen = chosen_of(source, config)
         check_dense(source, config, progress)
         tensors = ((t.name, t.shape, t.dtype) for t in chosen)
@@ -307,12 +316,13 @@ class _Work:
             for start in range(0, count, PACK_VALUES):
                 yield as_stored(read(name, start, min(start + PACK_VALUES, count)))
 
-        if isinstance(config, LatticeConfig):
-            assert self.squares is not None
-            about = self.squares, config, self.progress, dense
-            rounded = lattice_mosaic(self.weights, *about, sensitivities)
-        else:
-            rounded = _banked(self.weights, config, self.progress)
+        with torch.device("cpu"):
+            if isinstance(config, LatticeConfig):
+                assert self.squares is not None
+                about = self.squares, config, self.progress, dense
+                rounded = lattice_mosaic(self.weights, *about, sensitivities)
+            else:
+                rounded = _banked(self.weights, config, self.progress)
         return Contents(
             records=_records(source, rounded, config),
             mosaic=rounded.mosaic,

@@ -18,9 +18,10 @@ LOCAL_HEADER = struct.Struct(
     "<4s22xHH"
 )  # signature, lengths of the name and the extra field
 MOST_DEFLATED = 1032  # bytes that one deflated byte can stand for
+# zipfile raises a RuntimeError for what it cannot read, as a later version of the format.
 DAMAGE = (
     *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError),
-    *(NotImplementedError, RuntimeError),
+    RuntimeError,
 )
 Raw = Callable[[int, int], Tensor]  # bytes of a storage, from one position up to another
 

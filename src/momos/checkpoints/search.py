@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from momos._util.atomic import replacing
@@ -83,7 +84,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 def written_size(contents: Contents, path: str | os.PathLike[str]) -> int:
     """The bytes of the file that would hold `contents`, tried in the folder of `path`."""
     size = 0
-    with suppress(_Unwritten), replacing(path) as file:
+    with torch.device("cpu"), suppress(_Unwritten), replacing(path) as file:
         write(file, contents)
         size = file.seek(0, os.SEEK_END)
         raise _Unwritten

@@ -42,8 +42,6 @@ SIZES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9} | {
     "gib": 2**30,
 }
 BANK_DEFAULTS = {"block_size": 4, "min_ndim": 1, "selection": "kmeans"}
-
-
 MOST_SIZE = 2**62
 Target = Literal["transformers"]
 
@@ -220,8 +218,8 @@ def compress(
 ) -> None:
     """Make a checkpoint a mosaic, without data or training, and write it as a small file.
 
-    Weights are rounded to whole numbers of a step, as finely as most networks need to stay what they are. With
-    --num-motifs or --capacity a bank of that many motifs is chosen instead.
+    Weights are rounded to whole numbers of a step, as finely as most networks need to stay what
+    they are. With --num-motifs or --capacity a bank of that many motifs is chosen instead.
 
     With --evaluate the file is the smallest found with which a metric of your own is at most
     --max-drop lower: the function is called at most 12 times, and must return one number.
@@ -256,7 +254,8 @@ def compress(
     with reported(), ExitStack() as stack:
         check_search(evaluate, max_drop, targets, bank)
         if lossless:
-            check_lossless({"evaluate": evaluate} | targets | shared | lattice | bank)
+            others = {"evaluate": evaluate, "for": target} | targets
+            check_lossless(others | shared | lattice | bank)
         config = None if lossless else compress_config(shared, lattice, bank)
         file = stack.enter_context(_intermediate(source, output)) if target else output
         function = evaluate and stack.enter_context(function_named(evaluate))
@@ -288,20 +287,30 @@ def _intermediate(source: Path, output: Path) -> Iterator[Path]:
         raise ValueError(
             f"--for transformers needs a Hugging Face folder, but {source} has no config.json"
         )
-    from momos.integrations.transformers.folder import check_free
-
-    check_free(output)
+    folders = integration("transformers.folder")
+    folders.settings_of(source)
+    folders.check_free(output)
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder) / f"{output.name}.momos"
+
+
+def integration(name: str) -> ModuleType:
+    """A module of `momos.integrations`.
+
+    Raises:
+        ValueError: if what it needs is not installed.
+    """
+    try:
+        return importlib.import_module(f"momos.integrations.{name}")
+    except ImportError as error:
+        raise ValueError(str(error)) from None
 
 
 def write_for_transformers(
     file: Path, source: Path, output: Path, progress: Progress
 ) -> None:
     """Writes the folder, and says on standard error how large its weights are."""
-    from momos.integrations.transformers import write_folder
-
-    write_folder(file, source, output, progress=progress)
+    integration("transformers").write_folder(file, source, output, progress=progress)
     size = sum(path.stat().st_size for path in output.glob("*.safetensors"))
     say(
         f"momos: {output} has {size:,} bytes of packed weights, which stay so in memory; below, "
@@ -438,19 +447,12 @@ def check_search(
     Raises:
         ValueError: if `evaluate` or `max_drop` is given alone, or with other options.
     """
-    if (evaluate is None) != (max_drop is None):
-        given, other = (
-            ("--max-drop", "--evaluate")
-            if evaluate is None
-            else (
-                "--evaluate",
-                "--max-drop",
-            )
-        )
+    if evaluate is None and max_drop is not None:
+        raise ValueError("--max-drop must be given with --evaluate, got it without")
+    if evaluate is not None and max_drop is None:
         raise ValueError(
-            f"{given} must be given with {other}, got it without"
-            + " (how much lower the metric may be, in its own units)"
-            * (evaluate is not None)
+            "--evaluate must be given with --max-drop, got it without (how much lower the "
+            "metric may be, in its own units)"
         )
     if evaluate is not None:
         _check_alone("--evaluate", targets | bank)

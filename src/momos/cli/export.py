@@ -5,9 +5,12 @@ from typing import Annotated, Any
 
 import typer
 from torch import nn
+from torch.onnx import OnnxExporterError
 
 import momos
-from momos.cli.compress import function_named
+from momos._util.atomic import refuse_same
+from momos.checkpoints.search import check_writable
+from momos.cli.compress import function_named, integration
 from momos.cli.terminal import reported, say
 
 
@@ -30,14 +33,17 @@ def export(
     Shapes are those of the example inputs; momos.integrations.onnx.export has them dynamic.
     """
     with reported():
+        onnx = integration("onnx")
+        refuse_same([source], output)
+        check_writable(output)
         with function_named(network) as function:
             model, inputs = _checked(function(), network)
         momos.load_(model, source)
         try:
-            from momos.integrations import onnx
-        except ImportError as error:
-            raise ValueError(str(error)) from None
-        dense = onnx.export(model.eval(), inputs, output)
+            dense = onnx.export(model.eval(), inputs, output)
+        except OnnxExporterError as error:
+            why = str(error.__cause__ or error).strip().partition("\n")[0]
+            raise ValueError(f"torch.onnx cannot export {network}: {why}") from None
         for name, why in dense.items():
             say(f"momos: {name} stays dense: {why}", error=True)
         say(f"{output}: {output.stat().st_size:,} bytes, from {source.stat().st_size:,}")

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from math import prod
 from types import ModuleType
 
@@ -27,6 +28,7 @@ from momos.config import TRELLISES
 
 # v, in bits: the trellis has 2^v states; 0 is none.
 MEMORIES = tuple(states.bit_length() - 1 for states in TRELLISES)
+AVX2 = "momos.codec._lattice_avx2"
 MOST_VALUE = (1 << 30) - 1  # of a whole number, its sign apart
 MOST_LISTED = 1 << 20  # of values that are looked up in a table
 
@@ -165,8 +167,10 @@ def quantize(
 
 @cache
 def native() -> ModuleType:
-    """The compiled module for the best instruction set of this processor."""
-    return import_module("momos.codec._lattice_avx2") if _lattice.has_avx2() else _lattice
+    """The compiled module for the best instruction set of this processor that was built."""
+    # A build for another architecture may have left the other one out.
+    built = _lattice.has_avx2() and find_spec(AVX2) is not None
+    return import_module(AVX2) if built else _lattice
 
 
 def _check(count: int, memory: int) -> None:

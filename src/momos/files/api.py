@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, overload
@@ -29,6 +30,7 @@ from momos.files.contents import (
     joined,
     named_tensors,
     sha256_of,
+    takes,
     why_fixed,
 )
 from momos.files.manifest import Record
@@ -287,9 +289,9 @@ def load_(
     values = checkpoint.contents()
     for record in checkpoint.records:
         stored = values.record(record.same_as or record.name)
-        if record.name not in tensors or not _fits(tensors[record.name], stored):
-            continue
-        tensors[record.name].copy_(joined(stored, values.pieces(stored)))
+        tensor = tensors.get(record.name)
+        if tensor is not None and takes(tensor, stored.shape, stored.dtype):
+            tensor.copy_(joined(stored, values.pieces(stored)))
     mosaic, parameters = (
         checkpoint.mosaic,
         dict(model.named_parameters(remove_duplicate=False)),
@@ -319,14 +321,6 @@ def _check_model(model: nn.Module, file: MosaicFile, *, meta: bool = False) -> N
 
     With `meta`, tensors may be on the meta device if the file holds them.
     """
-
-    def why(tensor: Tensor) -> str:
-        return "" if meta and tensor.is_meta else why_fixed(tensor)
-
-    def fits(tensor: Tensor, stored: Record) -> bool:
-        wanted = stored.shape, stored.dtype
-        return not why(tensor) and (tuple(tensor.shape), tensor.dtype) == wanted
-
     records = {record.name: record for record in file.manifest.records}
     tensors = {name: (tensor, kind) for name, tensor, kind in named_tensors(model)}
     filled = {memory(tensor) for name, (tensor, _) in tensors.items() if name in records}
@@ -336,21 +330,6 @@ def _check_model(model: nn.Module, file: MosaicFile, *, meta: bool = False) -> N
         if name not in records and memory(tensor) not in filled and kind != TEMPORARY
     ]
     unexpected = [n for n, r in records.items() if n not in tensors and r.persistent]
-    other, holders = [], {}
-    for name, (tensor, kind) in tensors.items():
-        if name not in records:
-            continue
-        stored = records[records[name].same_as or name]
-        if not fits(tensor, stored) and not why(tensor) and kind != TEMPORARY:
-            other.append(
-                f"{name} (file: {stored.dtype} {stored.shape}, "
-                f"model: {tensor.dtype} {tuple(tensor.shape)})"
-            )
-        if (fixed := why(tensor)) and kind != TEMPORARY:
-            other.append(f"{name} ({fixed})")
-        first, held = holders.setdefault(memory(tensor), (name, stored.name))
-        if held != stored.name:
-            other.append(f"{name} (the model ties it to {first}, the file does not)")
     empty = [
         name
         for name, (tensor, kind) in tensors.items()
@@ -362,7 +341,7 @@ def _check_model(model: nn.Module, file: MosaicFile, *, meta: bool = False) -> N
             ("only the model has", missing),
             ("on the meta device, and not in the file (make them on the CPU)", empty),
             ("only the file has", unexpected),
-            ("of another shape or kind", other),
+            ("of another shape or kind", list(_unlike(tensors, records, meta=meta))),
         )
         if names
     ]
@@ -372,11 +351,29 @@ def _check_model(model: nn.Module, file: MosaicFile, *, meta: bool = False) -> N
         )
 
 
-def _fits(tensor: Tensor, stored: Record) -> bool:
-    return not why_fixed(tensor) and (tuple(tensor.shape), tensor.dtype) == (
-        stored.shape,
-        stored.dtype,
-    )
+def _unlike(
+    tensors: dict[str, tuple[Tensor, str]], records: dict[str, Record], *, meta: bool
+) -> Iterator[str]:
+    """The tensors that cannot have the values of their records, and why."""
+    holders: dict[object, tuple[str, str]] = {}
+    for name, (tensor, kind) in tensors.items():
+        if name not in records:
+            continue
+        stored = records[records[name].same_as or name]
+        fixed = "" if meta and tensor.is_meta else why_fixed(tensor)
+        if kind != TEMPORARY and fixed:
+            yield f"{name} ({fixed})"
+        elif kind != TEMPORARY and (tuple(tensor.shape), tensor.dtype) != (
+            stored.shape,
+            stored.dtype,
+        ):
+            yield (
+                f"{name} (file: {stored.dtype} {stored.shape}, "
+                f"model: {tensor.dtype} {tuple(tensor.shape)})"
+            )
+        first, held = holders.setdefault(memory(tensor), (name, stored.name))
+        if held != stored.name:
+            yield f"{name} (the model ties it to {first}, the file does not)"
 
 
 def config_of(file: MosaicFile) -> MosaicConfig | LatticeConfig | None:

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from momos._util.work import Progress, quiet
 from momos.blocks import Layout, Placement
 from momos.compact.bitpack import index_bits, num_packed_bytes, pack, unpack
-from momos.files.contents import as_stored, joined, named_tensors, sha256_of
+from momos.files.contents import as_stored, joined, named_tensors, sha256_of, takes
 from momos.files.manifest import Record
 from momos.files.reader import MosaicFile
 from momos.mosaic import scaled
 from momos.stored import spread
 
-PIECE = 1 << 18  # weights that are decoded at once, an even number of blocks
+PIECE = 1 << 18  # weights that are decoded at once, or one block
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +97,7 @@ def _values(
 ) -> Iterator[Tensor]:
     """The values of a tensor, flat, piece by piece."""
     size, bits = motifs.shape[1], index_bits(len(motifs))
-    step = max(2, PIECE // size)
+    step = max(1, PIECE // size)
     for first in range(0, place.num_blocks, step):
         last = min(first + step, place.num_blocks)
         blocks = motifs.index_select(0, unpack(packed, bits, first, last))
@@ -109,16 +109,19 @@ def _values(
 
 @torch.no_grad()
 def fill_dense_(model: nn.Module, values: dict[str, Tensor]) -> None:
-    """Gives the tensors of `model` the values of these names; those on the meta device are replaced."""
+    """Gives the tensors of `model` the values of these names.
+
+    Those on the meta device are replaced, and buffers that cannot take theirs stay as they are.
+    """
     replaced: dict[int, Tensor] = {}
     for name, tensor, _ in list(named_tensors(model)):
         if name not in values:
             continue
-        if not tensor.is_meta:
-            if tuple(tensor.shape) == tuple(values[name].shape):
-                tensor.copy_(values[name])
-            continue
         new = values[name]
+        if not tensor.is_meta:
+            if takes(tensor, new.shape, new.dtype):
+                tensor.copy_(new)
+            continue
         if isinstance(tensor, nn.Parameter):
             new = nn.Parameter(new, requires_grad=tensor.requires_grad)
         replaced[id(tensor)] = new

@@ -25,9 +25,9 @@ from momos._util.formats import (
     compact,
     entry,
     framed,
-    open_ordinary,
     recognized,
 )
+from momos._util.reading import open_ordinary
 from momos.codec import PACK_VALUES, Pack, Stream
 from momos.errors import FormatError
 from momos.files.manifest import Coded, Packs

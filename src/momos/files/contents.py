@@ -4,7 +4,7 @@
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -196,6 +196,11 @@ def why_fixed(tensor: Tensor) -> str:
     if any(size > 1 and stride == 0 for size, stride in strides):
         return "expanded: its values share memory"
     return ""
+
+
+def takes(tensor: Tensor, shape: Sequence[int], dtype: torch.dtype) -> bool:
+    """Whether values of this shape and dtype can be written into `tensor`."""
+    return not why_fixed(tensor) and (tuple(tensor.shape), tensor.dtype) == (shape, dtype)
 
 
 def joined(record: Record, pieces: Iterable[Tensor]) -> Tensor:

@@ -14,7 +14,6 @@
 
 namespace momos::lattice {
 
-
 inline void check(const Geometry& geometry, int64_t count) {
     if (count < 1 || count > kMostInStream)
         throw std::invalid_argument("a stream must have 1 to 2^20 values");

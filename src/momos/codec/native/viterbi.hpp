@@ -2,7 +2,8 @@
 // together are least (trellis-coded quantization, Marcellin & Fischer 1990; Viterbi 1967).
 //
 // Candidates are the two numbers around a weight in each subset, and 0; of a tiny weight 0 alone.
-// All arithmetic rounds the same everywhere: sums and products of float64 and float32, comparisons, and integers.
+// All arithmetic rounds the same everywhere: sums and products of float64 and float32,
+// comparisons, and integers.
 #pragma once
 #include <cmath>
 #include <vector>

@@ -52,7 +52,8 @@ def write_folder(
 
     Raises:
         FormatError: if the file is damaged or not a .momos file.
-        ValueError: if no tensor of the file is blocks, or `source` has no `config.json`.
+        ValueError: if no tensor of the file is blocks, or `source` has no `config.json` that is
+            an object.
         FileExistsError: if `output` exists and is not an empty folder.
         OSError: if a file cannot be read or written.
 
@@ -67,13 +68,10 @@ def write_folder(
         'small'
     """
     source, output = Path(source), Path(output)
-    config = source / "config.json"
-    if not config.is_file():
-        raise ValueError(f"{source} must be a Hugging Face folder, but has no config.json")
+    settings = settings_of(source)
     check_free(output)
     with torch.device("cpu"), MosaicFile(path) as file:
         read = read_packed(file, progress)
-    settings = json.loads(config.read_text(encoding="utf-8"))
     settings["quantization_config"] = _config_of(read).to_dict() | {"quant_method": METHOD}
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as name:
@@ -87,6 +85,24 @@ def write_folder(
             output.rmdir()
         new.rename(output)
     return output
+
+
+def settings_of(source: Path) -> dict[str, Any]:
+    """The `config.json` of a Hugging Face folder.
+
+    Raises:
+        ValueError: if there is none, or it is not an object.
+    """
+    config = source / "config.json"
+    if not config.is_file():
+        raise ValueError(f"{source} must be a Hugging Face folder, but has no config.json")
+    try:
+        settings = json.loads(config.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{config} must be JSON: {error}") from None
+    if not isinstance(settings, dict):
+        raise ValueError(f"{config} must be an object, got {type(settings).__name__}")
+    return settings
 
 
 def check_free(output: Path) -> None:
