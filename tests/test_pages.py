@@ -2,6 +2,7 @@
 
 import logging
 import re
+import tomllib
 import warnings
 from pathlib import Path
 
@@ -49,6 +50,72 @@ def test_every_link_between_pages_leads_to_a_file() -> None:
         for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
             if not re.match(r"[a-z]+:", target):
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+NOT_HERE = {  # made by a command, or standing for several
+    "build/site",
+    "log/",
+    "runs/demo/",
+    "runs/study",
+    "src/momos/x/y.py",
+    "tests/test_x_y.py",
+}
+FORMER = {"codec.py", "files.py", "cli.py"}  # said to have become packages
+PLACES = ("", "src", "src/momos", "src/momos/study", "src/momos/study/report/templates")
+
+
+def test_every_file_that_a_page_names_exists() -> None:
+    missing = []
+    for page in (*sorted(DOCS.rglob("*.md")), *sorted(ROOT.glob("*.md"))):
+        if page.name == "CHANGELOG.md":  # names what there was
+            continue
+        for name in re.findall(r"`([\w./-]+)`", page.read_text()):
+            is_file = "/" in name or name.endswith((".py", ".toml", ".md"))
+            if not is_file or name in NOT_HERE | FORMER:
+                continue
+            places = [page.parent, *(ROOT / place for place in PLACES)]
+            if not any((place / name).exists() for place in places):
+                missing.append(f"{page.relative_to(ROOT)}: {name}")
+    assert not missing
+
+
+def architecture(begins: str) -> str:
+    """The code block of the page of architecture that begins so."""
+    found = re.search(
+        rf"```\n({re.escape(begins)}.*?)```",
+        (DOCS / "architecture.md").read_text(),
+        re.DOTALL,
+    )
+    assert found
+    return found[1]
+
+
+def test_the_architecture_shows_the_layers_that_the_linter_proves() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    house = settings["tool"]["importlinter"]["contracts"][0]
+    assert architecture("cli\n").splitlines() == house["layers"]
+
+
+def test_the_architecture_names_every_part_and_no_other() -> None:
+    package = ROOT / "src" / "momos"
+    entries = re.split(r"\n  (?=\S)", architecture("src/momos/\n"))[1:]
+    named = {  # a line may name two files
+        name for entry in entries for name in re.findall(r"[\w]+(?:\.py|/)", entry[:34])
+    }
+    files = {path.name for path in package.glob("*.py")}
+    folders = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    assert named == files | folders
+
+
+def test_every_page_is_in_a_table_of_contents() -> None:
+    """The strict build refuses others."""
+    listed = {DOCS / "index.md"}
+    for page in DOCS.rglob("*.md"):
+        trees = re.findall(r"```\{toctree\}\n(.*?)```", page.read_text(), re.DOTALL)
+        names = [line for tree in trees for line in tree.split() if line[0] != ":"]
+        listed |= {(page.parent / f"{name}.md").resolve() for name in names}
+    pages = {page.resolve() for page in DOCS.rglob("*.md")}
+    assert {page.name for page in pages - listed} == set()
 
 
 def test_the_messages_that_the_page_of_errors_explains_are_in_the_source() -> None:

@@ -192,6 +192,10 @@ def test_torch_is_left_as_it_was(tmp_path: Path) -> None:
         ({"task": "nothing"}, "task must be among digits, .*, got 'nothing'"),
         ({"treatment": "magic"}, "treatment must be among dense, .*, got 'magic'"),
         ({"settings": {"bits": 3}}, "settings of 'dense' must be its own: .*bits"),
+        (
+            {"treatment": "quantize_aware", "settings": {"scale": "learnt"}},
+            "scale must be one of max, learned, got 'learnt'",
+        ),
     ],
 )
 def test_what_there_is_not_is_refused_before_anything_is_written(

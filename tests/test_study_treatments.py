@@ -1,4 +1,6 @@
+import re
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
@@ -6,6 +8,7 @@ from packed import read
 from treated import points, small, stepped, treated
 
 from momos.study.tasks.task import Task
+from momos.study.treatments import TREATMENTS as REGISTRY
 from momos.study.treatments.learned_motifs import Learned
 from momos.study.treatments.prune import Prune
 from momos.study.treatments.quantize import QuantizeAware
@@ -159,13 +162,60 @@ def test_before_anything_is_pruned_a_pruned_run_is_the_dense_one(task: Task) -> 
         ),
         (
             lambda: Prune(schedule="late"),
-            "schedule must be gradual or one-shot, got 'late'",
+            "schedule must be one of gradual, one-shot, got 'late'",
         ),
     ],
 )
 def test_settings_are_checked(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+CHOICES = [
+    (known.kind, name, get_args(hint))
+    for known in REGISTRY.values()
+    for name, hint in get_type_hints(known.kind).items()
+    if get_origin(hint) is Literal
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "choices"), CHOICES)
+def test_a_setting_of_a_few_values_takes_no_other(
+    kind: type[Treatment], name: str, choices: tuple[Any, ...]
+) -> None:
+    for choice in choices:
+        assert getattr(kind(**{name: choice}), name) == choice
+    listed = ", ".join(map(str, choices))
+    for other in ("Max", 7, None):
+        message = f"{name} must be one of {listed}, got {other!r}"
+        with pytest.raises(ValueError, match=re.escape(message)):
+            kind(**{name: other})
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Learned(fold="no"), "fold must be true or false, got 'no'"),
+        (lambda: Learned(whole=1), "whole must be true or false, got 1"),
+        (lambda: Learned(rate_weight="1"), "rate_weight must be a number, got '1'"),
+        (lambda: QuantizeAware("4"), "bits must be a whole number, got '4'"),
+        (lambda: Prune(True), "sparsity must be a number, got True"),
+        (lambda: Sampled(every=1.5), "every must be a whole number or none, got 1.5"),
+    ],
+)
+def test_a_setting_of_another_kind_is_refused(make, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_every_treatment_with_such_a_setting_is_among_them() -> None:
+    assert {(kind.__name__, name) for kind, name, _ in CHOICES} >= {
+        ("Dense", "dtype"),
+        ("Learned", "learn"),
+        ("Prune", "schedule"),
+        ("QuantizeAware", "scale"),
+        ("Sampled", "bits"),
+    }
 
 
 def test_whole_motifs_end_with_the_file_that_was_asked_for(

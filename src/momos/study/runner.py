@@ -182,9 +182,8 @@ def _work_shared(job: _Job, note: Callable[[Any], None], *, mark: Path) -> str |
 def _work(job: _Job, note: Callable[[Any], None]) -> str | None:
     """Runs one cell; why it failed, or nothing. None if another process is at work on it."""
     if job.wait:
-        with alone(
-            job.root, job.cell.key
-        ):  # until the process that is at work on it is done
+        # Until the process that is at work on it is done.
+        with alone(job.root, job.cell.key):
             if failed(job.folder):  # a failure from before was removed when that one began
                 return failure(job.folder)
     try:
@@ -200,6 +199,7 @@ def _work(job: _Job, note: Callable[[Any], None]) -> str | None:
     except Busy:
         return None
     except Exception as error:
-        # A cell may fail by anything; the others go on.
+        # Of any kind, as tasks and treatments may be a user's own: it ends this cell, the report
+        # has the reason, and the others go on. `run` itself raises it.
         return f"{type(error).__name__}: {error}"
     return ""

@@ -13,7 +13,7 @@ import signal
 import socket
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -116,29 +116,41 @@ def connected(
             if address == LOCAL:
                 options = ending.enter_context(local_options(processes or cores(), devices))
             ending.callback(ray.shutdown)
-            try:
-                with _sigterm_kept():
-                    ray.init(
-                        address,
-                        runtime_env={"env_vars": _environment()},
-                        log_to_driver=False,
-                        logging_level=logging.ERROR,
-                        **options,
-                    )
-            except RuntimeError as error:
-                message = f"a Ray cluster must be usable at {address}, but: {error}"
-                raise ConnectionError(message) from error
-            if address == LOCAL:
-                check_loopback()
-        found = ray.cluster_resources()
-        tasks = processes or max(1, int(found.get("CPU", 0)))
-        if gpus:
-            tasks = min(tasks, int(found.get("GPU", 0) / gpus + 1e-6))
+            _connect(address, options)
+        tasks = _tasks_of(ray.cluster_resources(), processes, gpus)
         if not tasks:
             raise ConnectionError(
                 f"the Ray cluster at {address} must have a GPU for runs on cuda, got none"
             )
         yield Cluster(tasks, gpus)
+
+
+def _connect(address: str, options: dict[str, Any]) -> None:
+    """Connects this process; `options` are those of a cluster that is started here."""
+    import ray
+
+    try:
+        with _sigterm_kept():
+            ray.init(
+                address,
+                runtime_env={"env_vars": _environment()},
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **options,
+            )
+    except RuntimeError as error:
+        message = f"a Ray cluster must be usable at {address}, but: {error}"
+        raise ConnectionError(message) from error
+    if address == LOCAL:
+        check_loopback()
+
+
+def _tasks_of(found: Mapping[str, float], processes: int | None, gpus: float) -> int:
+    """How many tasks, with `gpus` each, run at a time on what a cluster has."""
+    tasks = processes or max(1, int(found.get("CPU", 0)))
+    if not gpus:
+        return tasks
+    return min(tasks, int(found.get("GPU", 0) / gpus + 1e-6))
 
 
 @contextmanager

@@ -33,7 +33,7 @@ def checkpoints(folder: Path, every: int) -> ModelCheckpoint:
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Those of a finished run, and what was set aside or half written of them."""
+    """Those of a finished run, and all files whose names begin with theirs."""
     for name in (CHECKPOINT, BEFORE, BEST):
         for path in folder.glob(f"{name}*"):
             path.unlink()

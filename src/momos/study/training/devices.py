@@ -9,7 +9,7 @@ from torch import Tensor
 from momos.study.cell import Cell
 
 AUTO, CPU, CUDA = "auto", "cpu", "cuda"
-# Of cells on CUDA, unless they are given. Compiling takes about a minute a run, so it is not.
+# Of cells on CUDA, unless they are given. Not compiled: what that costs or saves is not measured.
 FAST: dict[str, Any] = {"precision": "bfloat16", "channels_last": True}
 SHARE = 4  # data take at most this part of a device's free memory, or stay on the host
 

@@ -83,7 +83,8 @@ class _Run:
             network, chosen = self._network()
             result = self._result(network) | chosen
         except Exception as error:
-            # Whatever it is: the folder says why, and the error goes on its way.
+            # Of any kind, as tasks and treatments may be a user's own. The folder says why, and
+            # the error is raised again: nothing is swallowed here.
             store.write_failure(self.folder, f"{type(error).__name__}: {error}")
             raise
         result["seconds"] = round(seconds + time.perf_counter() - begun, 2)

@@ -26,10 +26,9 @@ class Prune(Treatment):
     schedule: Literal["gradual", "one-shot"] = "gradual"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.sparsity < 1:
             raise ValueError(f"sparsity must be above 0 and below 1, got {self.sparsity}")
-        if self.schedule not in ("gradual", "one-shot"):
-            raise ValueError(f"schedule must be gradual or one-shot, got {self.schedule!r}")
         last = self.begin if self.schedule == "one-shot" else self.end
         if not 0 <= self.begin <= last <= 1:
             raise ValueError(

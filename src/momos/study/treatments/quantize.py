@@ -33,6 +33,7 @@ class QuantizeAware(Treatment):
     levels: dict[str, Levels] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 2 <= self.bits <= 8:
             raise ValueError(f"bits must be 2 to 8, got {self.bits}")
 

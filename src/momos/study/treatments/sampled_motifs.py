@@ -38,6 +38,7 @@ class Sampled(Treatment):
     levels: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.levels is not None and self.levels not in LEVELS:
             raise ValueError(
                 f"levels must be one of {', '.join(map(str, LEVELS))}, got {self.levels}"

@@ -6,9 +6,10 @@ differ by the treatment alone.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from torch import nn
@@ -17,6 +18,14 @@ from momos.study.tasks.task import Task
 from momos.study.treatments.packing import write
 
 Weight = tuple[nn.Module, str]
+KINDS: dict[
+    Any, tuple[str, tuple[type, ...]]
+] = {  # of settings: words, and types of values
+    bool: ("true or false", (bool,)),
+    int: ("a whole number", (int,)),
+    float: ("a number", (int, float)),
+    NoneType: ("none", (NoneType,)),
+}
 
 
 class Treatment(ABC):
@@ -27,6 +36,18 @@ class Treatment(ABC):
 
     task: Task | None = None  # what it trains the network for, if it is told
     _network: nn.Module
+
+    def __post_init__(self) -> None:
+        """Checks the kinds of the settings; a subclass that checks more calls it.
+
+        Raises:
+            ValueError: if one is of another kind (names it, what it must be and what was given).
+        """
+        kinds = get_type_hints(type(self))
+        for setting in fields(self):  # type: ignore[arg-type]
+            kind, given = kinds[setting.name], getattr(self, setting.name)
+            if not _is_of(kind, given):
+                raise ValueError(f"{setting.name} must be {_words(kind)}, got {given!r}")
 
     @property
     def settled(self) -> float:
@@ -81,6 +102,22 @@ class Published(Dense):
 
     def finish(self) -> None:
         pass
+
+
+def _is_of(kind: Any, given: Any) -> bool:
+    """Whether a setting is of its kind, without conversion; kinds not in `KINDS` are open."""
+    if get_origin(kind) is Literal:
+        return given in get_args(kind)
+    if get_origin(kind) is UnionType:
+        return any(_is_of(each, given) for each in get_args(kind))
+    return kind not in KINDS or type(given) in KINDS[kind][1]
+
+
+def _words(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(map(str, get_args(kind)))}"
+    parts = get_args(kind) if get_origin(kind) is UnionType else (kind,)
+    return " or ".join(KINDS[part][0] for part in parts)
 
 
 def weights_of(network: nn.Module) -> dict[str, Weight]:
