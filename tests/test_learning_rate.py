@@ -13,6 +13,7 @@ from torch import nn
 import momos
 from momos import MosaicConfig, Reassign, freeze_, nearest_reference, parametrize_
 from momos.codec import in_order
+from momos.learning import following
 from momos.learning.bank import Bank
 from momos.learning.rate import _slopes_compiled, slopes_reference
 from momos.learning.whole import round_, whole_indices
@@ -222,6 +223,18 @@ def test_an_average_is_the_mosaic_of_averaged_weights_and_scales() -> None:
     near = (latent / unit).round() * unit
     share = float((near - average.module[0].weight.detach()).abs().lt(1e-6).float().mean())
     assert share > 0.9  # the unit is a bfloat16 number, so few round otherwise
+
+
+def test_a_device_with_kernels_of_its_own_rounds_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The kernels search motifs and move them, which whole numbers do not."""
+    one, two = whole()[0], whole()[0]
+    trained(one, Reassign(one, total_steps=3), 3)
+    monkeypatch.setattr(following, "runs_on", lambda device: True)
+    trained(two, Reassign(two, total_steps=3), 3)
+    for name, value in one.state_dict().items():
+        assert bits(two.state_dict()[name]) == bits(value), name
 
 
 def test_pulling_is_the_gradient_of_the_penalty() -> None:

@@ -69,7 +69,8 @@ class Reassign(KeepsGenerator):
 
     On CUDA a step does not wait for the device. Whether weights are finite is looked at every 64
     steps and at the last; until then a step whose weights are not leaves motifs and indices as
-    they are. While unused motifs are moved, and with an importance for each weight, each step waits.
+    they are. While unused motifs are moved, with an importance for each weight, and with
+    `selection="whole"`, each step waits.
 
     `state_dict` belongs in the checkpoint, with the model's and the optimizer's: a resumed run is
     then, on the CPU, the same bit for bit.
@@ -231,7 +232,7 @@ class Reassign(KeepsGenerator):
                 bank.usage(),
                 rate_weight=rate_weight,
                 move_only=move_only,
-                revive=not rate_weight and not move_only and not bank.whole,
+                revive=not rate_weight and not move_only,
             )
             undo.pop_all()
         return Reassignment(changed, used, rate_weight)
