@@ -279,6 +279,43 @@ def test_what_does_not_go_with_whole_motifs_is_refused(
         parametrize_(network(), WHOLE, **settings)
 
 
+WARNING = (
+    r"^in 10 steps the optimizer wrote latent weights but never the scales \(momos.stretch\), "
+    r"so they stay fixed: make the optimizer after parametrize_, or call "
+    r"bank.stretch.requires_grad_\(False\) if that is meant$"
+)
+
+
+def stepped(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
+    schedule = Reassign(model, total_steps=10)
+    for _ in range(steps):
+        model(torch.ones(3, 12)).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+
+
+def test_an_optimizer_without_the_scales_is_warned_of_once() -> None:
+    model = network()
+    optimizer = torch.optim.Adam(model.parameters())
+    parametrize_(model, WHOLE, learn="weights")
+    with pytest.warns(UserWarning, match=WARNING) as seen:
+        stepped(model, optimizer, 12)
+    assert len(seen) == 1
+    assert seen[0].filename == __file__
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_scales_that_move_or_are_meant_to_stay_give_no_warning(fixed: bool) -> None:
+    model = network()
+    before = torch.optim.Adam(model.parameters())
+    bank = parametrize_(model, WHOLE, learn="weights")
+    bank.stretch.requires_grad_(not fixed)
+    # No learning rate at first, as in a warm-up: it is not the values that are looked at.
+    stepped(model, before if fixed else torch.optim.Adam(model.parameters(), lr=0.0), 10)
+    assert not bank.stretch.any()
+
+
 def test_a_scale_that_vanished_is_named() -> None:
     model, bank = whole()
     schedule = Reassign(model, total_steps=10)

@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 import momos
-from momos import shrinking
-from momos import MosaicConfig, Shrink, freeze_, parametrize_
+from momos import MosaicConfig, Shrink, freeze_, parametrize_, shrinking
 from momos.shrinking import file_bytes
 from networks import bits
 
