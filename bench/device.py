@@ -81,7 +81,7 @@ def correctness(machine: Machine) -> Iterator[tuple[str, bool]]:
         blocks, motifs = machine.normal(machine.of(60_000), size), machine.normal(k, size)
         found = torch.cat([nearest_reference(part, motifs) for part in blocks.split(2048)])
         yield f"nearest, s={size}, k={k}", torch.equal(nearest(blocks, motifs), found)
-    rows, indices = machine.normal(machine.of(200_000), 2), None
+    rows = machine.normal(machine.of(200_000), 2)
     indices = nearest(rows, rows[:64].clone())
     sums = [sum_by_motif(rows, indices, 64) for _ in range(3)]
     here = sum_by_motif(rows.cpu(), indices.cpu(), 64)

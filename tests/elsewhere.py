@@ -223,7 +223,8 @@ class _Calls(TorchFunctionMode):
             elif there and not ours:
                 self.where.uploads += 1
                 values = self.where.put(values)
-            rest = [each for each in rest if isinstance(each, torch.dtype)]
+            like = [each.dtype for each in args[1:2] if isinstance(each, Tensor)]
+            rest = like + [each for each in rest if isinstance(each, torch.dtype)]
             copying = {k: v for k, v in kwargs.items() if v is not None}
             return func(values, *rest, **copying) if rest or copying else values
         if name == "as_tensor" and isinstance(args[0], There) and there:

@@ -69,7 +69,7 @@ def importance(model: nn.Module, device: Where, kind: str) -> Any:
 def learned(device: Where, learn: Any, kind: str, path: Path, **options: Any) -> list:
     """Learning from beginning to end, and what comes of it."""
     model, (inputs, targets) = network(device), batch(device)
-    config = MosaicConfig.learned(block_size=3, num_motifs=7, **options)
+    config = MosaicConfig.learned(**({"block_size": 3, "num_motifs": 7} | options))
     given = importance(model, device, kind) if kind else None
     momos.parametrize_(model, config, learn=learn, importance=given)
     schedule = None
@@ -79,6 +79,8 @@ def learned(device: Where, learn: Any, kind: str, path: Path, **options: Any) ->
     for _ in range(4):
         optimizer.zero_grad()
         cross_entropy(model(inputs), targets).backward()
+        if schedule is not None:
+            schedule.pull_()
         optimizer.step()
         found.append(schedule and schedule.step())
     model.load_state_dict(model.state_dict())
@@ -102,12 +104,15 @@ def learned(device: Where, learn: Any, kind: str, path: Path, **options: Any) ->
         ("weights", "tensor", "tensor", 8, 0.3),
         ("weights", "weight", "none", 32, 0.0),
         ("weights", "given on the CPU", "tensor", 32, 0.3),
+        ("weights", "", "whole", 8, 1e-4),
     ],
 )
 def test_a_mosaic_is_learned_saved_and_loaded(
     path, learn, kind, scales, bits, rate_weight
 ) -> None:
     options = {"scales": scales, "bits": bits, "rate_weight": rate_weight}
+    if scales == "whole":
+        options |= {"selection": "whole", "scales": "tensor", "block_size": 1}
     assert same(lambda device: learned(device, learn, kind, path, **options))
 
 

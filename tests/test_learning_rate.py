@@ -13,6 +13,7 @@ from torch import nn
 import momos
 from momos import MosaicConfig, Reassign, freeze_, nearest_reference, parametrize_
 from momos.codec import in_order
+from momos.learning import following
 from momos.learning.bank import Bank
 from momos.learning.rate import _slopes_compiled, slopes_reference
 from momos.learning.whole import round_, whole_indices
@@ -224,6 +225,18 @@ def test_an_average_is_the_mosaic_of_averaged_weights_and_scales() -> None:
     assert share > 0.9  # the unit is a bfloat16 number, so few round otherwise
 
 
+def test_a_device_with_kernels_of_its_own_rounds_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The kernels search motifs and move them, which whole numbers do not."""
+    one, two = whole()[0], whole()[0]
+    trained(one, Reassign(one, total_steps=3), 3)
+    monkeypatch.setattr(following, "runs_on", lambda device: True)
+    trained(two, Reassign(two, total_steps=3), 3)
+    for name, value in one.state_dict().items():
+        assert bits(two.state_dict()[name]) == bits(value), name
+
+
 def test_pulling_is_the_gradient_of_the_penalty() -> None:
     one, two = whole()[0], whole()[0]
     schedules = [Reassign(model, total_steps=10, ramp=0) for model in (one, two)]
@@ -264,6 +277,43 @@ def test_what_does_not_go_with_whole_motifs_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         parametrize_(network(), WHOLE, **settings)
+
+
+WARNING = (
+    r"^in 10 steps the optimizer wrote latent weights but never the scales \(momos.stretch\), "
+    r"so they stay fixed: make the optimizer after parametrize_, or call "
+    r"bank.stretch.requires_grad_\(False\) if that is meant$"
+)
+
+
+def stepped(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
+    schedule = Reassign(model, total_steps=10)
+    for _ in range(steps):
+        model(torch.ones(3, 12)).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+
+
+def test_an_optimizer_without_the_scales_is_warned_of_once() -> None:
+    model = network()
+    optimizer = torch.optim.Adam(model.parameters())
+    parametrize_(model, WHOLE, learn="weights")
+    with pytest.warns(UserWarning, match=WARNING) as seen:
+        stepped(model, optimizer, 12)
+    assert len(seen) == 1
+    assert seen[0].filename == __file__
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_scales_that_move_or_are_meant_to_stay_give_no_warning(fixed: bool) -> None:
+    model = network()
+    before = torch.optim.Adam(model.parameters())
+    bank = parametrize_(model, WHOLE, learn="weights")
+    bank.stretch.requires_grad_(not fixed)
+    # No learning rate at first, as in a warm-up: it is not the values that are looked at.
+    stepped(model, before if fixed else torch.optim.Adam(model.parameters(), lr=0.0), 10)
+    assert not bank.stretch.any()
 
 
 def test_a_scale_that_vanished_is_named() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import momos
-from momos import MosaicConfig, Shrink, freeze_, parametrize_
+from momos import MosaicConfig, Shrink, freeze_, parametrize_, shrinking
 from momos.shrinking import file_bytes
 from networks import bits
 
@@ -102,6 +102,79 @@ def test_a_target_below_the_least_size_is_refused_with_it() -> None:
     )
     with pytest.raises(ValueError, match=message):
         Shrink(model, total_steps=STEPS, target_bytes=least - 1)
+
+
+def test_dense_tensors_that_outgrew_the_target_are_refused_and_nothing_is_cut() -> None:
+    """Biases that began as zero take no bytes; trained, they may take more than the target."""
+    model = nn.Linear(6, 300)
+    nn.init.zeros_(model.bias)
+    bank = parametrize_(model, WHOLE, learn="weights")
+    target = file_bytes(model, zero=True) + 100
+    schedule = Shrink(model, total_steps=2, target_bytes=target)
+    with torch.no_grad():
+        model.bias.copy_(torch.arange(300).sin())
+    schedule.step()
+    before = {name: bits(value) for name, value in model.state_dict().items()}
+    least = file_bytes(model, zero=True)
+    message = f"target_bytes must be at least {least}, .* all blocks zero, got {target}"
+    with pytest.raises(ValueError, match=message):
+        schedule.step()
+    after = {name: bits(value) for name, value in model.state_dict().items()}
+    assert {name for name in after if after[name] != before[name]} == {"momos.rate_weight"}
+    assert bank.threshold == 0.5
+    freeze_(model)
+
+
+def test_a_rate_weight_of_zero_that_could_not_grow_is_refused() -> None:
+    model = nn.Linear(8, 8)
+    config = MosaicConfig.learned(selection="whole", rate_weight=0.0)
+    parametrize_(model, config, learn="weights")
+    message = "^rate_weight must be above 0 for a target in bytes, got 0$"
+    with pytest.raises(ValueError, match=message):
+        Shrink(model, total_steps=STEPS, target_bytes=1000)
+
+
+def test_the_file_is_measured_as_often_when_blocks_follow_every_few_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = []
+    monkeypatch.setattr(shrinking, "file_bytes", lambda model, **about: seen.append(1) or 9)
+    for every in (1, 7):
+        model = network()
+        options = {"total_steps": 400, "target_bytes": 900, "every": every, "looks": 10}
+        schedule = Shrink(model, ramp=0, **options)
+        seen.clear()
+        for _ in range(400):
+            schedule.step()
+        assert len(seen) == 10, every  # the last is at the end
+
+
+def test_steps_after_the_last_keep_the_target() -> None:
+    model = network()
+    schedule = Shrink(model, total_steps=1, target_bytes=900)
+    schedule.step()
+    with torch.no_grad():
+        for tile in schedule.bank.tiles:
+            tile.latent.mul_(2)
+    schedule.step()
+    assert file_bytes(model) == schedule.num_bytes <= 900
+
+
+def test_weights_that_are_not_finite_are_refused_and_the_step_not_counted() -> None:
+    model = network()
+    schedule = Shrink(model, total_steps=2, target_bytes=900)
+    schedule.step()
+    before = schedule.state_dict()
+    with torch.no_grad():
+        schedule.bank.tiles[0].latent[0, 0] = torch.nan
+    with pytest.raises(
+        ValueError, match=r"weights must be finite, got 1 of 1800 .*'0\.weight'"
+    ):
+        schedule.step()
+    after = schedule.state_dict()
+    assert [after[name] for name in ("steps", "factor", "num_bytes")] == [
+        before[name] for name in ("steps", "factor", "num_bytes")
+    ]
 
 
 def test_motifs_that_are_not_whole_have_no_target() -> None:

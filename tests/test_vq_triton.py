@@ -8,12 +8,9 @@ file as a script. A second one compiles the kernel for real devices, without hav
 import importlib.util
 import itertools
 import json
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from unittest.mock import patch
 
 import pytest
@@ -21,6 +18,7 @@ import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from jaxtyping import install_import_hook
+from kernels import compiled, run
 from torch import Generator, Tensor
 
 from momos.vq.nearest import nearest_reference
@@ -280,13 +278,14 @@ def ordinary_blocks_need_no_float64():
         assert spy.call_count == 1
 
 
-def interpret() -> dict[str, str]:
+def interpret(names: list[str]) -> dict[str, str]:
     """What is wrong with each case, shapes and dtypes in signatures included."""
     install_import_hook("momos.vq.triton", "beartype.beartype")
     verdicts = {}
-    for name, make in CASES.items():
-        verdicts[name] = mismatch(*make(Generator().manual_seed(0)))
-    for name in PROPERTIES:
+    for name in names:
+        if name in CASES:
+            verdicts[name] = mismatch(*CASES[name](Generator().manual_seed(0)))
+            continue
         try:
             globals()[name]()
             verdicts[name] = ""
@@ -295,36 +294,30 @@ def interpret() -> dict[str, str]:
     return verdicts
 
 
-def compile_kernels() -> dict[str, dict[str, int]]:
-    """Instructions of interest in the kernel, by target, precision and block size."""
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
+KERNELS = [
+    f"{target}_{floats}_{size}"
+    for target, floats, size in itertools.product(TARGETS, ["fp32", "fp64"], SIZES)
+]
 
+
+def compile_kernels(names: list[str]) -> dict[str, dict[str, int]]:
+    """Instructions of interest in the kernel, by target, precision and block size."""
     from momos.vq import triton as engine
 
     counts = {}
-    for target, floats, size in itertools.product(TARGETS, ["fp32", "fp64"], SIZES):
+    for name in names:
+        target, floats, size = name.split("_")
         tensors = [f"*{floats}", f"*{floats}", "*i32", "*i64", "*i64", "*i1"]
-        types = [
-            *tensors,
-            "i32",
-            "i32",
-            "fp32",
-            "fp32",
-            "constexpr",
-            "constexpr",
-            "constexpr",
-        ]
-        source = ASTSource(
+        kernel = compiled(
             engine._walk,
-            dict(zip(engine._walk.arg_names, types, strict=True)),
-            {"S": size, "BLOCK_M": engine.BLOCK_M, "BLOCK_K": engine.BLOCK_K},
-            {(i,): [["tt.divisibility", 16]] for i in range(len(tensors))},
+            [*tensors, "i32", "i32", "fp32", "fp32"],
+            {"S": int(size), "BLOCK_M": engine.BLOCK_M, "BLOCK_K": engine.BLOCK_K},
+            target=int(target),
+            aligned=len(tensors),
+            num_warps=1,
+            enable_fp_fusion=floats == "fp32",
         )
-        options = {"num_warps": 1, "enable_fp_fusion": floats == "fp32"}
-        kernel = triton.compile(source, GPUTarget("cuda", target, 32), options)
-        counts[f"{target}_{floats}_{size}"] = {
+        counts[name] = {
             "fused": len(re.findall(r"fma\S*f64", kernel.asm["ptx"])),
             "products": len(re.findall(r"mul\S*f64", kernel.asm["ptx"])),
             "shared": kernel.metadata.shared,
@@ -333,23 +326,11 @@ def compile_kernels() -> dict[str, dict[str, int]]:
     return counts
 
 
-def run(task: str, cache: Path, **environment: str) -> dict:
-    """What this file prints as a script."""
-    environment |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    environment |= {"TRITON_CACHE_DIR": str(cache), "PYTHONWARNINGS": "error::UserWarning"}
-    process = subprocess.run(
-        [sys.executable, __file__, task],
-        capture_output=True,
-        text=True,
-        env=os.environ | environment,
-    )
-    assert process.returncode == 0, process.stderr
-    return json.loads(process.stdout.splitlines()[-1])
-
-
 @pytest.fixture(scope="module")
 def verdicts(tmp_path_factory) -> dict[str, str]:
-    return run("interpret", tmp_path_factory.mktemp("triton"), TRITON_INTERPRET="1")
+    cache = tmp_path_factory.mktemp("triton")
+    names = [*CASES, *PROPERTIES]
+    return run(__file__, "interpret", names, cache, PYTHONWARNINGS="error::UserWarning")
 
 
 @needs_triton
@@ -359,9 +340,12 @@ def test_equals_the_definition_in_the_interpreter(verdicts, name):
 
 
 @needs_triton
-def test_compiles_for_real_devices(tmp_path):
-    kernels = run("compile", tmp_path, TRITON_INTERPRET="0")
-    assert len(kernels) == len(TARGETS) * 2 * len(SIZES)
+@pytest.mark.parametrize(
+    "names", [KERNELS[:1], pytest.param(KERNELS[1:], marks=pytest.mark.slow)]
+)
+def test_compiles_for_real_devices(tmp_path, names):
+    kernels = run(__file__, "compile", names, tmp_path, PYTHONWARNINGS="error::UserWarning")
+    assert list(kernels) == names
     for name, counts in kernels.items():
         assert counts["binary"] > 0, name
         assert counts["fused"] == 0, f"{name} fuses float64 products and sums"
@@ -398,4 +382,5 @@ def test_equals_the_definition_on_cuda_at_length(size):
 
 
 if __name__ == "__main__":
-    print(json.dumps({"interpret": interpret, "compile": compile_kernels}[sys.argv[1]]()))
+    work = {"interpret": interpret, "compile": compile_kernels}[sys.argv[1]]
+    print(json.dumps(work(sys.argv[2:])))

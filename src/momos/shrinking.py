@@ -40,8 +40,10 @@ class Shrink(Reassign):
     The learning rate should fall towards the end, as on a cosine: the plan supposes so.
 
     Raises:
-        ValueError: if motifs of `model` are not the whole numbers, or `target_bytes` is less than
-            `least_bytes`, the size of the file with all blocks zero.
+        ValueError: if motifs of `model` are not the whole numbers, the rate weight of the config
+            is 0, or `target_bytes` is less than the size of the file with all blocks zero. That
+            also depends on tensors that stay dense, so `step` looks at it again at the end, and
+            leaves the network as it was trained.
 
     Example:
         >>> model = nn.Linear(64, 256)
@@ -78,18 +80,15 @@ class Shrink(Reassign):
                 "selection must be 'whole' for a target in bytes, got "
                 f"{bank_of(model).config.selection!r}"
             )
+        if not bank_of(model).config.rate_weight:
+            raise ValueError("rate_weight must be above 0 for a target in bytes, got 0")
         super().__init__(
             model, total_steps=total_steps, every=every, dense=dense, ramp=ramp, fixed=0.0
         )
         self.model, self.target_bytes, self.looks = model, target_bytes, looks
         self.factor = 1.0  # of the rate weight of the config
         self.num_bytes: int | None = None  # of the file when last measured
-        self.least_bytes = file_bytes(model, zero=True)
-        if target_bytes < self.least_bytes:
-            raise ValueError(
-                f"target_bytes must be at least {self.least_bytes}, the size of the file with "
-                f"all blocks zero, got {target_bytes}"
-            )
+        self._check_target()
 
     @property
     def rate_weight(self) -> float:
@@ -98,12 +97,13 @@ class Shrink(Reassign):
     @torch.no_grad()
     def step(self) -> Reassignment | None:
         done = super().step()
-        if done is None or not self.bank.learning:
+        if done is None:
             return done
-        if self.steps == self.total_steps:
+        if self.steps >= self.total_steps:
             return self._meet(done)
         part = self.steps / self.total_steps
-        if part > self.ramp and self.steps % max(1, self.total_steps // self.looks) == 0:
+        period = max(1, self.total_steps // self.looks)
+        if part > self.ramp and self.steps // period > (self.steps - self.every) // period:
             self.num_bytes = file_bytes(self.model)
             ratio = self.num_bytes / self.planned(part)
             self.factor *= min(MOST_CHANGE, max(1 / MOST_CHANGE, ratio**GAIN))
@@ -125,13 +125,14 @@ class Shrink(Reassign):
     def _meet(self, done: Reassignment) -> Reassignment:
         """Raises the threshold, as little as it takes, until the file is small enough."""
         self.num_bytes = file_bytes(self.model)
+        if self.num_bytes <= self.target_bytes:
+            return done
+        self._check_target()
         low = high = float(self.bank.threshold)
         factor = WIDER
         while self.num_bytes > self.target_bytes:  # in the end all blocks are zero
             low, high, factor = high, high * factor, factor**2
             done = self._cut(high, done)
-        if low == high:
-            return done
         for _ in range(TRIALS):
             middle = (low + high) / 2
             done = self._cut(middle, done)
@@ -141,12 +142,18 @@ class Shrink(Reassign):
                 high = middle
         return done if self.num_bytes <= self.target_bytes else self._cut(high, done)
 
+    def _check_target(self) -> None:
+        least = file_bytes(self.model, zero=True)
+        if self.target_bytes < least:
+            raise ValueError(
+                f"target_bytes must be at least {least}, the size of the file with all blocks "
+                f"zero, got {self.target_bytes}"
+            )
+
     def _cut(self, threshold: float, before: Reassignment) -> Reassignment:
         bank = self.bank
         bank.threshold.fill_(threshold)
-        changed, used = bank.follow_(
-            bank.usage(), rate_weight=self.rate_weight, move_only=False, revive=False
-        )
+        changed, used = bank.round_latent_(self.rate_weight)
         self.num_bytes = file_bytes(self.model)
         return Reassignment(before.changed + changed, used, before.rate_weight)
 

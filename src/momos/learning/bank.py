@@ -327,7 +327,7 @@ class Bank(nn.Module):
         are those of `usage`.
         """
         if self.whole:
-            return self._round_(rate_weight)
+            return self.round_latent_(rate_weight)
         blocks, indices = self.blocks(self.plain_scales()), self.indices
         if not move_only:
             indices = self.fitting.assign(
@@ -343,8 +343,12 @@ class Bank(nn.Module):
         self.update_(usage)
         return changed, int((usage > 0).sum())
 
-    def _round_(self, rate_weight: float) -> tuple[int, int]:
-        """Rounds the latent weights to whole motifs times the scales as they are now."""
+    @torch.no_grad()
+    def round_latent_(self, rate_weight: float) -> tuple[int, int]:
+        """Rounds the latent weights to whole motifs times the scales as they are now.
+
+        Returns what `follow_` does.
+        """
         scales, weights = self.stretched(), [tile.latent for tile in self.tiles]
         if not bool(torch.isfinite(torch.stack([w.sum() for w in weights]).sum())):
             check_finite(self.layout, weights)

@@ -1,5 +1,6 @@
 """Schedule of updating motifs and indices from the weights: `Reassign`."""
 
+import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -65,11 +66,13 @@ class Reassign(KeepsGenerator):
     - during the last `fixed` part indices stay, and only motifs move.
 
     With `selection="whole"` motifs stay as they are and indices follow to the end, whatever
-    `fixed`; add `penalty()` to the loss, so that training makes the file smaller.
+    `fixed`; add `penalty()` to the loss, so that training makes the file smaller. Scales are
+    parameters then: a warning says so, after 64 steps or at the last, if the optimizer has them not.
 
     On CUDA a step does not wait for the device. Whether weights are finite is looked at every 64
     steps and at the last; until then a step whose weights are not leaves motifs and indices as
-    they are. While unused motifs are moved, and with an importance for each weight, each step waits.
+    they are. While unused motifs are moved, with an importance for each weight, and with
+    `selection="whole"`, each step waits.
 
     `state_dict` belongs in the checkpoint, with the model's and the optimizer's: a resumed run is
     then, on the CPU, the same bit for bit.
@@ -116,6 +119,7 @@ class Reassign(KeepsGenerator):
         self.steps = 0
         self.generator = torch.Generator().manual_seed(self.bank.config.seed)
         self._following: Following | None = None
+        self._versions: list[int] | None = self._written() if self.bank.whole else None
         refresh_(self.bank)
         self.bank.copied = False
         if dense > 0:
@@ -170,6 +174,9 @@ class Reassign(KeepsGenerator):
             undo.callback(setattr, self, "steps", before)
             done = self._step()
             undo.pop_all()
+        if self._versions and self.steps in (CHECK_EVERY, self.total_steps):
+            self._warn_of_fixed_scales(self._versions)
+            self._versions = None
         return done
 
     def _step(self) -> Reassignment | None:
@@ -181,6 +188,23 @@ class Reassign(KeepsGenerator):
         if self.steps % self.every and self.steps != self.total_steps:
             return None
         return self._follow(move_only=part > 1 - self.fixed and not self.bank.whole)
+
+    def _written(self) -> list[int]:
+        """How often scales and each latent weight were written in place; optimizers do that."""
+        tensors = (self.bank.stretch, *(tile.latent for tile in self.bank.tiles))
+        return [tensor._version for tensor in tensors]
+
+    def _warn_of_fixed_scales(self, before: list[int]) -> None:
+        now = self._written()
+        if not self.bank.stretch.requires_grad or now[0] > before[0] or now == before:
+            return
+        warnings.warn(
+            f"in {self.steps} steps the optimizer wrote latent weights but never the scales "
+            "(momos.stretch), so they stay fixed: make the optimizer after parametrize_, or "
+            "call bank.stretch.requires_grad_(False) if that is meant",
+            UserWarning,
+            stacklevel=4,  # the caller of step and its decorator
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to continue as if never interrupted."""
@@ -231,7 +255,7 @@ class Reassign(KeepsGenerator):
                 bank.usage(),
                 rate_weight=rate_weight,
                 move_only=move_only,
-                revive=not rate_weight and not move_only and not bank.whole,
+                revive=not rate_weight and not move_only,
             )
             undo.pop_all()
         return Reassignment(changed, used, rate_weight)

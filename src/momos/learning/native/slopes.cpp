@@ -120,7 +120,7 @@ Length slopes(const Matrix& m) {
 }
 
 // The nearest whole number of each weight as an index, halves towards 0 and magnitudes up to
-// `threshold` to 0, as whole_indices of fitting.py defines it; `value` is the scale times the number.
+// `threshold` to 0, as whole_indices of whole.py defines it; `value` is the scale times the number.
 int64_t round_all(const float* latent, int32_t* indices, float* value, int64_t count,
                   int64_t num_motifs, float scale, float threshold) {
     const float most = float(num_motifs / 2);
