@@ -291,16 +291,22 @@ def _slots(
     }
 
 
-def _why_dense(place: Placement, slots: list[Slot], num_motifs: int) -> str:
-    if not slots:
-        return "not a parameter"
+def why_not_packed(place: Placement, num_motifs: int) -> str:
+    """Why a parameter must stay dense, whatever module it is in, if it must."""
     if len(place.shape) < 2:
         return "fewer than 2 dimensions"
     bits = index_bits(num_motifs)
     packed = num_packed_bytes(place.num_blocks, bits)
     if packed >= place.num_weights * place.dtype.itemsize:
         return f"{bits} bits for each of its blocks are not fewer than those of its weights"
-    return next(filter(None, (why_not(module, name) for _, module, name in slots)), "")
+    return ""
+
+
+def _why_dense(place: Placement, slots: list[Slot], num_motifs: int) -> str:
+    if not slots:
+        return "not a parameter"
+    reasons = (why_not(module, name) for _, module, name in slots)
+    return why_not_packed(place, num_motifs) or next(filter(None, reasons), "")
 
 
 def _parameter_at(slot: Slot) -> nn.Parameter:
