@@ -308,7 +308,7 @@ def test_what_needs_dense_weights_refuses_a_compact_network(use):
     momos.compact_(model)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(
-        ValueError, match="model must have dense weights, but .* is compact"
+        ValueError, match=r"model must have dense weights, but .* is compact"
     ):
         use(model)
     assert all(torch.equal(model.state_dict()[name], before[name]) for name in before)

@@ -240,6 +240,18 @@ def test_a_projected_model_is_saved_compact(tmp_path):
     assert dense.lm_head.weight is dense.model.embed_tokens.weight
 
 
+def test_several_devices_are_refused(tmp_path):
+    model, folder = folders(tmp_path, llama, *BANK)
+    names = [name for name, _ in model.model.named_children()]
+    one = {"lm_head": "cpu"} | {f"model.{name}": "cpu" for name in names}
+    for device_map in ("cpu", {"": "cpu"}, one | {"model.momos": "cpu"}):
+        loaded = LlamaForCausalLM.from_pretrained(folder, device_map=device_map)
+        assert loaded.device.type == "cpu"
+    words = "device_map must have one device for a compact network.*got cpu, disk"
+    with pytest.raises(ValueError, match=words):
+        LlamaForCausalLM.from_pretrained(folder, device_map=one | {"model.norm": "disk"})
+
+
 def test_an_adapter_on_a_compact_base_trains(tmp_path):
     _, folder = folders(tmp_path, llama, *BANK)
     model = LlamaForCausalLM.from_pretrained(folder)
@@ -290,6 +302,13 @@ def test_what_goes_wrong_is_named(tmp_path):
     path.write_text(json.dumps(settings))
     with pytest.raises(ValueError, match=r"but has no 'model\.odd\.weight' \(weights that"):
         LlamaForCausalLM.from_pretrained(folder)
+    for about, words in (
+        ({"dtype": "int8"}, "dtype of weight 'w' must be one of float16"),
+        ({"axis": -1}, "axis of weight 'w' must be at least 0, got -1"),
+        ({"scales": 0}, "scales of weight 'w' must be at least 1, got 0"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            integration.MomosConfig(weights={"w": about})
     with pytest.raises(ValueError, match="motif_dtype must be one of int8, float16"):
         integration.MomosConfig(motif_dtype="object")
     with pytest.raises(ValueError, match="pre-quantized"):
