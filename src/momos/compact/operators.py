@@ -201,8 +201,8 @@ def _pays(num_inputs: int, inputs: Tensor, packed: Packed) -> bool:
         return False
     width, size = packed.shape[1], packed.motifs.shape[1]
     if inputs.device.type != "cpu":
-        whole = width % size == 0 and size & (size - 1) == 0
-        return packed.bits == 8 and whole and num_inputs <= MOST_ON_CUDA
+        tiles = packed.bits == 8 and kernels.by_tile(width, size)
+        return tiles and num_inputs <= MOST_ON_CUDA
     table = kernels.by_table(width, size, packed.bits)
     return num_inputs <= (MOST_BY_TABLE if table else MOST_BY_ROW)
 
