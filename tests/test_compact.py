@@ -268,10 +268,14 @@ def test_sizes_are_those_of_what_is_held():
 def test_faults_are_named():
     with pytest.raises(ValueError, match="Linear was never projected"):
         momos.compact_(nn.Linear(4, 4))
-    with pytest.raises(ValueError, match="model must be compact, but Linear is not"):
+    with pytest.raises(
+        ValueError, match="model must be a compact network, but Linear is not"
+    ):
         momos.expand_(nn.Linear(4, 4))
     model = compact(Plain)
-    with pytest.raises(ValueError, match="Plain is compact already"):
+    with pytest.raises(ValueError, match="CompactLinear is a part of one: pass the whole"):
+        momos.expand_(model.linear)
+    with pytest.raises(ValueError, match="must have dense weights, but Plain is compact"):
         momos.compact_(model)
     with pytest.raises(ValueError, match="must have dense weights, but Plain is compact"):
         momos.Mosaic.of(model)
@@ -284,6 +288,120 @@ def test_faults_are_named():
     momos.project_(taken, MosaicConfig(block_size=4, num_motifs=4))
     with pytest.raises(ValueError, match="no attribute 'momos' of its own"):
         momos.compact_(taken)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda model: momos.project_(model, MosaicConfig(block_size=4, num_motifs=4)),
+        lambda model: momos.parametrize_(model, MosaicConfig.learned()),
+        lambda model: momos.compress(model, "unwritten.momos"),
+        momos.measure,
+        lambda model: momos.compact_(model[0]),
+    ],
+    ids=["project_", "parametrize_", "compress", "measure", "compact_"],
+)
+def test_what_needs_dense_weights_refuses_a_compact_network(use):
+    """Of which it would see the biases and packed indices alone."""
+    model = nn.Sequential(nn.Linear(16, 24), nn.Linear(24, 8))
+    momos.project_(model, MosaicConfig(block_size=4, num_motifs=8, min_ndim=2))
+    momos.compact_(model)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(
+        ValueError, match=r"model must have dense weights, but .* is compact"
+    ):
+        use(model)
+    assert all(torch.equal(model.state_dict()[name], before[name]) for name in before)
+
+
+def test_several_compact_networks_in_one_are_expanded_apart():
+    parts = [nn.Linear(16, 16) for _ in range(2)]
+    for part in parts:
+        momos.project_(part, MosaicConfig(block_size=4, num_motifs=8, min_ndim=2))
+        momos.compact_(part)
+    model = nn.Sequential(*parts)
+    words = r"one bank of motifs, but Sequential has 2: '0\.momos', '1\.momos'"
+    with pytest.raises(ValueError, match=words):
+        momos.expand_(model)
+    for part in parts:
+        momos.expand_(part)
+    assert not is_compact(model)
+
+
+def test_an_input_without_a_batch_gives_gradients():
+    dense, model = mosaic(Plain), compact(Plain)
+    inputs = torch.randn(16)
+    gradients = []
+    for network in (dense, model):
+        own = inputs.clone().requires_grad_()
+        network.linear(own).square().sum().backward()
+        gradients.append((own.grad, network.linear.bias.grad))
+    for one, other in zip(*gradients, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_an_empty_batch_gives_an_empty_output():
+    model = compact(Plain, exact=False)
+    assert model.linear(torch.ones(2, 0, 16)).shape == (2, 0, 24)
+    assert model.embed(torch.zeros(0, dtype=torch.int64)).shape == (0, 16)
+    inputs = torch.ones(0, 16, requires_grad=True)
+    model.linear(inputs).sum().backward()
+    assert torch.equal(model.linear.bias.grad, torch.zeros(24))
+
+
+def test_one_motif_is_enough():
+    model = nn.Linear(16, 24)
+    momos.project_(model, MosaicConfig(block_size=4, num_motifs=1, min_ndim=2))
+    weight = model.weight.detach().clone()
+    assert momos.compact_(model).bits == 4
+    assert torch.allclose(model(torch.ones(16)), model.bias + weight.sum(1), atol=1e-6)
+    momos.expand_(model)
+    assert torch.equal(model.weight, weight)
+
+
+def test_ids_of_another_dtype_are_refused():
+    model = compact(Plain)
+    ids = torch.tensor([3, 4])
+    assert torch.equal(model.embed(ids.int()), model.embed(ids))
+    for dtype in (torch.float32, torch.uint8):
+        with pytest.raises(TypeError, match=f"ids must be int32 or int64, got {dtype}"):
+            model.embed(ids.to(dtype))
+
+
+def test_damaged_indices_are_refused_by_every_product():
+    model = compact(Plain, "8 bits", exact=False)
+    uses = {
+        "rows": lambda: model.embed(torch.tensor([29])),
+        "dense": lambda: model.embed.weight,
+        "linear": lambda: model.head(torch.ones(1, 16)),
+    }
+    packed = model.embed.weight_mosaic
+    whole = packed.indices
+    packed.indices = whole[:-1]
+    for use in uses.values():
+        with pytest.raises(
+            ValueError, match=r"shape \(30, 16\) must have 160 bytes, got 159"
+        ):
+            use()
+    packed.indices = torch.full_like(whole, 255)
+    for use in uses.values():
+        with pytest.raises(ValueError, match="packed indices must be below 200"):
+            use()
+
+
+def test_motifs_that_are_not_finite_show_and_are_not_expanded():
+    model = compact(Plain)
+    with torch.no_grad():
+        bank_of(model).motifs[1:] = float("nan")
+    found = []
+    for exact in (True, False):
+        bank_of(model).exact = exact
+        found.append(model.linear(torch.ones(16)).isnan())
+    assert bool(found[0].any())
+    assert torch.equal(*found)
+    with pytest.raises(ValueError, match="motifs must be finite"):
+        momos.expand_(model)
+    assert is_compact(model)
 
 
 def test_motifs_of_another_model_are_refused():

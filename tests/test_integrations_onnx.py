@@ -101,6 +101,23 @@ def test_the_file_is_as_small_as_its_parts(tmp_path):
     assert path.stat().st_size <= 1.1 * (512 * 512 / 4 + 256 * 16 + 512 * 4)
 
 
+def test_tensors_too_large_for_one_file_replace_those_of_an_older_export(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("momos.integrations.onnx.LARGEST", 0)
+    model, path = nn.Linear(128, 128).eval(), tmp_path / "net.onnx"
+    momos.project_(model, MosaicConfig(block_size=4, num_motifs=256, min_ndim=2))
+    sizes = []
+    for _ in range(2):
+        export(model, (torch.zeros(1, 128),), path)
+        sizes.append({file.name: file.stat().st_size for file in tmp_path.iterdir()})
+    assert sizes[0].keys() == {"net.onnx", "net.onnx.data"}
+    assert sizes[0] == sizes[1]
+    inputs = torch.randn(1, 128)
+    with torch.no_grad():
+        assert torch.allclose(outputs(path, inputs), model(inputs), atol=1e-5)
+
+
 def test_what_stays_dense_is_named(tmp_path):
     model = nn.Linear(8, 8)
     momos.project_(model, MosaicConfig(block_size=4, num_motifs=8))

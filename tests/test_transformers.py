@@ -2,25 +2,14 @@
 
 import copy
 import json
-import warnings
 
 import pytest
 import torch
 from commands import invoke
+from tiny_transformers import bert, llama, vit, whisper
+from tiny_transformers import quiet as quiet
 from torch import nn
-from transformers import (
-    AutoModel,
-    AutoModelForCausalLM,
-    BertConfig,
-    BertForSequenceClassification,
-    LlamaConfig,
-    LlamaForCausalLM,
-    ViTConfig,
-    ViTForImageClassification,
-    WhisperConfig,
-    WhisperForConditionalGeneration,
-)
-from transformers.utils import logging
+from transformers import AutoModel, AutoModelForCausalLM, LlamaForCausalLM
 
 import momos
 import momos.integrations.transformers as integration
@@ -29,79 +18,6 @@ from momos.compact.compacting import bank_of, packed_weights
 
 IDS = torch.arange(3, 11).view(1, 8)
 BANK = ("--num-motifs", "32", "--min-ndim", "2")
-
-
-@pytest.fixture(autouse=True)
-def quiet():
-    """Transformers says much; torch warns of its own attention masks."""
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def llama(*, tied: bool = True) -> nn.Module:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        tie_word_embeddings=tied,
-        max_position_embeddings=64,
-    )
-    return LlamaForCausalLM(config).eval()
-
-
-def bert() -> nn.Module:
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=64,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=48,
-        max_position_embeddings=32,
-    )
-    return BertForSequenceClassification(config).eval()
-
-
-def vit() -> nn.Module:
-    torch.manual_seed(0)
-    config = ViTConfig(
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=48,
-        image_size=16,
-        patch_size=4,
-    )
-    return ViTForImageClassification(config).eval()
-
-
-def whisper() -> nn.Module:
-    torch.manual_seed(0)
-    config = WhisperConfig(
-        vocab_size=64,
-        num_mel_bins=8,
-        d_model=32,
-        encoder_layers=1,
-        decoder_layers=1,
-        encoder_attention_heads=4,
-        decoder_attention_heads=4,
-        encoder_ffn_dim=48,
-        decoder_ffn_dim=48,
-        max_source_positions=16,
-        max_target_positions=32,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-        decoder_start_token_id=1,
-    )
-    return WhisperForConditionalGeneration(config).eval()
 
 
 INPUTS = {
@@ -240,6 +156,18 @@ def test_a_projected_model_is_saved_compact(tmp_path):
     assert dense.lm_head.weight is dense.model.embed_tokens.weight
 
 
+def test_several_devices_are_refused(tmp_path):
+    model, folder = folders(tmp_path, llama, *BANK)
+    names = [name for name, _ in model.model.named_children()]
+    one = {"lm_head": "cpu"} | {f"model.{name}": "cpu" for name in names}
+    for device_map in ("cpu", {"": "cpu"}, one | {"model.momos": "cpu"}):
+        loaded = LlamaForCausalLM.from_pretrained(folder, device_map=device_map)
+        assert loaded.device.type == "cpu"
+    words = "device_map must have one device for a compact network.*got cpu, disk"
+    with pytest.raises(ValueError, match=words):
+        LlamaForCausalLM.from_pretrained(folder, device_map=one | {"model.norm": "disk"})
+
+
 def test_an_adapter_on_a_compact_base_trains(tmp_path):
     _, folder = folders(tmp_path, llama, *BANK)
     model = LlamaForCausalLM.from_pretrained(folder)
@@ -290,6 +218,13 @@ def test_what_goes_wrong_is_named(tmp_path):
     path.write_text(json.dumps(settings))
     with pytest.raises(ValueError, match=r"but has no 'model\.odd\.weight' \(weights that"):
         LlamaForCausalLM.from_pretrained(folder)
+    for about, words in (
+        ({"dtype": "int8"}, "dtype of weight 'w' must be one of float16"),
+        ({"axis": -1}, "axis of weight 'w' must be at least 0, got -1"),
+        ({"scales": 0}, "scales of weight 'w' must be at least 1, got 0"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            integration.MomosConfig(weights={"w": about})
     with pytest.raises(ValueError, match="motif_dtype must be one of int8, float16"):
         integration.MomosConfig(motif_dtype="object")
     with pytest.raises(ValueError, match="pre-quantized"):

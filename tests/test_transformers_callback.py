@@ -1,20 +1,13 @@
 """The Trainer of Transformers trains, evaluates and saves a mosaic."""
 
-import warnings
-
 import pytest
 import torch
-from torch import nn
+from tiny_transformers import bert
+from tiny_transformers import quiet as quiet
 
 pytest.importorskip("accelerate", reason="the Trainer needs it")
 
-from transformers import (
-    BertConfig,
-    BertForSequenceClassification,
-    Trainer,
-    TrainingArguments,
-)
-from transformers.utils import logging
+from transformers import BertForSequenceClassification, Trainer, TrainingArguments
 
 import momos
 from momos import MosaicConfig
@@ -22,28 +15,6 @@ from momos.integrations.transformers import MosaicTrainerCallback
 
 CONFIG = MosaicConfig(block_size=4, num_motifs=32, min_ndim=2)
 LEARNED = MosaicConfig.learned(block_size=4, num_motifs=16)
-
-
-@pytest.fixture(autouse=True)
-def quiet():
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def bert() -> nn.Module:
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=32,
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=16,
-    )
-    return BertForSequenceClassification(config)
 
 
 DATA = [
@@ -123,6 +94,8 @@ def test_settings_are_checked():
         MosaicTrainerCallback(CONFIG, every="batch")
     with pytest.raises(ValueError, match="every must be at least 1, got 0"):
         MosaicTrainerCallback(CONFIG, every=0)
+    with pytest.raises(TypeError, match=r"schedule must be among every, .*, got ramps"):
+        MosaicTrainerCallback(LEARNED, learn="weights", ramps=0.5)
     with pytest.raises(
         ValueError, match="learn must be 'weights' for a schedule, got None"
     ):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from momos.blocks import DTYPES, PIECE, Layout, Placement, grouped
 from momos.config import LatticeConfig, MosaicConfig, known_config
 from momos.discovery import NoMosaic, distinct_blocks, in_steps
-from momos.parameters import check_used
+from momos.parameters import check_dense, check_used
 from momos.stored import check_scales, spread, stored_dtype
 from momos.vq import cpu
 
@@ -97,6 +97,8 @@ class Mosaic:
             ValueError: if `model` is not a mosaic; says where it has changed, or what to do.
         """
         known, change = _recalled(model), ""
+        if known is None:
+            check_dense(model)
         if known is None and config is None:
             raise ValueError(_never_projected(model))
         if known is not None and config in (None, known.config):
@@ -279,10 +281,6 @@ def _wrapped(model: nn.Module) -> str:
 
 def _never_projected(model: nn.Module) -> str:
     kind = type(model).__name__
-    if any(
-        type(module).__module__.startswith("momos.compact.") for module in model.modules()
-    ):
-        return f"model must have dense weights, but {kind} is compact (momos.expand_ makes it dense)"
     inside = [name for name, module in model.named_modules() if name and remembered(module)]
     if inside:
         return (

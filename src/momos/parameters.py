@@ -122,11 +122,12 @@ def memory(tensor: Tensor) -> object:
 
 
 def check_whole_tensors(model: nn.Module) -> None:
-    """Refuses a model of which this process holds only shards.
+    """Refuses a model of which this process holds only shards, or only packed indices.
 
     Raises:
-        ValueError: if a parameter or buffer is a shard; names it.
+        ValueError: if a parameter or buffer is a shard, which is named, or the model is compact.
     """
+    check_dense(model)
     in_sight = False
     for prefix, module in model.named_modules():
         if any(kind.__name__ == "FSDPModule" for kind in type(module).__mro__):
@@ -141,6 +142,19 @@ def check_whole_tensors(model: nn.Module) -> None:
         check_whole_tensor(name, tensor)
     if not in_sight:
         _check_flattened(tensors)
+
+
+def check_dense(model: nn.Module) -> None:
+    """Refuses a compact model, and one with a compact layer.
+
+    Raises:
+        ValueError: if it is.
+    """
+    if any(type(m).__module__.startswith("momos.compact.") for m in model.modules()):
+        raise ValueError(
+            f"model must have dense weights, but {type(model).__name__} is compact "
+            "(momos.expand_ makes it dense)"
+        )
 
 
 def check_whole_tensor(name: str, tensor: Tensor) -> None:

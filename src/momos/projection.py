@@ -162,6 +162,23 @@ class Projector(KeepsGenerator):
         self.generator.set_state(state["generator"].cpu())
 
 
+def steps_between(every: str | int) -> int | None:
+    """Optimizer steps between two projections; None if it is the epochs that count.
+
+    Raises:
+        TypeError: if `every` is no int either.
+        ValueError: if it is none of 'epoch', 'step' and the numbers from 1 on.
+    """
+    if every == "epoch":
+        return None
+    if every == "step":
+        return 1
+    if not isinstance(every, int):
+        raise ValueError(f"every must be 'epoch', 'step' or an int, got {every!r}")
+    check_whole("every", every, least=1)
+    return every
+
+
 def check_projectable(config: MosaicConfig) -> None:
     """Refuses settings that a projection, which only replaces weights, cannot honour.
 

@@ -14,6 +14,7 @@ from momos.compact.layers import CompactLayer, install_, uninstall_, why_not
 from momos.compact.packed_weight import NAME, MotifBank, Origin, PackedWeight
 from momos.config import LatticeConfig, MosaicConfig
 from momos.mosaic import Mosaic, forget_, index_dtype
+from momos.parameters import check_dense
 
 Slot = tuple[str, nn.Module, str]  # full name, module, and the parameter's name in it
 
@@ -89,7 +90,7 @@ def expand_(model: nn.Module) -> None:
     """Makes a compact `model` dense again, in place; it remembers its mosaic as before.
 
     Raises:
-        ValueError: if `model` is not compact.
+        ValueError: if `model` is not compact, or several networks in it are.
 
     Example:
         >>> model = nn.Linear(64, 256)
@@ -128,14 +129,22 @@ def bank_of(model: nn.Module) -> MotifBank:
     """The bank of a compact network.
 
     Raises:
-        ValueError: if `model` is not compact.
+        ValueError: if `model` is not compact, or several networks in it are.
     """
-    for module in model.modules():
-        if isinstance(module, MotifBank):
-            return module
-    raise ValueError(
-        f"model must be compact, but {type(model).__name__} is not (momos.compact_ makes it so)"
-    )
+    banks = {n: m for n, m in model.named_modules() if isinstance(m, MotifBank)}
+    if not banks:
+        what = "is not (momos.compact_ makes it so)"
+        if any(isinstance(module, CompactLayer) for module in model.modules()):
+            what = "is a part of one: pass the whole"
+        raise ValueError(
+            f"model must be a compact network, but {type(model).__name__} {what}"
+        )
+    if len(banks) > 1:
+        raise ValueError(
+            f"model must have one bank of motifs, but {type(model).__name__} has {len(banks)}: "
+            f"{', '.join(map(repr, banks))} (pass the submodules that have one each)"
+        )
+    return next(iter(banks.values()))
 
 
 def check_not_compact(model: nn.Module) -> None:
@@ -144,11 +153,7 @@ def check_not_compact(model: nn.Module) -> None:
     Raises:
         ValueError: if it is.
     """
-    if is_compact(model):
-        raise ValueError(
-            f"model must be dense, but {type(model).__name__} is compact already "
-            "(momos.expand_ makes it dense)"
-        )
+    check_dense(model)
     if hasattr(model, NAME):
         raise ValueError(
             f"model must have no attribute {NAME!r} of its own, but {type(model).__name__} has"
@@ -286,16 +291,22 @@ def _slots(
     }
 
 
-def _why_dense(place: Placement, slots: list[Slot], num_motifs: int) -> str:
-    if not slots:
-        return "not a parameter"
+def why_not_packed(place: Placement, num_motifs: int) -> str:
+    """Why a parameter must stay dense, whatever module it is in, if it must."""
     if len(place.shape) < 2:
         return "fewer than 2 dimensions"
     bits = index_bits(num_motifs)
     packed = num_packed_bytes(place.num_blocks, bits)
     if packed >= place.num_weights * place.dtype.itemsize:
         return f"{bits} bits for each of its blocks are not fewer than those of its weights"
-    return next(filter(None, (why_not(module, name) for _, module, name in slots)), "")
+    return ""
+
+
+def _why_dense(place: Placement, slots: list[Slot], num_motifs: int) -> str:
+    if not slots:
+        return "not a parameter"
+    reasons = (why_not(module, name) for _, module, name in slots)
+    return why_not_packed(place, num_motifs) or next(filter(None, reasons), "")
 
 
 def _parameter_at(slot: Slot) -> nn.Parameter:

@@ -9,6 +9,8 @@ from typing import no_type_check
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from momos.compact.kernels import by_tile
+
 try:
     import triton
     import triton.language as tl
@@ -30,11 +32,11 @@ def product(
     """inputs · weightᵀ, with sums in float32, for indices of 8 bits.
 
     Raises:
-        ValueError: if `takes` does not allow such a weight.
+        ValueError: if `by_tile` does not allow such a weight.
     """
     count, width = inputs.shape
     num_motifs, size = motifs.shape
-    if not takes(width, size) or num_motifs > 256:
+    if not by_tile(width, size) or num_motifs > 256:
         raise ValueError(
             f"rows must be whole blocks of a power of two, of at most 256 motifs, got rows of {width}, "
             f"blocks of {size} and {num_motifs} motifs"
@@ -58,11 +60,6 @@ def product(
         INPUTS=INPUTS,
     )
     return outputs
-
-
-def takes(width: int, block_size: int) -> bool:
-    """Whether rows of `width` weights are whole blocks of a power of two."""
-    return width % block_size == 0 and block_size & (block_size - 1) == 0
 
 
 @no_type_check

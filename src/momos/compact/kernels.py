@@ -60,6 +60,11 @@ def by_table(width: int, block_size: int, bits: int) -> bool:
     )
 
 
+def by_tile(width: int, block_size: int) -> bool:
+    """Whether cuda.py takes rows of `width` weights: whole blocks, of a power of two."""
+    return width % block_size == 0 and block_size & (block_size - 1) == 0
+
+
 def wrong_index(num_motifs: int) -> ValueError:
     return ValueError(
         f"packed indices must be below {num_motifs}, the number of motifs, but one is not (do "

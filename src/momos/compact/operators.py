@@ -5,15 +5,16 @@ and torch.export see one operator each. Gradients flow to the inputs of a produc
 decoded again for them and not kept.
 """
 
+from collections.abc import Sequence
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from momos.compact import kernels
-from momos.compact.bitpack import unpack
+from momos.compact.bitpack import num_packed_bytes, unpack
 from momos.mosaic import scaled
 
 # Inputs up to which a product is computed from the packed indices: by table (block_size at least 2
@@ -67,7 +68,7 @@ class _Linear(torch.autograd.Function):
             own = gradient @ weight(*ctx.saved_tensors, *ctx.numbers).to(gradient.dtype)
         by_bias = None
         if ctx.biased and ctx.needs_input_grad[1]:
-            by_bias = gradient.flatten(0, -2).sum(0)
+            by_bias = gradient.sum_to_size(gradient.shape[-1:])
         return own, by_bias, *[None] * (ctx.num_inputs - 2)
 
 
@@ -84,66 +85,81 @@ def linear_reference(inputs: Tensor, bias: Tensor | None, *packed: Any) -> Tenso
     return F.linear(inputs, weight(*numbers).to(inputs.dtype), bias)
 
 
-def _blocks(motifs: Tensor, packed: Tensor, bits: int, start: int, stop: int) -> Tensor:
-    _check_devices(motifs, packed)
-    if motifs.device.type == "cpu":
-        return kernels.decode(motifs, packed, bits, start, stop)
-    return blocks_reference(motifs, packed, bits, start, stop)
+class Packed(NamedTuple):
+    """A weight as the operators take it."""
+
+    motifs: Tensor
+    indices: Tensor
+    scales: Tensor | None
+    bits: int
+    shape: Sequence[int]
+    axis: int
+    stored: torch.dtype
+    dtype: torch.dtype
+
+    @classmethod
+    def checked(cls, *about: Any) -> "Packed":
+        """The weight whose parts are `about`, if there are as many indices as it has blocks.
+
+        Raises:
+            ValueError: if there are not, or the parts are on several devices.
+        """
+        packed = cls(*about)
+        _check_devices(packed.motifs, packed.indices)
+        num_blocks = -(-prod(packed.shape) // packed.motifs.shape[1])
+        needed = num_packed_bytes(num_blocks, packed.bits)
+        if len(packed.indices) != needed:
+            raise ValueError(
+                f"packed indices of a weight of shape {tuple(packed.shape)} must have {needed} "
+                f"bytes, got {len(packed.indices)}"
+            )
+        return packed
+
+    def values(self, start: int, stop: int) -> Tensor:
+        """Values of the motifs of the weights `start` to `stop`."""
+        size = self.motifs.shape[1]
+        first, last = start // size, -(-stop // size)
+        decode = kernels.decode if self.motifs.device.type == "cpu" else blocks_reference
+        blocks = decode(self.motifs, self.indices, self.bits, first, last)
+        return blocks.view(-1)[start - first * size : stop - first * size]
+
+    def rounded(self, values: Tensor, scales: Tensor | None) -> Tensor:
+        """Values of motifs as the weight holds them, in the dtype that it gives."""
+        return scaled(values, scales, self.stored).to(self.dtype)
+
+    def scales_of_rows(self, rows: Tensor | slice) -> Tensor | None:
+        """Scales in a shape that multiplies these rows of a matrix."""
+        if self.scales is None or len(self.scales) == 1 or self.axis:
+            return self.scales
+        return self.scales[rows, None]
 
 
-def _values(motifs: Tensor, packed: Tensor, bits: int, start: int, stop: int) -> Tensor:
-    """Values of the motifs of the weights `start` to `stop`."""
-    size = motifs.shape[1]
-    first, last = start // size, -(-stop // size)
-    flat = _blocks(motifs, packed, bits, first, last).view(-1)
-    return flat[start - first * size : stop - first * size]
-
-
-def _factors(scales: Tensor | None, shape: list[int], axis: int) -> Tensor | None:
-    """Scales in a shape that multiplies the weight."""
-    if scales is None or len(scales) == 1:
-        return scales
-    return scales.view([-1 if dim == axis else 1 for dim in range(len(shape))])
-
-
-def _weight(
-    motifs: Tensor,
-    packed: Tensor,
-    scales: Tensor | None,
-    bits: int,
-    shape: list[int],
-    axis: int,
-    stored: torch.dtype,
-    dtype: torch.dtype,
-) -> Tensor:
-    values = _values(motifs, packed, bits, 0, prod(shape)).view(shape)
-    return scaled(values, _factors(scales, shape, axis), stored).to(dtype)
-
-
-def _rows(
-    ids: Tensor,
-    motifs: Tensor,
-    packed: Tensor,
-    scales: Tensor | None,
-    bits: int,
-    shape: list[int],
-    axis: int,
-    stored: torch.dtype,
-    dtype: torch.dtype,
-) -> Tensor:
-    """Rows of a matrix; those of an embedding."""
-    _check_devices(ids, packed)
-    (count, width), flat = shape, ids.reshape(-1)
-    if len(flat) * 4 > count:
-        dense = _weight(motifs, packed, scales, bits, shape, axis, stored, dtype)
-        return F.embedding(ids, dense)
-    _check_ids(flat, count)
-    at = flat.long()[:, None] * width + torch.arange(width, device=ids.device)
-    size = motifs.shape[1]
-    values = motifs.view(-1)[named(packed, bits, at // size).long() * size + at % size]
+def _weight(*about: Any) -> Tensor:
+    packed = Packed.checked(*about)
+    scales = packed.scales
     if scales is not None and len(scales) > 1:
-        scales = scales[flat.long(), None] if axis == 0 else scales
-    return scaled(values, scales, stored).to(dtype).view(*ids.shape, width)
+        scales = scales.view(
+            [-1 if d == packed.axis else 1 for d in range(len(packed.shape))]
+        )
+    values = packed.values(0, prod(packed.shape)).view(*packed.shape)
+    return packed.rounded(values, scales)
+
+
+def _rows(ids: Tensor, *about: Any) -> Tensor:
+    """Rows of a matrix; those of an embedding."""
+    packed = Packed.checked(*about)
+    _check_devices(ids, packed.indices)
+    (count, width), flat = packed.shape, ids.reshape(-1)
+    _check_ids(flat, count)
+    if len(flat) * 4 > count:
+        return F.embedding(ids, _weight(*about))
+    at = flat.long()[:, None] * width + torch.arange(width, device=ids.device)
+    size = packed.motifs.shape[1]
+    indices = named(packed.indices, packed.bits, at // size).long()
+    _check_indices(indices, len(packed.motifs))
+    values = packed.motifs.view(-1)[indices * size + at % size]
+    found = packed.rounded(values, packed.scales_of_rows(flat.long()))
+    return found.view(*ids.shape, width)
 
 
 def named(packed: Tensor, bits: int, blocks: Tensor) -> Tensor:
@@ -166,99 +182,67 @@ def unpack_at(packed: Tensor, bits: int, blocks: Tensor) -> Tensor:
     return torch.where(odd > 0, two >> 4, two & 0xFFF)
 
 
-def _linear(
-    inputs: Tensor,
-    bias: Tensor | None,
-    motifs: Tensor,
-    packed: Tensor,
-    scales: Tensor | None,
-    bits: int,
-    shape: list[int],
-    axis: int,
-    stored: torch.dtype,
-    dtype: torch.dtype,
-    exact: bool,
-) -> Tensor:
-    _check_devices(inputs, packed)
-    about = motifs, packed, scales, bits, shape, axis, stored, dtype
-    num_rows, width = shape
+def _linear(inputs: Tensor, bias: Tensor | None, *about: Any) -> Tensor:
+    *parts, exact = about
+    packed = Packed.checked(*parts)
+    _check_devices(inputs, packed.indices)
+    num_rows, width = packed.shape
     num_inputs = inputs.numel() // width
-    if not exact and num_inputs and _pays(num_inputs, inputs, motifs, bits, width):
-        return _from_packed(inputs, bias, *about)
+    if not exact and num_inputs and _pays(num_inputs, inputs, packed):
+        return _from_packed(inputs, bias, packed)
     if num_rows * width <= (EXACT_TILE if exact else TILE):
-        return F.linear(inputs, _weight(*about).to(inputs.dtype), bias)
-    return _in_tiles(inputs, bias, *about)
+        return F.linear(inputs, _weight(*packed).to(inputs.dtype), bias)
+    return _in_tiles(inputs, bias, packed)
 
 
-def _pays(num_inputs: int, inputs: Tensor, motifs: Tensor, bits: int, width: int) -> bool:
+def _pays(num_inputs: int, inputs: Tensor, packed: Packed) -> bool:
     """Whether a product from packed indices is faster than decoding them."""
-    if torch.float64 in (inputs.dtype, motifs.dtype):
+    if torch.float64 in (inputs.dtype, packed.motifs.dtype):
         return False
+    width, size = packed.shape[1], packed.motifs.shape[1]
     if inputs.device.type != "cpu":
-        size = motifs.shape[1]
-        whole = width % size == 0 and size & (size - 1) == 0
-        return bits == 8 and whole and num_inputs <= MOST_ON_CUDA
-    table = kernels.by_table(width, motifs.shape[1], bits)
+        tiles = packed.bits == 8 and kernels.by_tile(width, size)
+        return tiles and num_inputs <= MOST_ON_CUDA
+    table = kernels.by_table(width, size, packed.bits)
     return num_inputs <= (MOST_BY_TABLE if table else MOST_BY_ROW)
 
 
-def _from_packed(
-    inputs: Tensor,
-    bias: Tensor | None,
-    motifs: Tensor,
-    packed: Tensor,
-    scales: Tensor | None,
-    bits: int,
-    shape: list[int],
-    axis: int,
-    stored: torch.dtype,
-    dtype: torch.dtype,
-) -> Tensor:
+def _from_packed(inputs: Tensor, bias: Tensor | None, packed: Packed) -> Tensor:
     """The product in float32, rounded once at the end; scales of inputs or outputs come last or first."""
-    num_rows, width = shape
+    num_rows, width = packed.shape
+    motifs, scales = packed.motifs, packed.scales
     flat = inputs.reshape(-1, width).float()
+    of_inputs = scales is not None and packed.axis == 1 and len(scales) > 1
     if scales is None:
-        motifs = motifs.to(stored).to(dtype)
-    elif axis == 1 and len(scales) > 1:
+        motifs = packed.rounded(motifs, None)
+    elif of_inputs:
         flat = flat * scales
     if flat.device.type == "cpu":
-        product = kernels.product(flat, motifs.float(), packed, bits, num_rows)
+        product = kernels.product(
+            flat, motifs.float(), packed.indices, packed.bits, num_rows
+        )
     else:
         from momos.compact import cuda  # Triton is loaded only where it is used
 
-        product = cuda.product(flat, motifs.float(), packed, num_rows)
-    if scales is not None and (axis == 0 or len(scales) == 1):
+        product = cuda.product(flat, motifs.float(), packed.indices, num_rows)
+    if scales is not None and not of_inputs:
         product *= scales
     if bias is not None:
         product += bias
     return product.to(inputs.dtype).view(*inputs.shape[:-1], num_rows)
 
 
-def _in_tiles(
-    inputs: Tensor,
-    bias: Tensor | None,
-    motifs: Tensor,
-    packed: Tensor,
-    scales: Tensor | None,
-    bits: int,
-    shape: list[int],
-    axis: int,
-    stored: torch.dtype,
-    dtype: torch.dtype,
-) -> Tensor:
+def _in_tiles(inputs: Tensor, bias: Tensor | None, packed: Packed) -> Tensor:
     """The dense product, for which some rows are decoded at a time."""
-    num_rows, width = shape
+    num_rows, width = packed.shape
     outputs = inputs.new_empty(*inputs.shape[:-1], num_rows)
     step = max(1, TILE // width)
     for first in range(0, num_rows, step):
         last = min(first + step, num_rows)
-        values = _values(motifs, packed, bits, first * width, last * width).view(-1, width)
-        own = scales
-        if scales is not None and len(scales) > 1:
-            own = scales[first:last, None] if axis == 0 else scales
-        tile = scaled(values, own, stored).to(dtype).to(inputs.dtype)
+        values = packed.values(first * width, last * width).view(-1, width)
+        tile = packed.rounded(values, packed.scales_of_rows(slice(first, last)))
         part = None if bias is None else bias[first:last]
-        outputs[..., first:last] = F.linear(inputs, tile, part)
+        outputs[..., first:last] = F.linear(inputs, tile.to(inputs.dtype), part)
     return outputs
 
 
@@ -271,10 +255,21 @@ def _check_devices(one: Tensor, other: Tensor) -> None:
 
 
 def _check_ids(ids: Tensor, count: int) -> None:
+    """Refuses ids that are not those of `count` rows; their values only where no device is waited for."""
+    if ids.dtype not in (torch.int32, torch.int64):
+        raise TypeError(f"ids must be int32 or int64, got {ids.dtype}")
     if ids.device.type == "cpu" and len(ids):
         low, high = (int(end) for end in ids.aminmax())
         if low < 0 or high >= count:
             raise IndexError(f"ids must be 0 to {count - 1}, got {low} to {high}")
+
+
+def _check_indices(indices: Tensor, num_motifs: int) -> None:
+    """Refuses indices that name no motif, only where no device is waited for."""
+    if indices.device.type == "cpu" and indices.numel():
+        low, high = (int(end) for end in indices.aminmax())
+        if low < 0 or high >= num_motifs:
+            raise kernels.wrong_index(num_motifs)
 
 
 def _weight_fake(motifs: Tensor, packed: Tensor, scales: Any, *about: Any) -> Tensor:

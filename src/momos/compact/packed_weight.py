@@ -132,10 +132,10 @@ class PackedWeight(nn.Module):
         """Bytes in memory of indices and scales."""
         return self.indices.nbytes + (0 if self.scales is None else self.scales.nbytes)
 
-    def _packed(self) -> tuple[Any, ...]:
+    def _packed(self) -> operators.Packed:
         bank = self.bank
         about = bank.bits, self.shape, self.axis, self.stored, self.dtype
-        return bank.motifs, self.indices, self.scales, *about
+        return operators.Packed(bank.motifs, self.indices, self.scales, *about)
 
     def _apply(
         self, fn: Callable[[Tensor], Tensor], recurse: bool = True

@@ -6,6 +6,7 @@ are uint4, uint8, uint16 or int32; those of 12 bits are a uint8 and a uint4 each
 
 import copy
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -16,8 +17,8 @@ from torch import Tensor, nn
 
 from momos._util.atomic import replacing
 from momos.blocks import Placement, memory
-from momos.compact.bitpack import index_bits, num_packed_bytes, pack
-from momos.compact.compacting import expand_, is_compact
+from momos.compact.bitpack import index_bits, pack
+from momos.compact.compacting import expand_, is_compact, why_not_packed
 from momos.mosaic import Mosaic
 
 try:
@@ -35,9 +36,7 @@ __all__ = ("export",)
 
 TensorProto = onnx.TensorProto
 OPSET = 21  # the first that casts uint4
-LARGEST = (
-    2**31 - 2**20
-)  # bytes of one protocol buffer; beyond, tensors go to a file of their own
+LARGEST = 2**31 - 2**20  # bytes of one file; beyond, tensors go to a file of their own
 KINDS = {
     torch.int8: TensorProto.INT8,
     torch.float16: TensorProto.FLOAT16,
@@ -90,16 +89,7 @@ def export(
     assert program is not None
     proto = program.model_proto
     dense = pack_weights_(proto, mosaic, _names(model, mosaic))
-    if proto.ByteSize() < LARGEST:
-        with replacing(path) as file:
-            file.write(proto.SerializeToString())
-        return dense
-    onnx.save_model(
-        proto,
-        os.fspath(path),
-        save_as_external_data=True,
-        location=f"{Path(path).name}.data",
-    )
+    _write(proto, Path(path))
     return dense
 
 
@@ -107,33 +97,44 @@ def pack_weights_(
     proto: Any, mosaic: Mosaic, names: Mapping[str, Placement]
 ) -> dict[str, str]:
     """Replaces initializers of `proto` that are weights of the mosaic; returns those that stay, and why."""
-    graph, stay = proto.graph, {}
-    kept, nodes, added = [], [], []
-    found = set()
+    graph, kept, nodes, added = proto.graph, [], [], []
+    reasons = {
+        place.name: "torch.onnx did not keep it as it is" for place in names.values()
+    }
     for tensor in graph.initializer:
         place = names.get(tensor.name)
-        why = None if place is None else _why_dense(place, mosaic)
-        if place is None or why:
+        if place is None:
             kept.append(tensor)
-            if place is not None and why:
-                stay[place.name] = why
-                found.add(place.name)
             continue
-        found.add(place.name)
+        reasons[place.name] = why_not_packed(place, mosaic.num_motifs)
+        if reasons[place.name]:
+            kept.append(tensor)
+            continue
         tensors, operations = _rebuilding(tensor.name, place, mosaic)
         added += tensors
         nodes += operations
-    for place in names.values():
-        if place.name not in found:
-            stay[place.name] = "torch.onnx did not keep it as it is"
     if nodes:
         added.append(_initializer("momos.motifs", mosaic.motifs))
-    del graph.initializer[:]
-    graph.initializer.extend(kept + added)
     nodes += graph.node
-    del graph.node[:]
+    del graph.initializer[:], graph.node[:]
+    graph.initializer.extend(kept + added)
     graph.node.extend(nodes)
-    return stay
+    return {name: why for name, why in reasons.items() if why}
+
+
+def _write(proto: Any, path: Path) -> None:
+    """Writes one file; beyond `LARGEST`, the tensors into another next to it. Old files are replaced."""
+    if proto.ByteSize() < LARGEST:
+        with replacing(path) as file:
+            file.write(proto.SerializeToString())
+        return
+    data = f"{path.name}.data"
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as name:
+        new = Path(name)
+        options = {"save_as_external_data": True, "location": data}
+        onnx.save_model(proto, os.fspath(new / path.name), **options)
+        for part in (data, path.name):
+            (new / part).replace(path.parent / part)
 
 
 def _names(model: nn.Module, mosaic: Mosaic) -> dict[str, Placement]:
@@ -145,15 +146,6 @@ def _names(model: nn.Module, mosaic: Mosaic) -> dict[str, Placement]:
         for name, parameter in parameters.items()
         if memory(parameter) in places
     }
-
-
-def _why_dense(place: Placement, mosaic: Mosaic) -> str:
-    if len(place.shape) < 2:
-        return "fewer than 2 dimensions"
-    bits = index_bits(mosaic.num_motifs)
-    if num_packed_bytes(place.num_blocks, bits) >= place.num_weights * place.dtype.itemsize:
-        return f"{bits} bits for each of its blocks are not fewer than those of its weights"
-    return ""
 
 
 def _rebuilding(name: str, place: Placement, mosaic: Mosaic) -> tuple[list[Any], list[Any]]:

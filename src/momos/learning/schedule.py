@@ -1,8 +1,10 @@
 """Schedule of updating motifs and indices from the weights: `Reassign`."""
 
 import warnings
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -259,6 +261,35 @@ class Reassign(KeepsGenerator):
             )
             undo.pop_all()
         return Reassignment(changed, used, rate_weight)
+
+
+# The settings of a schedule and their defaults.
+PARTS: dict[str, Any] = {
+    name: parameter.default
+    for name, parameter in signature(Reassign).parameters.items()
+    if parameter.default is not parameter.empty
+}
+
+
+def schedule_settings(learn: str | None, given: Mapping[str, float]) -> dict[str, Any]:
+    """All settings of a schedule, those that are not `given` by default.
+
+    Raises:
+        TypeError: if one is unknown.
+        ValueError: if one is out of order, or there are any but `learn` is not "weights".
+    """
+    if unknown := sorted(given.keys() - PARTS.keys()):
+        raise TypeError(
+            f"settings of the schedule must be among {', '.join(PARTS)}, got "
+            f"{', '.join(unknown)}"
+        )
+    if given and learn != "weights":
+        raise ValueError(
+            f"learn must be 'weights' for a schedule, got {learn!r} and {dict(given)}"
+        )
+    settings = PARTS | dict(given)
+    check_parts(**settings)
+    return settings
 
 
 def check_parts(*, every: int, dense: float, ramp: float, fixed: float) -> None:

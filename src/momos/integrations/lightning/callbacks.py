@@ -13,7 +13,6 @@ import warnings
 import weakref
 from collections.abc import Mapping
 from dataclasses import asdict
-from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
@@ -34,12 +33,18 @@ from momos.integrations.lightning.plain_states import (
 )
 from momos.learning import Reassign, freeze_, parametrize_
 from momos.learning.bank import Learn
-from momos.learning.schedule import check_parts
+from momos.learning.schedule import schedule_settings
 from momos.lengths import description_length
 from momos.measures import Measurement, measure
 from momos.mosaic import Mosaic
 from momos.parameters import check_whole_tensors
-from momos.projection import KeepsGenerator, Projection, check_projectable, project_
+from momos.projection import (
+    KeepsGenerator,
+    Projection,
+    check_projectable,
+    project_,
+    steps_between,
+)
 
 
 class MosaicCallback(KeepsGenerator, Callback):
@@ -71,13 +76,9 @@ class MosaicCallback(KeepsGenerator, Callback):
     def __init__(
         self, config: MosaicConfig, every: Literal["epoch", "step"] | int = "epoch"
     ) -> None:
-        if every not in ("epoch", "step") and not isinstance(every, int):
-            raise ValueError(f"every must be 'epoch', 'step' or an int, got {every!r}")
-        if isinstance(every, int) and every < 1:
-            raise ValueError(f"every must be at least 1, got {every}")
+        self.interval = steps_between(every)
         check_projectable(config)
         self.config = config
-        self.interval = None if every == "epoch" else 1 if every == "step" else int(every)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.projection: Projection | None = None
         self._step = 0  # optimizer steps when last looked
@@ -228,14 +229,6 @@ def _logged(found: Measurement) -> dict[str, float]:
     return {name: float(value) for name, value in values.items() if value is not None}
 
 
-# The settings of a schedule and their defaults.
-PARTS: dict[str, Any] = {
-    name: parameter.default
-    for name, parameter in signature(Reassign).parameters.items()
-    if parameter.default is not parameter.empty
-}
-
-
 class LearnedMosaicCallback(Callback):
     """Learns the motifs of the module: calls `parametrize_`, `Reassign` and `freeze_`.
 
@@ -297,17 +290,7 @@ class LearnedMosaicCallback(Callback):
     ) -> None:
         if learn not in ("motifs", "weights"):
             raise ValueError(f"learn must be 'motifs' or 'weights', got {learn!r}")
-        if unknown := sorted(schedule.keys() - PARTS.keys()):
-            raise TypeError(
-                f"settings of the schedule must be among {', '.join(PARTS)}, got "
-                f"{', '.join(unknown)}"
-            )
-        if schedule and learn == "motifs":
-            raise ValueError(
-                f"learn must be 'weights' for a schedule, got 'motifs' and {schedule}"
-            )
-        self.settings: dict[str, Any] = PARTS | schedule
-        check_parts(**self.settings)
+        self.settings = schedule_settings(learn, schedule)
         self.config = config
         self.learn: Learn = learn
         self.importance = importance

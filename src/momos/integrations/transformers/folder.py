@@ -3,6 +3,7 @@
 The network is never built: packed indices, the bank and the dense tensors go from one file to the other.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -16,12 +17,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from momos._util.work import Progress, quiet
-from momos.compact.bitpack import index_bits, num_packed_bytes
+from momos.compact.compacting import why_not_packed
 from momos.compact.layers import SUFFIX
 from momos.compact.packed_weight import NAME
 from momos.files.compact_loading import PackedContents, read_packed
+from momos.files.manifest import name_of
 from momos.files.reader import MosaicFile
-from momos.integrations.transformers.quantizer import METHOD, MomosConfig, name_of
+from momos.integrations.transformers.quantizer import METHOD, MomosConfig
 
 WEIGHTS = (
     ".safetensors",
@@ -113,20 +115,14 @@ def check_free(output: Path) -> None:
     """
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise FileExistsError(
-            17, "must be a new or an empty folder, but exists", str(output)
+            errno.EEXIST, "must be a new or an empty folder, but exists", str(output)
         )
 
 
 def _stays_dense(read: PackedContents) -> set[str]:
     """The blocks that are written dense: vectors, and what packing would not make smaller."""
-    bits = index_bits(len(read.motifs))
-    return {
-        place.name
-        for place in read.layout.placements
-        if len(place.shape) < 2
-        or num_packed_bytes(place.num_blocks, bits)
-        >= place.num_weights * place.dtype.itemsize
-    }
+    places, num_motifs = read.layout.placements, len(read.motifs)
+    return {place.name for place in places if why_not_packed(place, num_motifs)}
 
 
 def _config_of(read: PackedContents) -> MomosConfig:
@@ -169,22 +165,24 @@ def _tensors(read: PackedContents) -> Iterator[tuple[str, Tensor]]:
 
 def _write_weights(tensors: dict[str, Tensor], folder: Path, shard_bytes: int) -> None:
     """One safetensors file, or several with an index."""
-    shards: list[dict[str, Tensor]] = [{}]
+    shards: list[list[str]] = [[]]
     size = 0
     for name, tensor in tensors.items():
         if shards[-1] and size + tensor.nbytes > shard_bytes:
-            shards.append({})
+            shards.append([])
             size = 0
-        shards[-1][name] = tensor.contiguous().clone()
+        shards[-1].append(name)
         size += tensor.nbytes
-    if len(shards) == 1:
-        save_file(shards[0], folder / "model.safetensors", metadata={"format": "pt"})
-        return
     places = {}
-    for number, shard in enumerate(shards, 1):
-        file = f"model-{number:05}-of-{len(shards):05}.safetensors"
-        save_file(shard, folder / file, metadata={"format": "pt"})
-        places |= dict.fromkeys(shard, file)
+    for number, names in enumerate(shards, 1):
+        file = "model.safetensors"
+        if len(shards) > 1:
+            file = f"model-{number:05}-of-{len(shards):05}.safetensors"
+        apart = {name: tensors[name].contiguous().clone() for name in names}
+        save_file(apart, folder / file, metadata={"format": "pt"})
+        places |= dict.fromkeys(names, file)
+    if len(shards) == 1:
+        return
     total = sum(tensor.nbytes for tensor in tensors.values())
     index = {"metadata": {"total_size": total}, "weight_map": places}
     text = json.dumps(index, indent=2)

@@ -7,7 +7,7 @@ submodule of the base model, so that heads can be added and removed as with dens
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightRenaming, rename_source_key
@@ -29,6 +29,7 @@ from momos.compact.compacting import (
 from momos.compact.compacting import compact_ as compact_plain_
 from momos.compact.packed_weight import NAME
 from momos.config import check_whole
+from momos.files.manifest import name_of
 
 METHOD = "momos"
 DTYPES = ("float16", "bfloat16", "float32", "float64")
@@ -67,11 +68,8 @@ class MomosConfig(QuantizationConfigMixin):
             raise ValueError(
                 f"motif_dtype must be one of {', '.join(MOTIF_DTYPES)}, got {motif_dtype!r}"
             )
-        self.block_size, self.num_motifs, self.motif_dtype = (
-            block_size,
-            num_motifs,
-            motif_dtype,
-        )
+        self.block_size, self.num_motifs = block_size, num_motifs
+        self.motif_dtype = motif_dtype
         self.weights = {} if weights is None else weights
         self.exact = exact
         for name, about in self.weights.items():
@@ -80,6 +78,8 @@ class MomosConfig(QuantizationConfigMixin):
                     f"dtype of weight {name!r} must be one of {', '.join(DTYPES)}, got "
                     f"{about['dtype']!r}"
                 )
+            check_whole(f"axis of weight {name!r}", about.get("axis", 0), least=0)
+            check_whole(f"scales of weight {name!r}", about.get("scales", 1), least=1)
 
     @classmethod
     def of(cls, model: nn.Module, prefix: str = "") -> "MomosConfig":
@@ -109,6 +109,20 @@ class MomosQuantizer(HfQuantizer):
     requires_calibration = True  # a dense checkpoint is compressed by `momos compress`
     quantization_config: MomosConfig
 
+    def validate_environment(self, *args: Any, **kwargs: Any) -> None:
+        """Refuses to spread a network over devices: its one bank serves every layer.
+
+        Raises:
+            ValueError: if the `device_map` has several.
+        """
+        device_map = kwargs.get("device_map")
+        devices = device_map.values() if isinstance(device_map, dict) else ()
+        if len(found := dict.fromkeys(map(str, devices))) > 1:
+            raise ValueError(
+                "device_map must have one device for a compact network, whose bank of motifs serves "
+                f"every layer, got {', '.join(found)}"
+            )
+
     def _process_model_before_weight_loading(
         self, model: PreTrainedModel, **kwargs: Any
     ) -> None:
@@ -117,10 +131,7 @@ class MomosQuantizer(HfQuantizer):
         Raises:
             ValueError: if the model lacks one, or must hold it dense.
         """
-        config, bits = (
-            self.quantization_config,
-            index_bits(self.quantization_config.num_motifs),
-        )
+        config = self.quantization_config
         parameters = dict(model.named_parameters(remove_duplicate=False))
         chosen = _named(model, parameters, config)
         layout = Layout.cut(
@@ -128,30 +139,13 @@ class MomosQuantizer(HfQuantizer):
             ((n, parameters[n].shape, parameters[n].dtype) for n in chosen),
             {name: about.get("axis", 0) for name, about in chosen.items()},
         )
-        with torch.device("meta"):
-            motifs = torch.empty(
-                config.num_motifs,
-                config.block_size,
-                dtype=getattr(torch, config.motif_dtype),
-            )
-            indices = {
-                place.name: torch.empty(
-                    num_packed_bytes(place.num_blocks, bits), dtype=torch.uint8
-                )
-                for place in layout.placements
-            }
-            scales = {
-                name: torch.empty(about["scales"]) if "scales" in about else None
-                for name, about in chosen.items()
-            }
         ties: dict[str, str] = {}
-        for target, source in _tied(
-            model
-        ).items():  # which are tied after weights are loaded
+        for target, source in _tied(model).items():  # those tied after weights are loaded
             ties |= {target: source} if source in chosen else {source: target}
         report = install_packed_(
             model,
-            *(motifs, indices, scales, layout),
+            *_without_values(config, layout, chosen),
+            layout,
             exact=config.exact,
             aliases={name: first for name, first in ties.items() if first in chosen},
             root=model.base_model,
@@ -228,10 +222,6 @@ def compact_(model: PreTrainedModel, *, exact: bool = False) -> Compacted:
     return report_on(model)
 
 
-def name_of(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
 def _tied(model: PreTrainedModel) -> dict[str, str]:
     return getattr(model, "all_tied_weights_keys", None) or {}
 
@@ -243,6 +233,26 @@ def _forget_ties(model: PreTrainedModel, gone: set[str]) -> None:
         for target, source in _tied(model).items()
         if target not in gone and source not in gone
     }
+
+
+def _without_values(
+    config: MomosConfig, layout: Layout, weights: dict[str, dict[str, Any]]
+) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor | None]]:
+    """Motifs, packed indices and scales of a network, on the meta device."""
+    count, size, bits = config.num_motifs, config.block_size, index_bits(config.num_motifs)
+    with torch.device("meta"):
+        motifs = torch.empty(count, size, dtype=getattr(torch, config.motif_dtype))
+        indices = {
+            place.name: torch.empty(
+                num_packed_bytes(place.num_blocks, bits), dtype=torch.uint8
+            )
+            for place in layout.placements
+        }
+        scales = {
+            name: torch.empty(about["scales"]) if "scales" in about else None
+            for name, about in weights.items()
+        }
+    return motifs, indices, scales
 
 
 def _named(

@@ -10,11 +10,11 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
-from momos.config import MosaicConfig, check_whole
+from momos.config import MosaicConfig
 from momos.files.api import save
 from momos.learning import Reassign, freeze_, parametrize_
-from momos.learning.schedule import check_parts
-from momos.projection import Projection, check_projectable, project_
+from momos.learning.schedule import schedule_settings
+from momos.projection import Projection, check_projectable, project_, steps_between
 
 FILE = "model.momos"
 
@@ -32,6 +32,7 @@ class MosaicTrainerCallback(TrainerCallback, ExportableState):
     Afterwards the model is a mosaic: `momos.save`, or `momos.compact_` and `save_pretrained`.
 
     Raises:
+        TypeError: if a setting of the schedule is unknown.
         ValueError: if a setting is out of range.
 
     Example:
@@ -52,19 +53,12 @@ class MosaicTrainerCallback(TrainerCallback, ExportableState):
     ) -> None:
         if isinstance(config, dict):  # as Transformers restores it
             config = MosaicConfig(**config)
-        if every not in ("epoch", "step"):
-            if isinstance(every, str):
-                raise ValueError(f"every must be 'epoch', 'step' or an int, got {every!r}")
-            check_whole("every", every, least=1)
+        self.interval = steps_between(every)
         if learn not in (None, "weights", "motifs"):
             raise ValueError(f"learn must be None, 'weights' or 'motifs', got {learn!r}")
-        if schedule and learn != "weights":
-            raise ValueError(f"learn must be 'weights' for a schedule, got {learn!r}")
+        schedule_settings(learn, schedule)
         if learn is None:
             check_projectable(config)
-        parts: dict[str, Any] = {"every": 1, "dense": 0.0, "ramp": 0.6, "fixed": 0.15}
-        parts |= schedule
-        check_parts(**parts)
         self.config, self.every = config, every
         self.learn: Literal["weights", "motifs"] | None = learn
         self.settings: dict[str, Any] = dict(schedule)
@@ -109,8 +103,7 @@ class MosaicTrainerCallback(TrainerCallback, ExportableState):
         if self.schedule is not None:
             self.schedule.step()
             return
-        every = 1 if self.every == "step" else self.every
-        due = isinstance(every, int) and state.global_step % every == 0
+        due = self.interval is not None and state.global_step % self.interval == 0
         if due or control.should_evaluate or control.should_save:
             self._project(kw["model"])
 
