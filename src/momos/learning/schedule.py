@@ -287,7 +287,7 @@ def schedule_settings(learn: str | None, given: Mapping[str, float]) -> dict[str
         raise ValueError(
             f"learn must be 'weights' for a schedule, got {learn!r} and {dict(given)}"
         )
-    settings = PARTS | dict(given)
+    settings: dict[str, Any] = {**PARTS, **given}
     check_parts(**settings)
     return settings
 
