@@ -9,7 +9,7 @@ import sizes_page
 from made_up import finished
 from matplotlib.figure import Figure
 from matplotlib.image import imread
-from records_part import RECORDS, records_part
+from records_part import RECORDS, against_marks, records_part, write_records
 from sizes_page import (
     FIGURES,
     GOALS,
@@ -27,6 +27,7 @@ from sizes_page import (
 )
 from study_runs import write_made_up
 
+from momos.study.analysis.cohort import cohorts
 from momos.study.analysis.metric import METRICS, number
 from momos.study.analysis.statistics import interval
 from momos.study.cell import Cell
@@ -461,7 +462,7 @@ def test_a_page_without_its_places_is_left_as_it_was(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["sizes.md"]
 
 
-def test_records_are_held_against_published_files() -> None:
+def test_records_are_held_against_published_files(tmp_path: Path) -> None:
     recipe = Records(task="lenet300", seeds=2, targets=(6400,))
     runs = [
         finished(
@@ -480,9 +481,28 @@ def test_records_are_held_against_published_files() -> None:
     found = [
         [c.strip() for c in line.split("|")] for line in records_part(runs).splitlines()
     ]
-    rows = {cells[2]: cells[3:8] for cells in found if len(cells) > 7}
-    assert rows["Oktay et al. 2020"] == ["2 840", "–", "1.00", "–", "–"]
-    assert rows["learned motifs, target 6 400 bytes"] == [
-        *("6 350", "167.9", "1.90 (1.80 to 2.00)", "2", "1.5")
+    rows = {tuple(cells[1:3]): cells[3:8] for cells in found if len(cells) > 7}
+    assert rows["lenet5", "Oktay et al. 2020"] == ["2 840", "–", "99.00", "–", "–"]
+    assert rows["lenet300", "learned motifs, target 6 400 bytes"] == [
+        *("6 350", "167.9", "98.10 (98.00 to 98.20)", "2", "1.5")
     ]
-    assert "ours: not run" in rows
+    assert ("lenet5", "ours: not run") in rows
+    (tmp_path / "results").mkdir()
+    write_records(runs, tmp_path / "results")
+    assert f"({Path('results/records-lenet300.png')})" in records_part(runs)
+    assert [path.name for path in (tmp_path / "results").iterdir()] == [
+        "records-lenet300.png"
+    ]
+
+
+def test_records_are_drawn_with_the_published_marks() -> None:
+    recipe = Records(task="shakespeare", seeds=1, targets=(350_000,))
+    kinds = {cell.treatment: cell for cell in recipe.runs()}
+    assert [cell.epochs for cell in recipe.runs() if cell.treatment == "dense"] == [2, 2]
+    runs = [finished(name, 0, metric=2.5, file=8 * 350_000) for name in kinds]
+    runs = [replace(run, cell=kinds[run.cell.treatment]) for run in runs]
+    (axes,) = against_marks("lenet5", cohorts(runs)).axes
+    labels = axes.get_legend_handles_labels()[1]
+    assert labels[:2] == ["Oktay et al. 2020", "Havasi et al. 2019 (MIRACLE)"]
+    assert "dense, 2 epochs more (n = 1)" in labels
+    assert "learned motifs, target 350 000 bytes (n = 1)" in labels

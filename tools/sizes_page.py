@@ -18,7 +18,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
-from records_part import RECORDS, records_part
+from records_part import RECORDS, records_part, write_records
 
 from momos._util.escaping import visible
 from momos.study.analysis.claims import COMPARABLE
@@ -224,6 +224,7 @@ def write(docs: Path, runs: Sequence[Finished]) -> None:
         path = docs / FIGURES / f"sizes-{task}.png"
         with matplotlib.rc_context(STYLE):
             metric_against_size(points_of(found)).savefig(path, metadata={"Software": None})
+    write_records(runs, docs / FIGURES)
     write_text(page, text)
 
 

@@ -4,7 +4,7 @@ from dataclasses import field, replace
 from typing import ClassVar
 
 from momos.study import schema
-from momos.study.cell import Cell
+from momos.study.cell import DENSE, Cell
 from momos.study.recipes.recipe import Recipe, Several, Variation, dense_start, each
 from momos.study.recipes.sizes import filled, presets
 from momos.study.schema import checked, value
@@ -14,7 +14,8 @@ from momos.study.schema import checked, value
 class Recording:
     """Settings of `records`, named like its fields.
 
-    `learned` are those of learned motifs beside the target.
+    `learned` are those of learned motifs beside the target. With `further` the dense network is
+    also trained on for `tuning` epochs, which is what others are then held against.
     """
 
     seeds: schema.Size = 3
@@ -27,6 +28,7 @@ class Recording:
     learning_rate: schema.Positive | None = None
     bits: Several[schema.Size] = ()
     sparsities: Several[schema.Number] = ()
+    further: schema.Fact = False
 
 
 @value
@@ -55,6 +57,8 @@ class Records(Recipe):
     def _variations(self, preset: Recording) -> list[Variation]:
         learned = preset.learned | {"whole": True, "learning_rate": preset.learning_rate}
         found = each("learned", "target_bytes", preset.targets, **learned)
+        if preset.further:
+            found.append(Variation(treatment=DENSE, learning_rate=preset.learning_rate))
         if self.others:
             found += each("prune", "sparsity", preset.sparsities)
             found += each("quantize_aware", "bits", preset.bits)

@@ -102,6 +102,7 @@ TASKS: dict[str, Callable[[], Task]] = {
     "lenet5": lambda: _lenet("lenet5", nets.lenet5),
     "resnet20": _resnet20,
     "resnet20-scratch": lambda: _cifar("resnet20-scratch", nets.resnet20, RESNET),
+    "resnet20-wide": lambda: _cifar("resnet20-wide", nets.resnet20_wide, RESNET),
     "cifar10-mlp": lambda: _cifar("cifar10-mlp", nets.mlp, PAPER),
     "cifar10-vit": lambda: _cifar(
         "cifar10-vit",

@@ -72,19 +72,24 @@ class ResidualBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """The CIFAR ResNet of He et al. 2015, §4.2: depth 6n + 2 in three stages of n blocks."""
+    """The CIFAR ResNet of He et al. 2015, §4.2: depth 6n + 2 in three stages of n blocks.
 
-    def __init__(self, depth: int, *, num_classes: int = 10, channels: int = 3) -> None:
+    `width` is the number of channels in the first stage; each later one has twice as many.
+    """
+
+    def __init__(
+        self, depth: int, *, num_classes: int = 10, channels: int = 3, width: int = 16
+    ) -> None:
         super().__init__()
         num_blocks, rest = divmod(depth - 2, 6)
         if num_blocks < 1 or rest:
             raise ValueError(f"depth must be 6n + 2 with n at least 1, got {depth}")
-        self.conv1 = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        self.layer1 = _stage(16, 16, num_blocks)
-        self.layer2 = _stage(16, 32, num_blocks)
-        self.layer3 = _stage(32, 64, num_blocks)
-        self.linear = nn.Linear(64, num_classes)
+        self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.layer1 = _stage(width, width, num_blocks)
+        self.layer2 = _stage(width, 2 * width, num_blocks)
+        self.layer3 = _stage(2 * width, 4 * width, num_blocks)
+        self.linear = nn.Linear(4 * width, num_classes)
         for module in self.modules():  # He et al. 2015b, as in §4.2
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight)
@@ -103,6 +108,11 @@ def _stage(inputs: int, outputs: int, num_blocks: int) -> nn.Sequential:
 
 def resnet20() -> ResNet:
     return ResNet(20)
+
+
+def resnet20_wide() -> ResNet:
+    """With four times the channels, as in LilNetX and Oktay et al. 2020."""
+    return ResNet(20, width=64)
 
 
 class TransformerBlock(nn.Module):

@@ -13,7 +13,10 @@ from momos.study.tasks import architectures as nets
 from momos.study.tasks.archives import published_resnet
 from momos.study.tasks.task import Task, seeded
 
-CIFAR10 = ("resnet20", "resnet20-scratch", "cifar10-mlp", "cifar10-vit")  # tasks
+CIFAR10 = (  # tasks
+    *("resnet20", "resnet20-scratch", "resnet20-wide"),
+    *("cifar10-mlp", "cifar10-vit"),
+)
 PUBLISHED_DEPTHS = (20, 56)  # akamaster/pytorch_resnet_cifar10
 TRANSFORMER = {"depth": 4, "width": 144, "heads": 4}
 
