@@ -115,6 +115,9 @@ class Bank(nn.Module):
             False  # whether a state of dense weights may be loaded, and the rest later
         )
         self.awaiting = False  # whether that rest is still to come
+        # Weak references: the DistributedDataParallel that it is in, and the last that ran it.
+        self.wrapper: Callable[[], Any] = _none
+        self.seen: Callable[[], Any] = _none
         ends = [0, *accumulate(counts)]
         self._spans = {
             place.name: (ends[i], ends[i + 1])
@@ -130,7 +133,8 @@ class Bank(nn.Module):
     def __deepcopy__(self, memo: dict[int, Any]) -> "Bank":
         other = self.__class__.__new__(self.__class__)
         memo[id(self)] = other
-        other.__dict__ = copy.deepcopy(self.__dict__ | {"origin": None}, memo)
+        alone = self.__dict__ | {"origin": None, "wrapper": _none, "seen": _none}
+        other.__dict__ = copy.deepcopy(alone, memo)
         other.copied = True
         if self.learn == "motifs":
             other.origin = self.constants() if self.origin is None else self.origin
@@ -493,3 +497,7 @@ class Bank(nn.Module):
     def extra_repr(self) -> str:
         k, s = self.motifs.shape
         return f"{k} motifs of {s}, {len(self.indices)} blocks, learn={self.learn!r}"
+
+
+def _none() -> None:
+    """A reference to nothing."""

@@ -24,6 +24,7 @@ from momos.learning.fitting import (
     scaled_blocks,
     scales_of,
 )
+from momos.learning.replicas import WRAP_LAST, unwrapped
 from momos.learning.states import refresh_
 from momos.learning.tiles import Slot, Tile, WeightTile, install, restore, slots_of, tiled
 from momos.mosaic import Mosaic, bits, remembered
@@ -194,6 +195,7 @@ def parametrize_(
         raise ValueError(f"learn must be 'motifs' or 'weights', got {learn!r}")
     if config.selection == "whole":
         _check_whole(learn, importance)
+    model = _to_parametrize(model, config, learn)
     layout = Layout.of(
         model,
         block_size=config.block_size,
@@ -213,6 +215,19 @@ def parametrize_(
     if learn == "weights":
         bank.begin()
     return bank
+
+
+def _to_parametrize(model: nn.Module, config: MosaicConfig, learn: Learn) -> nn.Module:
+    """The model itself, not what wraps it.
+
+    Raises:
+        ValueError: if it is wrapped already, and the wrapper would miss a new parameter.
+    """
+    inner = unwrapped(model)
+    if inner is not model and (learn == "motifs" or config.selection == "whole"):
+        new = "momos.motifs" if learn == "motifs" else "momos.stretch"
+        raise ValueError(WRAP_LAST.format(new))
+    return inner
 
 
 def _bank(
@@ -267,6 +282,7 @@ def freeze_(model: nn.Module) -> Mosaic:
         >>> torch.equal(mosaic.dense()["weight"], model.weight)
         True
     """
+    model = unwrapped(model)
     bank = bank_of(model)
     refresh_(bank)
     if not bank.learning:
@@ -328,11 +344,12 @@ def _warn_unless_followed(bank: Bank) -> None:
 
 
 def bank_of(model: nn.Module) -> Bank:
-    """The bank of a model whose motifs are being learned.
+    """The bank of a model whose motifs are being learned, or of the one that DDP wraps.
 
     Raises:
         ValueError: if it has none, or it is that of a submodule (says which).
     """
+    model = unwrapped(model)
     bank = model._modules.get(NAME)
     if isinstance(bank, Bank):
         return bank

@@ -19,6 +19,8 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from momos.learning.replicas import join_
+
 if TYPE_CHECKING:
     from momos.learning.bank import Bank
 
@@ -122,7 +124,12 @@ def trace_of(bank: "Bank") -> Float64[Tensor, "2"]:
 
 
 def refresh_(bank: "Bank") -> None:
-    """Makes a copy a mosaic again if it was written from outside since it was last read."""
+    """Makes a copy a mosaic again if it was written from outside since it was last read.
+
+    The first forward pass of a replica makes it agree with the others.
+    """
+    if not torch.compiler.is_compiling():
+        join_(bank)
     if not bank.copied:
         return
     if torch.compiler.is_compiling():

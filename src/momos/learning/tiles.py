@@ -96,6 +96,8 @@ class WeightTile(Tile):
     def forward(self, latent: Tensor) -> Tensor:
         refresh_(self.bank)
         if not self.bank.learning:
+            if self.bank.whole and self.bank.wrapper() is not None:
+                return _Dense.apply(latent, self.bank.stretch)  # type: ignore[return-value]
             return latent
         if self.bank.whole:
             limit = None if len(self.bank.motifs) >= FEW else self._limit()
@@ -143,6 +145,25 @@ class _Scaled(torch.autograd.Function):
         flat = gradient.reshape(-1).to(moved.dtype)
         own = torch.dot(flat, moved)[None] if ctx.single else flat * moved
         return gradient, own.float(), None, None
+
+
+class _Dense(torch.autograd.Function):
+    """`latent`, and a gradient of 0 for scales that it does not use yet.
+
+    DistributedDataParallel waits for the gradients of all parameters.
+    """
+
+    @staticmethod
+    def forward(latent: Tensor, stretch: Tensor) -> Tensor:
+        return latent.view_as(latent)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, Tensor]:
+        return gradients[0], torch.zeros_like(ctx.saved_tensors[0])
 
 
 def slots_of(model: nn.Module, layout: Layout) -> dict[str, list[Slot]]:
