@@ -3,11 +3,16 @@
 `run(function, size, *arguments)` calls `function(rank, *arguments)` in `size` new processes and
 returns their results in order. A rank that raises fails the test with its traceback, and one
 that does not return in time with its number and where it stood.
+
+Ranks are forked from one launcher that has imported torch, which takes seconds, once.
 """
 
+import atexit
 import faulthandler
+import json
 import os
 import pickle
+import select
 import signal
 import subprocess
 import sys
@@ -17,6 +22,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -42,84 +49,114 @@ def run(
     """
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        task = (function.__module__, function.__qualname__, arguments)
+        task = (function.__module__, function.__qualname__, arguments, group_seconds)
         (work / "task").write_bytes(pickle.dumps(task))
-        ranks = [_start(work, rank, size, group_seconds) for rank in range(size)]
-        try:
-            late = _wait(ranks, time.monotonic() + seconds)
-            for rank in late:  # faulthandler writes where it stands
-                ranks[rank].send_signal(signal.SIGUSR1)
-            time.sleep(0.2 if late else 0)
-        finally:
-            for process in ranks:
-                with suppress(ProcessLookupError):
-                    process.kill()
-                process.wait()
-        problems = list(_problems(work, ranks, late))
+        launcher = _launcher()
+        _tell(launcher, [folder, size])
+        ranks = _hear(launcher, time.monotonic() + 60)
+        codes = _hear(launcher, time.monotonic() + seconds)
+        late = [] if codes else [r for r in range(size) if not (work / f"end{r}").exists()]
+        if not codes:
+            for signum in (signal.SIGUSR1, signal.SIGKILL):
+                for rank in ranks:  # faulthandler writes where it stands
+                    with suppress(ProcessLookupError):
+                        os.kill(rank, signum)
+                time.sleep(0.2)
+            codes = _hear(launcher, time.monotonic() + 60)
+        problems = list(_problems(work, codes, late))
         if problems:
             raise Failed("\n".join(problems))
         return [pickle.loads((work / f"result{rank}").read_bytes()) for rank in range(size)]
 
 
-def _start(work: Path, rank: int, size: int, group_seconds: float) -> subprocess.Popen:
+@cache
+def _launcher() -> subprocess.Popen:
     path = os.pathsep.join([str(SOURCES), str(TESTS), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    command = [
-        sys.executable,
-        __file__,
-        str(work),
-        str(rank),
-        str(size),
-        str(group_seconds),
-    ]
-    with (work / f"output{rank}").open("wb") as output:
-        return subprocess.Popen(
-            command, stdout=output, stderr=output, env=environment, cwd=TESTS
-        )
+    single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    launcher = subprocess.Popen(
+        [sys.executable, __file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": path} | single,
+        cwd=TESTS,
+    )
+    atexit.register(launcher.communicate)  # which ends its input, and so the launcher
+    return launcher
 
 
-def _wait(ranks: list[subprocess.Popen], until: float) -> list[int]:
-    """Waits for all ranks; returns those that still run at the end."""
-    while time.monotonic() < until:
-        if all(process.poll() is not None for process in ranks):
-            return []
-        time.sleep(0.02)
-    return [rank for rank, process in enumerate(ranks) if process.poll() is None]
+def _tell(launcher: subprocess.Popen, value: list[Any]) -> None:
+    assert launcher.stdin is not None
+    launcher.stdin.write(json.dumps(value).encode() + b"\n")
+    launcher.stdin.flush()
 
 
-def _problems(work: Path, ranks: list[subprocess.Popen], late: list[int]) -> Iterator[str]:
-    for rank, process in enumerate(ranks):
+def _hear(launcher: subprocess.Popen, until: float) -> list[int]:
+    """The launcher's next line, or nothing if there is none in time."""
+    assert launcher.stdout is not None
+    ready, _, _ = select.select([launcher.stdout], [], [], max(0, until - time.monotonic()))
+    return json.loads(launcher.stdout.readline()) if ready else []
+
+
+def _problems(work: Path, codes: list[int], late: list[int]) -> Iterator[str]:
+    for rank, code in enumerate(codes):
         output = (work / f"output{rank}").read_text(errors="replace")
         if rank in late:
-            yield f"rank {rank} of {len(ranks)} hung:\n{output}"
-        elif process.returncode:
-            yield f"rank {rank} of {len(ranks)} ended with {process.returncode}:\n{output}"
+            yield f"rank {rank} of {len(codes)} hung:\n{output}"
+        elif code:
+            yield f"rank {rank} of {len(codes)} ended with {code}:\n{output}"
 
 
-def _main(work: Path, rank: int, size: int, group_seconds: float) -> None:
+def _launch() -> None:
+    """Forks the ranks of each line on standard input; writes their ids, then their exit codes."""
+    for name in ("momos", "torch.distributed.fsdp", "torch.distributed.tensor.parallel"):
+        import_module(name)
+    for line in sys.stdin:
+        folder, size = json.loads(line)
+        sys.stdout.flush()
+        ranks = [_forked(Path(folder), rank, size) for rank in range(size)]
+        print(json.dumps(ranks), flush=True)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(rank, 0)[1]) for rank in ranks]
+        print(json.dumps(codes), flush=True)
+
+
+def _forked(work: Path, rank: int, size: int) -> int:
+    if child := os.fork():
+        return child
+    with (work / f"output{rank}").open("wb") as output:
+        for descriptor in (1, 2):
+            os.dup2(output.fileno(), descriptor)
+    faulthandler.register(signal.SIGUSR1)
+    code = 1
+    try:
+        _work(work, rank, size)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        (work / f"end{rank}").touch()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # without waiting for the others
+
+
+def _work(work: Path, rank: int, size: int) -> None:
     import torch
     import torch.distributed as dist
+    from torch._C._distributed_c10d import FileStore
 
-    faulthandler.register(signal.SIGUSR1)
     torch.set_num_threads(1)
-    module, name, arguments = pickle.loads((work / "task").read_bytes())
+    module, name, arguments, group_seconds = pickle.loads((work / "task").read_bytes())
     dist.init_process_group(
         "gloo",
-        store=dist.FileStore(str(work / "store"), size),
+        store=FileStore(str(work / "store"), size),
         rank=rank,
         world_size=size,
         timeout=timedelta(seconds=group_seconds),
     )
-    function = getattr(__import__(module), name)
-    try:
-        result = function(rank, *arguments)
-    except BaseException:
-        traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(1)  # without waiting for the others
+    result = getattr(import_module(module), name)(rank, *arguments)
     (work / f"result{rank}").write_bytes(pickle.dumps(result))
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))
+    _launch()

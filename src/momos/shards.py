@@ -34,6 +34,9 @@ from torch.nn.parallel import DistributedDataParallel
 SPREAD_ALIKE = "all sharded parameters must be on meshes of the same processes, or on parts of one mesh"
 
 
+CPU = torch.device("cpu")
+
+
 @dataclass(frozen=True)
 class Ranks:
     """The processes among which a model is spread: those of all `groups`, one for each axis.
@@ -42,7 +45,7 @@ class Ranks:
     """
 
     groups: tuple[Any, ...] = ()
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
 
     @classmethod
     def of(cls, model: nn.Module, *, replicas: bool = True) -> "Ranks":
@@ -63,7 +66,7 @@ class Ranks:
         kind = next((m.device_type for m in meshes.values()), None)
         if kind is None:
             kind = next((p.device.type for p in model.parameters()), "cpu")
-        return cls(groups, torch.device("cpu") if kind == "cpu" else _current(kind))
+        return cls(groups, CPU if kind == "cpu" else _current(kind))
 
     @property
     def size(self) -> int:
@@ -160,6 +163,9 @@ class Ranks:
         return there.to(values.device)
 
 
+ALONE = Ranks()
+
+
 @dataclass(frozen=True)
 class Part:
     """Weights of a tensor that this rank holds: runs of `length` flat positions from `starts`.
@@ -174,7 +180,7 @@ class Part:
     counts: bool = True
 
     @classmethod
-    def of(cls, name: str, tensor: Tensor, ranks: Ranks = Ranks()) -> "Part":  # noqa: B008
+    def of(cls, name: str, tensor: Tensor, ranks: Ranks = ALONE) -> "Part":
         """Which part of `tensor` this rank holds; `ranks` are those of its model.
 
         Raises:

@@ -8,7 +8,6 @@ any order, any number of threads and any number of processes gives the same bits
 from dataclasses import dataclass
 from math import frexp, ldexp
 
-import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
