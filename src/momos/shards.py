@@ -63,6 +63,8 @@ class Ranks:
             found += widest.get_all_groups()
         distinct = {tuple(sorted(_members(group))): group for group in found}
         groups = tuple(group for own, group in distinct.items() if len(own) > 1)
+        if not groups:
+            return cls()
         kind = next((m.device_type for m in meshes.values()), None)
         if kind is None:
             kind = next((p.device.type for p in model.parameters()), "cpu")
