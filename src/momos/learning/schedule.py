@@ -249,7 +249,10 @@ class Reassign(KeepsGenerator):
 
     def _start(self) -> Reassignment:
         bank = self.bank
-        scales = scales_of([tile.latent for tile in bank.tiles], bank.config.scales)
+        if bank.shards is None:
+            scales = scales_of([tile.latent for tile in bank.tiles], bank.config.scales)
+        else:
+            scales = bank.shards.roots(bank)
         blocks = bank.blocks(scales)
         motifs, indices = bank.fitting.start(blocks, generator=self.generator)
         if scales is not None:
@@ -262,7 +265,7 @@ class Reassign(KeepsGenerator):
         bank.rate_weight.zero_()
         bank.followed = True
         bank.start_(learning=True)
-        return Reassignment(len(indices), int((bank.usage() > 0).sum()), 0.0)
+        return Reassignment(bank.layout.num_blocks, int((bank.usage() > 0).sum()), 0.0)
 
     def _follow(self, *, move_only: bool) -> Reassignment:
         bank, rate_weight = self.bank, self.rate_weight
