@@ -28,6 +28,13 @@ from pathlib import Path
 from typing import Any
 
 TESTS = Path(__file__).parent
+SLOW_TO_IMPORT = (
+    "momos",
+    "pytest",
+    "torch._dynamo",
+    "torch.distributed.fsdp",
+    "torch.distributed.tensor.parallel",
+)
 SOURCES = TESTS.parent / "src"
 
 
@@ -108,7 +115,7 @@ def _problems(work: Path, codes: list[int], late: list[int]) -> Iterator[str]:
 
 def _launch() -> None:
     """Forks the ranks of each line on standard input; writes their ids, then their exit codes."""
-    for name in ("momos", "torch.distributed.fsdp", "torch.distributed.tensor.parallel"):
+    for name in SLOW_TO_IMPORT:
         import_module(name)
     for line in sys.stdin:
         folder, size = json.loads(line)

@@ -20,7 +20,6 @@ group, which `torch.distributed.init_process_group(timeout=...)` sets.
 import pickle
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -64,7 +63,7 @@ class Ranks:
         distinct = {tuple(sorted(_members(group))): group for group in found}
         groups = tuple(group for own, group in distinct.items() if len(own) > 1)
         if not groups:
-            return cls()
+            return ALONE
         kind = next((m.device_type for m in meshes.values()), None)
         if kind is None:
             kind = next((p.device.type for p in model.parameters()), "cpu")
@@ -128,29 +127,17 @@ class Ranks:
         """Any object of the first rank, pickled."""
         if not self.groups:
             return value
-        return pickle.loads(self._pickled(value if self.number == 0 else None)[0])
+        return pickle.loads(self.pickled(value if self.number == 0 else None)[0])
 
-    @contextmanager
-    def together(self) -> Iterator[None]:
+    def together(self) -> "Together":
         """A context in which ranks work alone: no collective is called.
 
         If it raises on any rank, the error of the first such rank is raised on all of them.
         """
-        error = None
-        try:
-            yield
-        except Exception as raised:
-            if not self.groups:
-                raise
-            error = raised
-        if self.any(error is not None):
-            raise self._first_error(error) from error
+        return Together(self)
 
-    def _first_error(self, error: Exception | None) -> Exception:
-        found = [pickle.loads(data) for data in self._pickled(_sendable(error))]
-        return next(one for one in found if one is not None)
-
-    def _pickled(self, value: Any) -> list[bytes]:
+    def pickled(self, value: Any) -> list[bytes]:
+        """An object of each rank."""
         data = torch.tensor(list(pickle.dumps(value)), dtype=torch.uint8, device="cpu")
         return [bytes(own.tolist()) for own in self.gather(data)]
 
@@ -163,6 +150,23 @@ class Ranks:
         for group in self.groups:
             dist.all_reduce(there, getattr(dist.ReduceOp, how), group=group)
         return there.to(values.device)
+
+
+class Together:
+    """The context of `Ranks.together`."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        self.ranks = ranks
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
+        if not self.ranks.groups or (kind and not issubclass(kind, Exception)):
+            return
+        if self.ranks.any(error is not None):
+            found = map(pickle.loads, self.ranks.pickled(_sendable(error)))
+            raise next(one for one in found if one is not None) from error
 
 
 ALONE = Ranks()
@@ -290,9 +294,13 @@ def reshard_(model: nn.Module) -> None:
 
     Changes to them would be lost.
     """
-    for module in model.modules():
-        if any(kind.__name__ == "FSDPModule" for kind in type(module).__mro__):
-            cast(Any, module).reshard()
+    for module in filter(is_fully_sharded, model.modules()):
+        cast(Any, module).reshard()
+
+
+def is_fully_sharded(module: nn.Module) -> bool:
+    """Whether `fully_shard` was called for a module."""
+    return any(kind.__name__ == "FSDPModule" for kind in type(module).__mro__)
 
 
 def _wrapping(model: nn.Module) -> Iterator[Any]:
@@ -330,7 +338,7 @@ def _current(kind: str) -> torch.device:
     return torch.device(kind, torch.get_device_module(kind).current_device())
 
 
-def _sendable(error: Exception | None) -> Exception | None:
+def _sendable(error: BaseException | None) -> BaseException | None:
     """An error that can be pickled: itself, or one of the same words."""
     try:
         pickle.loads(pickle.dumps(error))

@@ -137,7 +137,12 @@ class Bank(nn.Module):
     def __deepcopy__(self, memo: dict[int, Any]) -> "Bank":
         other = self.__class__.__new__(self.__class__)
         memo[id(self)] = other
-        alone = self.__dict__ | {"origin": None, "wrapper": _none, "seen": _none, "root": _none}
+        alone = self.__dict__ | {
+            "origin": None,
+            "wrapper": _none,
+            "seen": _none,
+            "root": _none,
+        }
         other.__dict__ = copy.deepcopy(alone, memo)
         other.copied = True
         if self.learn == "motifs":

@@ -21,7 +21,9 @@ def restart_(root: nn.Module) -> None:
             _forget_(parameter)
 
 
-def release_(root: nn.Module, homes: dict[ParametrizationList, tuple[nn.Module, str]]) -> None:
+def release_(
+    root: nn.Module, homes: dict[ParametrizationList, tuple[nn.Module, str]]
+) -> None:
     """Makes latent weights ordinary sharded parameters, of the modules in `homes`."""
     for parameter in _parameters(root):
         local = parameter._sharded_local_tensor

@@ -26,8 +26,8 @@ from momos.learning.fitting import (
 )
 from momos.learning.fully_sharded import release_
 from momos.learning.latents import Latent
-from momos.learning.sharding import FIRST
 from momos.learning.replicas import WRAP_LAST, unwrapped
+from momos.learning.sharding import FIRST
 from momos.learning.states import refresh_
 from momos.learning.tiles import (
     Slot,
@@ -325,7 +325,9 @@ def freeze_(model: nn.Module) -> Mosaic:
     for tensor, value in rounded:
         tensor.copy_(value)
     if bank.shards is not None:
-        release_(model, {held_in(module, name): (module, name) for module, name, _ in slots})
+        release_(
+            model, {held_in(module, name): (module, name) for module, name, _ in slots}
+        )
     for module, name, tile in slots:
         local(parameters[tile]).copy_(weights[tile])
         restore(module, name, parameters[tile])

@@ -65,7 +65,9 @@ def _value(bank: "Bank", tile: Any) -> Tensor:
     if bank.learn == "motifs":
         return bank.weight(tile.place).detach()
     if bank.shards is not None:
-        return tile.sharded_value() if bank.learning else like(tile.latent, held(tile.latent))
+        return (
+            tile.sharded_value() if bank.learning else like(tile.latent, held(tile.latent))
+        )
     # A copy of the latent weight: safetensors files cannot share memory.
     return tile.value if bank.learning else tile.latent.detach().clone()
 

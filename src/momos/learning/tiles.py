@@ -1,6 +1,5 @@
 """Parametrizations of weights whose motifs are learned, installed into modules and removed again."""
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from copy import deepcopy
 from typing import Any
@@ -138,7 +137,9 @@ class WeightTile(Tile):
             return None if out is not None else (gathered, ())
         indices = unpack(gathered, shards.counts[self.number])
         value = self.bank.values(place, indices, 0, place.num_weights).view(place.shape)
-        if out is None:  # FSDP frees the memory, which numpy, by which values are made, forbids
+        if (
+            out is None
+        ):  # FSDP frees the memory, which numpy, by which values are made, forbids
             value = value.to(dtype, copy=True)
             return value, (value,)
         with torch.autograd._unsafe_preserve_version_counter(out):
@@ -346,7 +347,9 @@ def restore(module: nn.Module, name: str, parameter: nn.Parameter | None) -> Non
         if name in held:
             del held[name]
         kind = type(module)
-        wrapped = is_fully_sharded(module)  # its class is one of FSDP's and the module's own
+        wrapped = is_fully_sharded(
+            module
+        )  # its class is one of FSDP's and the module's own
         own = kind.__bases__[1] if wrapped else kind
         if held:
             kept = {key: value for key, value in vars(own).items() if key != name}
