@@ -18,6 +18,7 @@ from momos.blocks import Placement
 from momos.learning import states
 from momos.learning.fitting import Fitting, check_finite, scaled_blocks
 from momos.learning.fully_sharded import restart_
+from momos.learning.latents import Whole
 from momos.learning.sharding import Shards
 from momos.learning.states import NAME as NAME
 from momos.learning.states import refresh_, trace_of
@@ -81,7 +82,7 @@ class Bank(nn.Module):
         self.fitting, self.layout, self.config, self.learn = fitting, layout, config, learn
         self.tiles: list[Any] = []  # tiles that read from the bank; not submodules
         if learn == "motifs":
-            self.motifs = nn.Parameter(motifs)
+            self.motifs = Whole(motifs)
         else:
             self.register_buffer("motifs", motifs)
         self.register_buffer("indices", indices)
@@ -91,7 +92,7 @@ class Bank(nn.Module):
         if self.whole:
             self.register_buffer("base", self.scales.clone())
             self.register_buffer("threshold", torch.full_like(self.step, 0.5))
-            self.stretch = nn.Parameter(torch.zeros_like(self.base))
+            self.stretch = Whole(torch.zeros_like(self.base))
         zeros = fitting.zero_motifs.to(motifs.device)
         self.register_buffer("zeros", zeros[:, None], persistent=False)
         self.register_buffer("started", motifs.new_ones((), dtype=torch.uint8))
@@ -540,13 +541,13 @@ class Bank(nn.Module):
         used[0] |= self.config.zero_motif
         number = used.cumsum(0).int() - 1
         dtype = stored_dtype(self.config.bits, self.motifs.dtype)
-        scales = [self.scale(place) for place in self.layout.placements]
+        layout, scales = self.layout, [self.scale(p) for p in self.layout.placements]
         if self.shards is not None:
-            scales = self.shards.scales(self)
+            layout, scales = self.shards.layout, self.shards.scales(scales)
         return Mosaic(
             self.stored()[used].to(dtype),
             number.index_select(0, self.indices),
-            self.layout if self.shards is None else self.shards.layout,
+            layout,
             None if scales[0] is None else tuple(s for s in scales if s is not None),
             config=self.config,
         )

@@ -32,6 +32,16 @@ class Latent(nn.Parameter):
         return LatentShard(self.detach().as_subclass(Tensor).new_zeros(*size, **options))
 
 
+class Whole(nn.Parameter):
+    """A parameter of the bank, which ranks cannot share."""
+
+    def new_zeros(self, *size: Any, **options: Any) -> Tensor:
+        raise ValueError(
+            "fully_shard can shard learned weights only with learn='weights' and a selection "
+            "other than 'whole' (DistributedDataParallel runs all of them)"
+        )
+
+
 class LatentShard(Tensor):
     """The part of a latent weight that this rank holds: `held`, an ordinary tensor."""
 

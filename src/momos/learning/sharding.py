@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
+from math import prod
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -168,28 +169,19 @@ class Shards:
         )
         return flat[place.skip : place.skip + place.num_weights].view(place.shape)
 
-    def scales(self, bank: "Bank") -> tuple[Float32[Tensor, " c"], ...] | None:
+    def scales(
+        self, of_all: list[Float32[Tensor, " c"] | None]
+    ) -> list[Float32[Tensor, " c"] | None]:
         """The scales of what this rank holds of each parameter."""
         found = []
-        for place, whole, part in zip(
-            self.layout.placements,
-            self.layout.whole.placements,
-            self.layout.parts,
-            strict=True,
+        for scale, place, part in zip(
+            of_all, self.layout.placements, self.layout.parts, strict=True
         ):
-            scale = bank.scale(whole)
-            if scale is None:
-                return None
-            if len(scale) > 1:
-                per_channel = whole.num_weights // len(scale)
-                start = int(part.starts[0]) // per_channel
-                scale = (
-                    scale[start : start + place.shape[0]]
-                    if place.num_weights
-                    else scale[:1]
-                )
+            if scale is not None and len(scale) > 1:
+                row = int(part.starts[0]) * len(scale) // prod(part.shape)
+                scale = scale[row : row + place.shape[0]] if part.num_held else scale[:1]
             found.append(scale)
-        return tuple(found)
+        return found
 
     def roots(self, bank: "Bank") -> tuple[Float32[Tensor, " c"], ...] | None:
         """Root mean squares of the latent weights, as `scales_of` has them; called on all ranks."""
