@@ -174,3 +174,116 @@ def test_the_mosaic_is_that_of_one_process(wrap, ranks, alone):
             assert torch.equal(indices, alone[name][1]), name
             assert torch.equal(bias, alone[name][2]), name
             assert done == alone[name][3], name
+
+
+# Sharded models
+
+
+def sharded_along(rank: int) -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
+
+    case = CASES["rated"]
+    inputs, slopes = batches(0, 1)[0]
+    plain = parametrized(case)
+    seen = plain(inputs)
+    (seen * slopes).sum().backward()
+    kept = bank_of(plain)
+    for settings in (
+        {"offload_policy": CPUOffloadPolicy(pin_memory=False)},
+        {"mesh": init_device_mesh("cpu", (2, 2), mesh_dim_names=("copies", "shards"))},
+        {"reshard_after_forward": False},
+    ):
+        model = parametrized(case)
+        for part in (model.first, model.second, model):
+            fully_shard(part, **settings)
+        assert torch.equal(model(inputs), seen)
+        (model(inputs) * slopes).sum().backward()
+        for own, one in zip(model.parameters(), plain.parameters(), strict=True):
+            assert torch.equal(own.grad.full_tensor(), one.grad)
+        bank = bank_of(model)
+        assert torch.equal(bank.usage(), kept.usage())
+        value = model.first.weight  # outside of a forward pass: the mosaic, as it is sharded
+        assert torch.equal(value.full_tensor(), plain.first.weight)
+    model = fully_shard(parametrized(case), mp_policy=MixedPrecisionPolicy(torch.bfloat16))
+    half = parametrized(case).bfloat16()
+    assert torch.equal(model(inputs), half(inputs.bfloat16()))
+
+
+def test_a_sharded_forward_pass_is_the_whole_ones():
+    run(sharded_along, 4)
+
+
+def memory(rank: int, ranks: int) -> None:
+    from torch.distributed.fsdp import fully_shard
+
+    model = nn.Sequential(*(nn.Linear(128, 128, bias=False) for _ in range(4)))
+    momos.parametrize_(
+        model, momos.MosaicConfig.learned(num_motifs=8), learn="weights"
+    )
+    for part in (*model, model):
+        fully_shard(part)
+    model(torch.ones(1, 128)).sum().backward()
+    momos.Reassign(model, total_steps=2).step()
+    bank = bank_of(model)
+    tensors = [t.to_local() if hasattr(t, "to_local") else t for t in model.parameters()]
+    held = sum(t.nbytes for t in (*tensors, *model.buffers()))
+    latents, indices = 4 * 128 * 128 * 4, 4 * 128 * 64 * 4
+    small = sum(t.nbytes for n, t in bank.named_buffers() if n != "indices")
+    assert held <= 1.1 * ((latents + indices) / ranks + small)
+    sent = [tile.sent(t, (128, 128), model[0].weight.device_mesh, None)
+            for tile, t in zip(bank.tiles, tensors, strict=True)]
+    assert {t.nbytes for t in sent} == {128 * 64 // ranks}  # a byte for each block
+
+
+def test_a_rank_holds_its_share():
+    run(memory, 4, 4)
+
+
+# Checkpoints
+
+
+def checkpointed(rank: int, ranks: int, folder: str, steps: tuple[int, int]) -> Any:
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+
+    case, (start, stop) = CASES["blocks of three, scales of channels"], steps
+    model = sharded(parametrized(case))
+    optimizer = torch.optim.SGD(model.parameters(), lr=2**-8, momentum=0.5)
+    schedule = momos.Reassign(model, total_steps=STEPS)
+
+    def state() -> dict[str, Any]:
+        weights, moments = get_state_dict(model, optimizer)
+        return {"model": weights, "optimizer": moments, "schedule": schedule.state_dict()}
+
+    if start:
+        saved = state()
+        dcp.load(saved, checkpoint_id=folder)
+        set_state_dict(
+            model,
+            optimizer,
+            model_state_dict=saved["model"],
+            optim_state_dict=saved["optimizer"],
+        )
+        schedule.load_state_dict(saved["schedule"])
+        assert schedule.steps == start
+    for inputs, slopes in batches(rank, ranks)[start:stop]:
+        (model(inputs) * slopes).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+    if stop < STEPS:
+        dcp.save(state(), checkpoint_id=folder)
+        return None
+    return whole(momos.freeze_(model))
+
+
+def test_a_checkpoint_of_four_ranks_continues_on_any_number(tmp_path: Path):
+    found = run(checkpointed, 4, 4, str(tmp_path / "whole"), (0, STEPS))[0]
+    run(checkpointed, 4, 4, str(tmp_path / "half"), (0, 3))
+    for ranks in (1, 2, 3):
+        for motifs, indices in run(
+            checkpointed, ranks, ranks, str(tmp_path / "half"), (3, STEPS)
+        ):
+            assert torch.equal(motifs, found[0])
+            assert torch.equal(indices, found[1])
