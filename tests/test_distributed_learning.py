@@ -240,6 +240,50 @@ def test_a_rank_holds_its_share():
     run(memory, 4, 4)
 
 
+def frozen(rank: int, ranks: int, folder: str) -> dict[str, Tensor]:
+    from torch.distributed.checkpoint.state_dict import (
+        StateDictOptions,
+        get_model_state_dict,
+    )
+
+    case = CASES["blocks of three, scales of channels"]
+    model = sharded(parametrized(case))
+    learn(model, case, rank, ranks)
+    options = StateDictOptions(full_state_dict=True)
+    state = get_model_state_dict(model, options=options)
+    inputs, slopes = batches(rank, ranks)[0]
+    seen = model(inputs)
+    momos.freeze_(model)
+    assert type(model.first).__name__ == "FSDPLinear"
+    assert sorted(dict(model.named_parameters())) == sorted(dict(Net().named_parameters()))
+    momos.save(model, Path(folder) / "sharded.momos")
+    torch.testing.assert_close(model(inputs), seen, rtol=0.01, atol=0.01)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)  # it is an ordinary network
+    before = model.first.weight.full_tensor().clone()
+    (model(inputs) * slopes).sum().backward()
+    optimizer.step()
+    assert not torch.equal(model.first.weight.full_tensor(), before)
+    assert not torch.equal(model(inputs), seen)
+    model.load_state_dict(model.state_dict())
+    return state
+
+
+def test_a_frozen_sharded_model_saves_the_whole_ones_bytes(tmp_path: Path):
+    case = CASES["blocks of three, scales of channels"]
+    state = run(frozen, 3, 3, str(tmp_path))[0]
+    other = parametrized(case, seed=1)
+    other.load_state_dict(state)
+    momos.freeze_(other)
+    momos.save(other, tmp_path / "loaded.momos")
+    model = parametrized(case)
+    learn(model, case, 0, 1)
+    momos.freeze_(model)
+    momos.save(model, tmp_path / "whole.momos")
+    expected = (tmp_path / "whole.momos").read_bytes()
+    assert (tmp_path / "sharded.momos").read_bytes() == expected
+    assert (tmp_path / "loaded.momos").read_bytes() == expected
+
+
 # Checkpoints
 
 
@@ -287,3 +331,210 @@ def test_a_checkpoint_of_four_ranks_continues_on_any_number(tmp_path: Path):
         ):
             assert torch.equal(motifs, found[0])
             assert torch.equal(indices, found[1])
+
+
+# Replicas
+
+
+def differently(rank: int, ranks: int) -> list[Any]:
+    """Replicas that are made with different draws, importance and plans."""
+    wrapped, found = None, []
+    importance = {name: 1.0 + rank * number for number, name in enumerate(EACH)}
+    each = {name: torch.rand_like(p) for name, p in Net().named_parameters() if name in EACH}
+    for weights in (importance, each):
+        model = Net(seed=rank)
+        config = momos.MosaicConfig.learned(num_motifs=8, rate_weight=0.5)
+        generator = torch.Generator().manual_seed(rank)
+        momos.parametrize_(
+            model, config, learn="weights", importance=weights, generator=generator
+        )
+        wrapped = DistributedDataParallel(model)
+        schedule = momos.Reassign(wrapped, total_steps=STEPS + 3 * rank, ramp=0.7)
+        learn(wrapped, CASES["rated"], rank, ranks, schedule=schedule)
+        found += [bank_of(wrapped).motifs, bank_of(wrapped).indices, schedule.rate_weight]
+    return found
+
+
+def test_what_is_decided_on_one_rank_is_decided_on_all():
+    one, *others = run(differently, 3, 3)
+    for other in others:
+        for mine, its in zip(one, other, strict=True):
+            assert torch.equal(torch.as_tensor(mine), torch.as_tensor(its))
+
+
+def wrapped_in_all_ways(rank: int, ranks: int) -> list[Tensor]:
+    found = []
+    for settings in ({}, {"static_graph": True}, {"gradient_as_bucket_view": True}):
+        for case in (CASES["rated"], REPLICATED["motifs"], REPLICATED["whole"]):
+            model = DistributedDataParallel(parametrized(case), **settings)
+            learn(model, case, rank, ranks)
+            found.append(whole(momos.freeze_(model))[1])
+    for case in (CASES["rated"], REPLICATED["motifs"]):  # two halves of each batch
+        model = DistributedDataParallel(parametrized(case))
+        optimizer = torch.optim.SGD(model.parameters(), lr=2**-8)
+        schedule = momos.Reassign(model, total_steps=STEPS) if case.learn == "weights" else None
+        for inputs, slopes in batches(rank, ranks):
+            with model.no_sync():
+                (model(inputs[::2]) * slopes[::2]).sum().backward()
+            (model(inputs[1::2]) * slopes[1::2]).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            if schedule is not None:
+                schedule.step()
+        found.append(whole(momos.freeze_(model))[1])
+    return found
+
+
+def test_all_ways_of_wrapping_give_one_mosaic(alone):
+    names = ["rated", "motifs", "whole"] * 3 + ["rated", "motifs"]
+    for found in run(wrapped_in_all_ways, 2, 2):
+        for indices, name in zip(found, names, strict=True):
+            assert torch.equal(indices, alone[name][1]), name
+
+
+def broadcast(rank: int) -> None:
+    model = DistributedDataParallel(parametrized(CASES["rated"]))
+    (inputs, _), *_ = batches(rank, 2)
+    model(inputs)
+    before = {name: buffer.clone() for name, buffer in model.module.named_buffers()}
+    if rank:
+        for name, buffer in model.module.named_buffers():
+            buffer.add_(1) if buffer.dtype != torch.bool else buffer.logical_not_()
+    model(inputs)
+    for name, buffer in model.module.named_buffers():
+        large = name.endswith((".value", "momos.indices"))
+        same = torch.allclose(buffer.double(), before[name].double(), equal_nan=True)
+        assert same == (not (rank and large)), name
+
+
+def test_only_small_buffers_are_broadcast_at_each_step():
+    run(broadcast, 2)
+
+
+def shrunk(rank: int, path: str) -> int:
+    model = Net()
+    config = momos.MosaicConfig.learned(selection="whole", rate_weight=1e-3)
+    momos.parametrize_(model, config, learn="weights")
+    model = DistributedDataParallel(model)
+    schedule = momos.Shrink(model, total_steps=STEPS, target_bytes=700)
+    learn(model, REPLICATED["whole"], rank, 2, schedule=schedule)
+    momos.freeze_(model)
+    momos.save(model.module, f"{path}/{rank}.momos")
+    return schedule.num_bytes or 0
+
+
+def test_a_target_in_bytes_is_met_by_all_replicas(tmp_path: Path):
+    sizes = run(shrunk, 2, str(tmp_path))
+    assert sizes[0] == sizes[1] <= 700
+    assert (tmp_path / "0.momos").read_bytes() == (tmp_path / "1.momos").read_bytes()
+
+
+def sensitive(rank: int, ranks: int) -> dict[str, float]:
+    model = Net()
+    wrapped = DistributedDataParallel(model) if ranks > 1 else model
+    samples = torch.randn(7, 3, 5, generator=torch.Generator().manual_seed(0))
+
+    def loss(batch: Tensor) -> Tensor:
+        return wrapped(batch).square().mean()
+
+    found = momos.sensitivities(wrapped, samples[rank::ranks], loss)
+    assert all(p.grad is None for p in model.parameters())
+    wrapped(samples[0]).sum().backward()  # replicas wait for each other again
+    return found
+
+
+def test_sensitivities_are_of_the_batches_of_all_ranks():
+    alone = sensitive(0, 1)
+    assert sorted(alone) == sorted(dict(Net().named_parameters()))
+    for ranks in (2, 3):
+        assert run(sensitive, ranks, ranks) == [alone] * ranks
+
+
+# What is refused
+
+
+def words(function: Callable[[], object]) -> str:
+    try:
+        function()
+    except ValueError as error:
+        return str(error)
+    return "nothing was refused"
+
+
+def refusals(rank: int) -> dict[str, str]:
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor import Shard
+
+    said, rated = {}, CASES["rated"]
+    model = sharded(Net())
+    said["order"] = words(lambda: momos.parametrize_(model, rated.config, learn="weights"))
+    for name, case in [*REPLICATED.items()][:2] + [("rated", rated)]:
+        said[name] = words(lambda case=case: fully_shard(parametrized(case)))
+        wrapped = DistributedDataParallel(Net())
+        said[f"{name} wrapped"] = words(
+            lambda case=case, wrapped=wrapped: momos.parametrize_(
+                wrapped, case.config, learn=case.learn
+            )
+        )
+        momos.parametrize_(wrapped.module, case.config, learn=case.learn)
+        said[f"{name} run"] = words(lambda wrapped=wrapped: wrapped(torch.ones(2, 5)))
+    columns = parametrized(Case({"num_motifs": 4, "include": ("second.*",)}))
+    fully_shard(columns, shard_placement_fn=lambda p: Shard(1) if p.shape[1:] == (4,) else None)
+    wide = nn.Sequential(nn.Linear(4, 6))
+    momos.parametrize_(wide, rated.config, learn="weights")
+    fully_shard(wide, shard_placement_fn=lambda p: Shard(1) if p.ndim == 2 else None)
+    said["columns"] = words(lambda: wide(torch.ones(2, 4)))
+    part = parametrized(rated)
+    fully_shard(part.first)
+    said["part"] = words(lambda: momos.Reassign(part, total_steps=2).step())
+    for wrap in (sharded, replicated):
+        broken = parametrized(rated)
+        wrapped = wrap(broken)
+        wrapped(torch.ones(2, 5))
+        schedule = momos.Reassign(broken, total_steps=4)
+        before = bank_of(broken).indices.clone()
+        with torch.no_grad():
+            tensor = bank_of(broken).tiles[0].latent
+            if wrap is sharded and rank == 1:
+                tensor.to_local().flatten()[0:1].fill_(torch.nan)
+            elif wrap is replicated:
+                tensor[0, 0] = torch.nan
+        said[f"nan {wrap.__name__}"] = words(schedule.step)
+        assert torch.equal(bank_of(broken).indices, before)
+        assert schedule.steps == 0
+    config = momos.MosaicConfig.learned(num_motifs=4 + rank)
+    odd = Net()
+    momos.parametrize_(odd, config, learn="weights")
+    return said
+
+
+REFUSED = {
+    "order": "motifs must be learned before the model is sharded, but 'first.weight' is sharded "
+    "already (call momos.parametrize_, then fully_shard, then make the optimizer)",
+    "motifs": "fully_shard can shard learned weights only with learn='weights' and a selection "
+    "other than 'whole'",
+    "whole": "fully_shard can shard learned weights only with learn='weights' and a selection "
+    "other than 'whole'",
+    "rated": "nothing was refused",
+    **{
+        f"{name} {when}": "DistributedDataParallel must wrap the model after momos.parametrize_, "
+        "which changes its parameters, but wrapped it before (wrap it again, and make the "
+        "optimizer after that)"
+        for name in ("motifs", "whole", "rated")
+        for when in ("wrapped", "run")
+    },
+    "columns": "learned weights must be sharded by their first dimension (fully_shard, also with a "
+    "mesh of replicas and shards), but '0.weight' is placed as (Shard(dim=1),)",
+    "part": "'second.weight' is whole: apply fully_shard to the root too",
+    "nan sharded": "weights must be finite, got 1 of 35 NaN or infinite in parameter "
+    "'first.weight'",
+    "nan replicated": "weights must be finite, got 1 of 35 NaN or infinite in parameter "
+    "'first.weight'",
+}
+
+
+def test_what_cannot_be_spread_is_refused_on_all_ranks():
+    for said in run(refusals, 2):
+        assert said.keys() == REFUSED.keys()
+        for name, message in REFUSED.items():
+            assert message in said[name], (name, said[name])

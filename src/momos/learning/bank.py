@@ -24,6 +24,7 @@ from momos.learning.states import NAME as NAME
 from momos.learning.states import refresh_, trace_of
 from momos.learning.whole import round_
 from momos.mosaic import Mosaic, usage_of
+from momos.shards import local
 from momos.stored import grid_step, spread, stored_dtype, whole_steps
 from momos.vq.gather import gather, gather_, straight_through
 
@@ -168,7 +169,7 @@ class Bank(nn.Module):
     @torch.no_grad()
     def _shard_(self) -> None:
         shards = Shards.of(self)
-        self.indices = self.indices[shards.rows.to(self.indices.device)]
+        self.indices = self.indices[shards.numbers().to(self.indices.device)]
         self.fitting = shards.fitting(self.fitting)
         self._shards = shards
         for tile in self.tiles:
@@ -241,8 +242,6 @@ class Bank(nn.Module):
             error_msgs,
         )
         states.accept(self, root, missing_keys, unexpected_keys)
-        if self.shards is not None:
-            self.shards.share_edges_(self)
         if f"{prefix}motifs" in state_dict:
             self.awaiting = False
             self.followed = True  # where the state is from, they may have
@@ -563,9 +562,8 @@ class Bank(nn.Module):
 
 def _largest(indices: Tensor) -> int:
     """The largest index, of those that this rank has."""
-    local = getattr(indices, "_local_tensor", indices)
-    parts = local.local_shards() if hasattr(local, "local_shards") else [local]
-    return max((int(part.max()) for part in parts if part.numel()), default=0)
+    own = local(indices)
+    return int(own.max()) if own.numel() else 0
 
 
 def _none() -> None:

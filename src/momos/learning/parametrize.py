@@ -208,7 +208,8 @@ def parametrize_(
         raise ValueError(f"learn must be 'motifs' or 'weights', got {learn!r}")
     if config.selection == "whole":
         _check_whole(learn, importance)
-    model = _to_parametrize(model, config, learn)
+    if unwrapped(model) is not model:
+        raise ValueError(WRAP_LAST)
     for name, parameter in model.named_parameters():
         if is_sharded(parameter):
             raise ValueError(FIRST.format(name))
@@ -231,19 +232,6 @@ def parametrize_(
     if learn == "weights":
         bank.begin()
     return bank
-
-
-def _to_parametrize(model: nn.Module, config: MosaicConfig, learn: Learn) -> nn.Module:
-    """The model itself, not what wraps it.
-
-    Raises:
-        ValueError: if it is wrapped already, and the wrapper would miss a new parameter.
-    """
-    inner = unwrapped(model)
-    if inner is not model and (learn == "motifs" or config.selection == "whole"):
-        new = "momos.motifs" if learn == "motifs" else "momos.stretch"
-        raise ValueError(WRAP_LAST.format(new))
-    return inner
 
 
 def _bank(

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 Made = TypeVar("Made")
 LARGE = ("indices", "value")  # buffers that follow from the weights, or never change
 WRAP_LAST = (
-    "DistributedDataParallel must wrap the model after momos.parametrize_, which makes {!r} one "
-    "of its parameters, but wrapped it before (wrap it again, and make the optimizer after that)"
+    "DistributedDataParallel must wrap the model after momos.parametrize_, which changes its "
+    "parameters, but wrapped it before (wrap it again, and make the optimizer after that)"
 )
 
 
@@ -42,8 +42,7 @@ def join_(bank: "Bank") -> None:
     Afterwards the wrapper broadcasts only the small buffers at each step: motifs and scales.
 
     Raises:
-        ValueError: if the replicas have different configs, or the wrapper does not know a parameter
-            of the bank.
+        ValueError: if the replicas have different configs, or the wrapper is older than the bank.
     """
     wrapper = DistributedDataParallel._get_active_ddp_module()
     if wrapper is None or wrapper is bank.seen():
@@ -56,10 +55,10 @@ def join_(bank: "Bank") -> None:
 @torch.no_grad()
 def join_to_(bank: "Bank", wrapper: DistributedDataParallel) -> None:
     """The same for a `wrapper` that is known; called on all ranks."""
-    known = set(map(id, wrapper._module_parameters))
-    for name, parameter in bank.named_parameters(recurse=False):
-        if parameter.requires_grad and id(parameter) not in known:
-            raise ValueError(WRAP_LAST.format(f"momos.{name}"))
+    names = wrapper.module.named_parameters()
+    now = [id(own) for name, own in names if name not in wrapper.parameters_to_ignore]
+    if now != list(map(id, wrapper._module_parameters)):
+        raise ValueError(WRAP_LAST)
     ranks = Ranks.of(wrapper)
     config = ranks.message(bank.config)
     with ranks.together():

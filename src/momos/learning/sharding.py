@@ -13,7 +13,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from jaxtyping import Float, Float32, Float64, Int, Int32
+from jaxtyping import Float, Float32, Float64, Int, Int32, Int64
 from torch import Tensor, nn
 
 from momos.blocks import Placement
@@ -21,7 +21,7 @@ from momos.learning.fitting import Fitting, Share
 from momos.learning.latents import held
 from momos.mosaic import index_dtype, usage_of
 from momos.sharded import ShardedLayout, layout_of
-from momos.shards import Ranks, is_sharded
+from momos.shards import Ranks, is_sharded, local
 from momos.stored import num_scales, rounded_roots, spread
 from momos.vq.exact import Grid
 from momos.vq.gather import sum_by_motif
@@ -61,6 +61,7 @@ class Shards:
 
     layout: ShardedLayout
     counts: tuple[tuple[int, ...], ...]
+    along: Ranks  # those that have different shards; others have copies
 
     @classmethod
     def of(cls, bank: "Bank") -> "Shards":
@@ -73,18 +74,16 @@ class Shards:
             _check_by_rows(tile.place.name, tile.latent)
         model, size = latents(bank), bank.layout.block_size
         layout = cast(ShardedLayout, layout_of(model, block_size=size))
-        counts = tuple(
-            _counts(place, _group(tile.latent).size(), size)
-            for place, tile in zip(bank.layout.placements, bank.tiles, strict=True)
-        )
-        return cls(layout, counts)
+        group = cast(Any, bank.tiles[0].latent).device_mesh.get_all_groups()[-1]
+        counts = tuple(_counts(p, group.size(), size) for p in bank.layout.placements)
+        along = Ranks((group,) if group.size() > 1 else (), layout.ranks.device)
+        return cls(layout, counts, along)
 
     @property
     def ranks(self) -> Ranks:
         return self.layout.ranks
 
-    @cached_property
-    def rows(self) -> Int[Tensor, " r"]:
+    def numbers(self) -> Int64[Tensor, " r"]:
         """The numbers, among all blocks, of this rank's rows."""
         numbers = [torch.zeros(0, dtype=torch.int64, device="cpu")]
         layout = self.layout
@@ -204,64 +203,46 @@ class Shards:
         return tuple(found)
 
     def saved_indices(self, bank: "Bank") -> Tensor:
-        """The indices of all blocks as a DTensor, of which this rank has those it counts."""
-        from torch.distributed.tensor import DTensor
-        from torch.distributed.tensor._shards_wrapper import LocalShardsWrapper
-
-        parts, offsets = [], []
-        for number, whole in enumerate(self.layout.whole.placements):
-            own = self.sent(number, bank.indices)
-            if len(own):
-                size = self.layout.block_size
-                first = -(-int(self.layout.parts[number].starts[0]) // size)
-                parts.append(own)
-                offsets.append((whole.start + first,))
-        if not parts:
-            parts, offsets = [bank.indices[:0]], [(self.layout.num_blocks,)]
+        """The indices of all blocks as a DTensor, cut as any other; called on all ranks."""
         latent: Any = bank.tiles[0].latent
-        return DTensor.from_local(
-            LocalShardsWrapper(parts, offsets),
-            latent.device_mesh,
-            latent.placements,
-            run_check=False,
-            shape=torch.Size((self.layout.num_blocks,)),
-            stride=(1,),
-        )
+        numbers, indices, kept = self.numbers(), bank.indices, bank.indices[:0]
+        own = torch.zeros(len(numbers), dtype=torch.bool, device="cpu")
+        for place in self.layout.placements:
+            own[place.start + (place.skip > 0) : place.stop] = True
+        for rank, (start, stop) in enumerate(self._chunks()):
+            here = own & (numbers >= start) & (numbers < stop)
+            piece = indices.new_zeros(stop - start)
+            piece[(numbers[here] - start).to(piece.device)] = indices[here.to(piece.device)]
+            piece = self.along.sum(piece)
+            kept = piece if rank == self.along.number else kept
+        shape = torch.Size((self.layout.num_blocks,))
+        return like(latent, kept, shape, (1,))
 
-    def loaded_indices(self, bank: "Bank", given: Any) -> Int32[Tensor, " r"]:
-        """Those of this rank's rows, of indices that were saved; the last step is `share_edges_`."""
-        local = getattr(given, "_local_tensor", None)
-        if hasattr(local, "local_shards"):
-            indices = bank.indices.clone()
-            parts = iter(local.local_shards())  # type: ignore[union-attr]
-            for number in range(len(self.layout.placements)):
-                own = self.sent(number, indices)
-                if len(own):
-                    own.copy_(next(parts))
-            return indices
-        whole = given.full_tensor() if is_sharded(given) else given
-        return whole[self.rows.to(whole.device)]
+    def loaded_indices(self, bank: "Bank", given: Tensor) -> Int32[Tensor, " r"]:
+        """Those of this rank's rows, of indices that were saved; called on all ranks."""
+        numbers = self.numbers()
+        if not is_sharded(given):
+            return given[numbers.to(given.device)]
+        indices, own = torch.empty_like(bank.indices), local(given)
+        for rank, (start, stop) in enumerate(self._chunks()):
+            mine = rank == self.along.number
+            piece = self.along.sum(own if mine else own.new_zeros(stop - start))
+            here = (numbers >= start) & (numbers < stop)
+            at = (numbers[here] - start).to(piece.device)
+            indices[here.to(indices.device)] = piece[at].to(indices)
+        return indices
 
-    def share_edges_(self, bank: "Bank") -> None:
-        """Gives blocks that ranks share the index of the one that counts them; on all ranks."""
-        cuts = self.layout.cuts
-        if not len(cuts):
-            return
-        indices, counted = bank.indices, self.layout.counted(self.rows)
-        known = indices.new_zeros(len(cuts))
-        own = torch.isin(cuts, counted)
-        rows = torch.searchsorted(self.rows, cuts).clamp(max=max(0, len(self.rows) - 1))
-        known[own.to(known.device)] = indices[rows[own].to(indices.device)]
-        known = self.ranks.union(known)
-        here = torch.isin(self.rows, cuts)
-        at = torch.searchsorted(cuts, self.rows[here])
-        indices[here.to(indices.device)] = known[at.to(known.device)]
+    def _chunks(self) -> list[tuple[int, int]]:
+        """Which of the indices of all blocks each rank saves."""
+        size, count = self.along.size, self.layout.num_blocks
+        each = -(-count // size)
+        return [(min(each * r, count), min(each * (r + 1), count)) for r in range(size)]
 
     def fitting(self, whole: Fitting) -> "ShardedFitting":
         """The fitting of this rank's blocks."""
         importance = whole.importance
         if importance is not None and importance.by_weight is not None:
-            rows = self.rows.to(importance.by_weight.device)
+            rows = self.numbers().to(importance.by_weight.device)
             importance = replace(importance, by_weight=importance.by_weight[rows])
         return ShardedFitting(
             self.layout, whole.config, importance, shards=self, of_all=whole.shares
@@ -355,7 +336,12 @@ def latents(bank: "Bank") -> _Latents:
     return _Latents(tensors)
 
 
-def like(tensor: Any, local: Tensor) -> Tensor:
+def like(
+    tensor: Any,
+    local: Tensor,
+    shape: torch.Size | None = None,
+    stride: tuple[int, ...] | None = None,
+) -> Tensor:
     """A DTensor of what this rank holds, sharded as another one."""
     from torch.distributed.tensor import DTensor
 
@@ -364,8 +350,8 @@ def like(tensor: Any, local: Tensor) -> Tensor:
         tensor.device_mesh,
         tensor.placements,
         run_check=False,
-        shape=tensor.shape,
-        stride=tensor.stride(),
+        shape=tensor.shape if shape is None else shape,
+        stride=tensor.stride() if stride is None else stride,
     )
 
 
@@ -401,11 +387,6 @@ def _check_by_rows(name: str, tensor: Tensor) -> None:
     by_rows = kinds in (["Shard"], ["Replicate", "Shard"]) and placements[-1].dim == 0
     if not by_rows:
         raise ValueError(BY_ROWS.format(name, f"placed as {placements}"))
-
-
-def _group(tensor: Tensor) -> Any:
-    mesh = cast(Any, tensor).device_mesh
-    return mesh.get_all_groups()[-1]
 
 
 def _counts(place: Placement, size: int, block_size: int) -> tuple[int, ...]:
