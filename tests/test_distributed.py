@@ -1,12 +1,11 @@
 """One mosaic whatever the number of processes: projection of replicas and of sharded models."""
 
-import copy
 from collections.abc import Callable
 
 import pytest
 import torch
 import torch.distributed as dist
-from processes import Failed, run
+from processes import run
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
@@ -15,7 +14,6 @@ from torch.distributed.tensor.parallel import (
     RowwiseParallel,
     parallelize_module,
 )
-from torch.nn.parallel import DistributedDataParallel
 
 import momos
 

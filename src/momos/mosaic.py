@@ -171,14 +171,18 @@ class Mosaic:
         own = usage_of(self.layout.counted(self.indices), self.num_motifs)
         return self.layout.ranks.sum(own)
 
+    def part(self, placement: Placement) -> Integer[Tensor, " b"]:
+        """The indices of the blocks of one parameter."""
+        return self.indices[placement.start : placement.stop]
+
     def rebuilt(self, placement: Placement) -> Iterator[tuple[int, Tensor]]:
         """First weight and values of successive pieces of one parameter, flat, in its dtype."""
         size, scale = self.layout.block_size, self.scale(placement)
         step = max(1, min(PIECE, 16 * PIECE // size))
-        for first in range(placement.start, placement.stop, step):
-            last = min(first + step, placement.stop)
-            blocks = self.motifs.index_select(0, self.indices[first:last].int())
-            start = (first - placement.start) * size - placement.skip
+        indices = self.part(placement)
+        for first in range(0, placement.num_blocks, step):
+            blocks = self.motifs.index_select(0, indices[first : first + step].int())
+            start = first * size - placement.skip
             flat = blocks.view(-1)[max(0, -start) : placement.num_weights - start]
             start = max(0, start)
             stop = start + len(flat)

@@ -21,7 +21,6 @@ import pickle
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from math import prod
 from typing import Any, cast
 
@@ -181,6 +180,7 @@ class Part:
 
     shape: tuple[int, ...]  # of the whole tensor
     held: tuple[int, ...]  # shape of what this rank holds
+    offset: tuple[int, ...]  # where that begins in the whole tensor
     starts: Int64[Tensor, " r"]
     length: int
     counts: bool = True
@@ -198,6 +198,7 @@ class Part:
             return cls(
                 shape,
                 shape,
+                (0,) * len(shape),
                 torch.zeros(1, dtype=torch.int64, device="cpu"),
                 prod(shape),
                 first,
@@ -217,17 +218,19 @@ class Part:
                 f"tensor {name!r} must be cut as its placements say, into {tuple(size)} here, "
                 f"got {held}"
             )
-        return cls(shape, held, *_runs(shape, held, tuple(offset)), _counts(tensor, ranks))
+        at = tuple(offset)
+        return cls(shape, held, at, *_runs(shape, held, at), _counts(tensor, ranks))
 
     @property
     def num_held(self) -> int:
         """How many weights this rank holds."""
         return len(self.starts) * self.length
 
-    @cached_property
-    def whole(self) -> bool:
-        """Whether it holds all of them."""
-        return self.num_held == prod(self.shape)
+    @property
+    def box(self) -> tuple[slice, ...]:
+        """Where they are in the whole tensor."""
+        ends = zip(self.offset, self.held, strict=True)
+        return tuple(slice(first, first + size) for first, size in ends)
 
     def find(self, positions: Tensor) -> tuple[Bool[Tensor, "..."], Int64[Tensor, "..."]]:
         """Which flat `positions` are held here, and where; 0 for the others."""
@@ -305,9 +308,15 @@ def is_fully_sharded(module: nn.Module) -> bool:
 
 def _wrapping(model: nn.Module) -> Iterator[Any]:
     """The process groups of a wrapper of replicas."""
-    inner = model._modules.get("_orig_mod", model)
+    inner = model._modules.get("_orig_mod") or model
     if isinstance(inner, DistributedDataParallel):
         yield inner.process_group
+
+
+def without_replicas(model: nn.Module) -> nn.Module:
+    """The module inside DistributedDataParallel, or `model` itself."""
+    inner = model._modules.get("_orig_mod") or model
+    return inner.module if isinstance(inner, DistributedDataParallel) else model
 
 
 def _meshes(model: nn.Module) -> dict[str, Any]:
