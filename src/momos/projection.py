@@ -84,6 +84,8 @@ def project_(
     with ranks.together():
         if motifs is None:
             motifs = _choose(model, layout, config, generator)
+        elif not motifs.is_meta:
+            motifs = ranks.first(motifs.detach())
         projection = _projected(model, layout, config, motifs)
     projection.mosaic.write_(model)
     return projection
@@ -99,7 +101,6 @@ def _projected(
         )
     if not motifs.is_meta:  # the search refuses those
         motifs = motifs.detach().to(next(layout.tensors(model))[1].device)
-        motifs = layout.ranks.first(motifs)
     edges = layout.edges(model)
     indices = _assign(model, layout, motifs, edges)
     _keep(model, layout, motifs, indices, edges)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from momos.calibration.tracing import undisturbed
+from momos.shards import Ranks, unsynchronized, without_replicas
 
 Batch = TypeVar("Batch")
 Term = TypeVar("Term", float, Tensor)
@@ -21,7 +22,9 @@ def sensitivities(
     the curvature, which the mean square of single samples' gradients stands for (the empirical
     Fisher information; LeCun, Denker and Solla 1990 use the exact one). `loss(batch)` runs
     `model`; batches of few samples tell more than large ones, whose gradients cancel. The model
-    is evaluated in evaluation mode, and left as it was, gradients included.
+    is evaluated in evaluation mode, and left as it was, gradients included. Of replicas
+    (DistributedDataParallel) each rank has its own batches, and all get the mean over those of
+    all ranks; a model that is sharded must be gathered before.
 
     Raises:
         ValueError: if there are no batches, or a loss is not one finite number with a gradient.
@@ -61,13 +64,14 @@ def _means(
     term: Callable[[Tensor], Term],
 ) -> dict[str, Term]:
     """The mean over batches of `term` of the gradient of each trainable parameter."""
+    inner, ranks = without_replicas(model), Ranks.of(model)
     parameters = {
         name: parameter
-        for name, parameter in model.named_parameters()
+        for name, parameter in inner.named_parameters()
         if parameter.requires_grad
     }
     count = 0
-    with undisturbed(model), torch.enable_grad():
+    with ranks.together(), undisturbed(model), unsynchronized(model), torch.enable_grad():
         sums = {name: term(torch.zeros_like(own)) for name, own in parameters.items()}
         for batch in batches:
             value = loss(batch)
@@ -89,9 +93,19 @@ def _means(
                 if gradient is not None:
                     sums[name] += term(gradient.to_dense())
             count += 1
+    if ranks.groups:
+        count = int(ranks.sum(torch.tensor(count, device="cpu")))
+        sums = {name: _of_all(total, ranks) for name, total in sums.items()}
     if not count:
         raise ValueError("there must be at least one batch, got none")
     return {name: total / count for name, total in sums.items()}
+
+
+def _of_all(total: Term, ranks: Ranks) -> Term:
+    """The sum of all ranks' terms."""
+    if isinstance(total, Tensor):
+        return ranks.sum(total)
+    return float(ranks.sum(torch.tensor(total, dtype=torch.float64, device="cpu")))
 
 
 def _shown(value: object) -> str:

@@ -85,6 +85,11 @@ class Checkpoint:
         Raises:
             ValueError: if `dense` has other names, shapes or dtypes than `records`.
         """
+        if self.mosaic is not None and isinstance(self.mosaic.layout, ShardedLayout):
+            raise ValueError(
+                "a checkpoint must hold all weights to be saved, but this is one rank's part "
+                "(momos.save(model, path) saves those of all ranks)"
+            )
         wanted = {r.name: (r.dtype, r.shape) for r in self.records if r.stored == "dense"}
         found = {name: (t.dtype, tuple(t.shape)) for name, t in self.dense.items()}
         for name in wanted | found:

@@ -15,7 +15,7 @@ from momos.blocks import Layout, Placement
 from momos.config import MosaicConfig
 from momos.mosaic import Mosaic
 from momos.sharded import ShardedLayout
-from momos.shards import Part, Ranks, is_sharded, local
+from momos.shards import Ranks, gathered
 
 
 class Gathering:
@@ -30,11 +30,7 @@ class Gathering:
     ) -> None:
         self.ranks, self.mosaic = ranks, mosaic
         named = (*model.named_parameters(), *model.named_buffers()) if model else ()
-        self._held = {
-            name: (tensor, Part.of(name, tensor, ranks))
-            for name, tensor in named
-            if is_sharded(tensor)
-        }
+        self._held = dict(named)
         self._last: tuple[Any, Tensor] = None, torch.empty(0, device="cpu")
 
     def tensor(self, name: str) -> Tensor:
@@ -65,12 +61,7 @@ class Gathering:
         return self._tensor(name) if kind == "tensor" else self._indices(name)
 
     def _tensor(self, name: str) -> Tensor:
-        tensor, part = self._held[name]
-        own = local(tensor).resolve_conj().resolve_neg().reshape(-1)
-        whole = own.new_zeros(tensor.numel())
-        if part.counts:
-            whole.view(part.shape)[part.box] = own.view(part.held)
-        return self.ranks.union(whole).cpu()
+        return gathered(name, self._held[name], self.ranks).reshape(-1).cpu()
 
     def _indices(self, name: str) -> Tensor:
         mosaic = self.mosaic
