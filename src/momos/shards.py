@@ -113,6 +113,19 @@ class Ranks:
         held.split(sizes)[self.number].copy_(values)
         return list(self.union(held).split(sizes))
 
+    def each(self, *values: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """Every rank's `values`, all of one length, one rank after the other."""
+        if not self.groups:
+            yield values
+            return
+        count = torch.tensor([len(values[0])], device="cpu")
+        for number, size in enumerate(torch.cat(self.gather(count)).tolist()):
+            mine = number == self.number
+            yield tuple(
+                self.union(one if mine else one.new_zeros(size, *one.shape[1:]))
+                for one in values
+            )
+
     def first(self, values: Tensor) -> Tensor:
         """The `values` of the first rank."""
         if not self.groups:
