@@ -1,7 +1,9 @@
 """One mosaic whatever the number of processes: projection of replicas and of sharded models."""
 
-import copy
+import os
+import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,8 +20,8 @@ from torch.distributed.tensor.parallel import (
 from torch.nn.parallel import DistributedDataParallel
 
 import momos
+from momos.shards import local
 
-Model = nn.Module
 Spread = Callable[[nn.Sequential], nn.Module]
 
 
@@ -162,3 +164,190 @@ def projections(rank: int) -> None:
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_a_sharded_model_has_the_mosaic_of_the_whole_one(size):
     run(projections, size)
+
+
+# Errors
+
+
+def not_finite(rank: int) -> None:
+    config = momos.MosaicConfig(block_size=2, num_motifs=6)
+    for settings in SETTINGS[:2]:
+        for spread, name in (
+            (fsdp, "2.weight"),
+            (DistributedDataParallel, "module.2.weight"),
+        ):
+            model = spread(network())
+            own = local(dict(model.named_parameters())[name])
+            if rank == 1:
+                own.view(-1)[-2:] = torch.tensor([torch.nan, torch.inf])
+            before = [own.clone() for own in locals_of(model)]
+            with pytest.raises(ValueError, match=bad_weights(name)):
+                momos.project_(model, momos.MosaicConfig(**settings))
+            for tensor, kept in zip(locals_of(model), before, strict=True):
+                assert same_bits(tensor, kept)
+    model = fsdp(network(torch.float16))
+    with pytest.raises(
+        ValueError, match=r"motifs must fit the float16 of parameter '0.weight'"
+    ):
+        momos.project_(model, config, motifs=torch.tensor([[1e6, 1e6]]))
+
+
+def bad_weights(name: str) -> str:
+    return rf"weights must be finite, got 2 of 65 NaN or infinite in parameter '{name}'"
+
+
+def locals_of(model: nn.Module) -> list[Tensor]:
+    return [local(parameter) for parameter in model.parameters()]
+
+
+def refusals(rank: int) -> None:
+    model = tensor_parallel(wide())
+    config = momos.MosaicConfig(block_size=8, num_motifs=6)
+    before = [tensor.clone() for tensor in locals_of(model)]
+    with pytest.raises(
+        ValueError,
+        match=r"blocks must not cross the columns of a shard, but this one of parameter "
+        r"'2\.weight' holds 8 of 8, 12 of 24 and block_size is 8 \(choose a block_size that",
+    ):
+        momos.project_(model, config)
+    for tensor, kept in zip(locals_of(model), before, strict=True):
+        assert torch.equal(tensor, kept)
+    momos.project_(model, replace(config, exclude=("2.weight",)))
+    mosaic = momos.project_(fsdp(network()), momos.MosaicConfig(num_motifs=6)).mosaic
+    with pytest.raises(ValueError, match="sharded as when it was projected"):
+        mosaic.write_(tensor_parallel(network()))
+
+
+def test_a_weight_that_is_not_finite_on_one_rank_is_an_error_on_all():
+    run(not_finite, 2)
+
+
+def test_blocks_across_the_columns_of_a_shard_are_refused():
+    run(refusals, 2)
+
+
+# What travels
+
+
+def big() -> nn.Sequential:
+    torch.manual_seed(2)
+    return nn.Sequential(
+        nn.Linear(130, 201), nn.ReLU(), nn.Linear(201, 130), nn.LayerNorm(130)
+    )
+
+
+def traffic(rank: int) -> None:
+    k, s = 64, 4
+    sent: list[int] = []
+    reduce = dist.all_reduce
+
+    def counted(tensor: Tensor, *arguments, **options):
+        sent.append(tensor.nbytes)
+        return reduce(tensor, *arguments, **options)
+
+    dist.all_reduce = counted
+    allowed, draw = 2 * (k * s * 8 + k * 8), k * s * 4
+    size = sum(p.nbytes for p in big().parameters())
+    model = fsdp(big())
+    projector = momos.Projector(model, momos.MosaicConfig(block_size=s, num_motifs=k))
+    for selection, most in (("sample", draw), ("distinct", 2 * draw)):
+        projector.config = momos.MosaicConfig(
+            block_size=s, num_motifs=k, selection=selection
+        )
+        for _ in range(2):
+            sent.clear()
+            projector.step()
+            assert sum(sent) <= allowed + most, (selection, sum(sent))
+    sent.clear()
+    momos.project_(model, projector.config, motifs=torch.randn(k, s))
+    assert sum(sent) <= allowed, sum(sent)
+    # fewer distinct blocks than motifs: not all blocks are drawn to find that out
+    sent.clear()
+    more = momos.MosaicConfig(block_size=s, num_motifs=2 * k, selection="distinct")
+    found = momos.project_(model, more)
+    assert found.moved == 0
+    assert max(sent) <= 4 * 2 * draw < size / 20
+    sent.clear()
+    momos.project_(
+        fsdp(big()), momos.MosaicConfig(block_size=s, num_motifs=k, selection="kmeans")
+    )
+    assert max(sent) <= max(allowed, 8 * k * (s * 4 + 16)) < size / 5
+
+
+def test_projecting_sends_motifs_and_counts_and_no_shards():
+    run(traffic, 2)
+
+
+# Time-outs
+
+
+def abandoned(rank: int, dies: bool) -> float:
+    model = fsdp(network())
+    config = momos.MosaicConfig(num_motifs=6)
+    momos.project_(model, config)
+    begun = time.monotonic()
+    if rank == 1:
+        if dies:
+            os._exit(7)
+        time.sleep(3)
+        return 0.0
+    with pytest.raises(RuntimeError):
+        momos.project_(model, config)
+    return time.monotonic() - begun
+
+
+def test_a_rank_that_dies_ends_the_others_with_an_error():
+    with pytest.raises(Failed) as failure:
+        run(abandoned, 2, True, group_seconds=3)
+    assert "rank 1 of 2 ended with 7" in str(failure.value)
+    assert "rank 0" not in str(failure.value)
+
+
+def test_a_rank_that_never_calls_ends_the_others_after_the_time_out():
+    assert 0.5 < run(abandoned, 2, False, group_seconds=1)[0] < 2.9
+
+
+# Replicas, measures, checkpoints
+
+
+def measured(rank: int) -> None:
+    config = momos.MosaicConfig(block_size=2, num_motifs=10)
+    plain, model = network(), fsdp(network())
+    momos.project_(plain, config)
+    momos.project_(model, config)
+    options = {
+        "measures": ("signs, order 4", "4-bit codes"),
+        "controls": 2,
+        "per_tensor": True,
+    }
+    assert momos.measure(model, **options) == momos.measure(plain, **options)
+    with pytest.raises(ValueError, match="is measured by its model"):
+        momos.measure(momos.Mosaic.of(model))
+
+
+def sensitive(rank: int) -> None:
+    torch.manual_seed(3)
+    batches = torch.randn(5, 4, 7)
+    model = network()
+    expected = momos.sensitivities(
+        model, batches, lambda batch: model(batch).square().mean()
+    )
+    replica = DistributedDataParallel(network())
+    own = batches[rank::2]
+    found = momos.sensitivities(replica, own, lambda batch: replica(batch).square().mean())
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert list(found) == list(expected)
+    with pytest.raises(ValueError, match="the loss must be finite"):
+        momos.sensitivities(
+            replica, own, lambda batch: replica(batch).sum() * (torch.nan if rank else 1)
+        )
+    with pytest.raises(ValueError, match="must be whole, but fully_shard has sharded it"):
+        momos.sensitivities(fsdp(network()), own, lambda batch: batch.sum())
+
+
+def test_a_sharded_model_is_measured_like_the_whole_one():
+    run(measured, 2)
+
+
+def test_sensitivities_of_replicas_are_means_over_the_batches_of_all():
+    run(sensitive, 2)

@@ -15,9 +15,15 @@ from torch import Tensor, nn
 
 from momos.blocks import DTYPES, PIECE, Layout, Placement, grouped
 from momos.config import LatticeConfig, MosaicConfig, known_config
-from momos.discovery import NoMosaic, distinct_blocks, in_steps
+from momos.discovery import (
+    NoMosaic,
+    check_finite,
+    distinct_blocks,
+    distinct_blocks_of_ranks,
+    in_steps,
+)
 from momos.parameters import check_dense, check_used
-from momos.sharded import layout_of
+from momos.sharded import ShardedLayout, layout_of
 from momos.stored import check_scales, spread, stored_dtype
 from momos.vq import cpu
 
@@ -171,14 +177,18 @@ class Mosaic:
         own = usage_of(self.layout.counted(self.indices), self.num_motifs)
         return self.layout.ranks.sum(own)
 
+    def part(self, placement: Placement) -> Integer[Tensor, " b"]:
+        """The indices of the blocks of one parameter."""
+        return self.indices[placement.start : placement.stop]
+
     def rebuilt(self, placement: Placement) -> Iterator[tuple[int, Tensor]]:
         """First weight and values of successive pieces of one parameter, flat, in its dtype."""
         size, scale = self.layout.block_size, self.scale(placement)
         step = max(1, min(PIECE, 16 * PIECE // size))
-        for first in range(placement.start, placement.stop, step):
-            last = min(first + step, placement.stop)
-            blocks = self.motifs.index_select(0, self.indices[first:last].int())
-            start = (first - placement.start) * size - placement.skip
+        indices = self.part(placement)
+        for first in range(0, placement.num_blocks, step):
+            blocks = self.motifs.index_select(0, indices[first : first + step].int())
+            start = first * size - placement.skip
             flat = blocks.view(-1)[max(0, -start) : placement.num_weights - start]
             start = max(0, start)
             stop = start + len(flat)
@@ -366,10 +376,11 @@ def _discovered_by(model: nn.Module, config: MosaicConfig, min_ndim: int) -> Mos
 def _discovered(
     model: nn.Module, layout: Layout, config: MosaicConfig, most: int
 ) -> Mosaic:
-    if layout.ranks.groups:
+    if isinstance(layout, ShardedLayout) and (config.bits <= 8 or config.scales != "none"):
         raise NoMosaic(
-            "a mosaic is not searched for in a sharded model (momos.project_ with the motifs "
-            "of the mosaic moves no weight and gives it)"
+            f"scales and motifs of few bits are not searched for in a sharded model, got "
+            f"scales={config.scales!r} and bits={config.bits} (save the frozen model, and "
+            "momos.load_ it)"
         )
     check_used(model, (place.name for place in layout.placements))
     values, dtype, scales = list(layout.tensors(model)), layout.dtype, None
@@ -381,9 +392,18 @@ def _discovered(
             f"motifs must be of at most 8 bits to be found with their scales, got "
             f"bits={config.bits} (pickle or save the frozen model instead)"
         )
-    motifs, indices = distinct_blocks(
-        values, layout.block_size, dtype, most=most, zero_motif=config.zero_motif
-    )
+    if isinstance(layout, ShardedLayout):
+        check_finite(layout, values)
+        motifs, indices = distinct_blocks_of_ranks(
+            layout,
+            list(layout.flats(model, layout.edges(model))),
+            most=most,
+            zero_motif=config.zero_motif,
+        )
+    else:
+        motifs, indices = distinct_blocks(
+            values, layout.block_size, dtype, most=most, zero_motif=config.zero_motif
+        )
     narrow = motifs if scales else motifs.to(stored_dtype(config.bits, motifs.dtype))
     if torch.equal(bits(narrow.to(motifs.dtype)), bits(motifs)):
         motifs = narrow

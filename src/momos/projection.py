@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from momos.blocks import PIECE, Layout
 from momos.config import MosaicConfig, check_whole
+from momos.discovery import check_finite
 from momos.mosaic import Mosaic
 from momos.parameters import check_used
 from momos.sharded import ShardedLayout, layout_of
@@ -84,6 +85,8 @@ def project_(
     with ranks.together():
         if motifs is None:
             motifs = _choose(model, layout, config, generator)
+        elif not motifs.is_meta:
+            motifs = ranks.first(motifs.detach())
         projection = _projected(model, layout, config, motifs)
     projection.mosaic.write_(model)
     return projection
@@ -99,7 +102,6 @@ def _projected(
         )
     if not motifs.is_meta:  # the search refuses those
         motifs = motifs.detach().to(next(layout.tensors(model))[1].device)
-        motifs = layout.ranks.first(motifs)
     edges = layout.edges(model)
     indices = _assign(model, layout, motifs, edges)
     _keep(model, layout, motifs, indices, edges)
@@ -246,7 +248,7 @@ def _assign(
     except ValueError as error:
         wrong = error
     if layout.ranks.any(wrong is not None):
-        _check_all_finite(model, layout)
+        check_finite(layout, list(layout.tensors(model)))
     if wrong is not None:
         raise wrong
     return indices
@@ -338,21 +340,4 @@ def _difference(model: nn.Module, mosaic: Mosaic) -> tuple[float, int]:
 def _check_finite(model: nn.Module, layout: Layout, blocks: Tensor) -> None:
     """Refuses blocks that are not finite; names the first such parameter."""
     if layout.ranks.any(not bool(torch.isfinite(blocks).all())):
-        _check_all_finite(model, layout)
-
-
-def _check_all_finite(model: nn.Module, layout: Layout) -> None:
-    """Refuses weights that are not finite, on any rank; names the first such parameter."""
-    counts = torch.zeros(2, len(layout.placements), dtype=torch.int64, device="cpu")
-    for number, (placement, tensor) in enumerate(layout.tensors(model)):
-        if layout.counts(placement):
-            counts[0, number] = (~torch.isfinite(tensor)).sum()
-            counts[1, number] = tensor.numel()
-    for placement, count, total in zip(
-        layout.placements, *layout.ranks.sum(counts).tolist(), strict=True
-    ):
-        if count:
-            raise ValueError(
-                f"weights must be finite, got {count} of {total} NaN or infinite in "
-                f"parameter {placement.name!r}"
-            )
+        check_finite(layout, list(layout.tensors(model)))

@@ -6,7 +6,7 @@ learns the missing weights (`edges`), so every rank finds the same motif for the
 the one that holds a block's first weight counts it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -159,6 +159,24 @@ class ShardedLayout(Layout):
         ]
         return torch.tensor(ends, dtype=torch.int64, device="cpu").reshape(-1, 2)
 
+    def rows_of(self, number: int) -> tuple[Int64[Tensor, " b"], Int64[Tensor, " b"]]:
+        """The numbers, in the whole parameter, of the blocks that this rank has of it; its rows."""
+        place, part = self.placements[number], self.parts[number]
+        rows = torch.arange(place.start, place.stop, device="cpu")
+        if not len(rows):
+            return rows, rows
+        within = torch.arange(len(rows) // len(part.starts), device="cpu")
+        blocks = (part.starts // self.block_size)[:, None] + within
+        return blocks.reshape(-1), rows
+
+    def own_rows(self, number: int) -> tuple[Int64[Tensor, " b"], Int64[Tensor, " b"]]:
+        """Those of `rows_of` that count."""
+        blocks, rows = self.rows_of(number)
+        if not self.parts[number].counts:
+            return blocks[:0], rows[:0]
+        skipped = int(self.placements[number].skip > 0)
+        return blocks[skipped:], rows[skipped:]
+
     def runs(self) -> tuple[Int64[Tensor, " n"], Int64[Tensor, " n"]]:
         """The first numbers, among all blocks, and lengths of runs of the rows that count."""
         starts, lengths = [], []
@@ -221,12 +239,25 @@ def layout_of(
     with ranks.together():
         check_held_tensors(model)
         chosen = blocked_parameters(model, block_size, include, exclude, min_ndim)
-        named = ((name, tuple(p.shape), p.dtype) for name, p in chosen.items())
-        whole = Layout.cut(block_size, named)
-        parts = tuple(Part.of(name, p, ranks) for name, p in chosen.items())
+    named = ((name, tuple(p.shape), p.dtype) for name, p in chosen.items())
+    return sharded_layout(Layout.cut(block_size, named), chosen, ranks)
+
+
+def sharded_layout(
+    whole: Layout, parameters: Mapping[str, Tensor], ranks: Ranks
+) -> ShardedLayout:
+    """What this rank holds of the `whole` layout of these parameters; all ranks call it.
+
+    Raises:
+        ValueError: if a block crosses the columns of a shard.
+    """
+    with ranks.together():
+        parts = tuple(
+            Part.of(place.name, parameters[place.name], ranks) for place in whole.placements
+        )
         placements, cuts = _placed(whole, parts)
     cuts = torch.cat(ranks.gather(torch.tensor(cuts, dtype=torch.int64, device="cpu")))
-    return ShardedLayout(block_size, placements, whole, parts, ranks, cuts.unique())
+    return ShardedLayout(whole.block_size, placements, whole, parts, ranks, cuts.unique())
 
 
 def _placed(

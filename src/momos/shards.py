@@ -20,8 +20,9 @@ group, which `torch.distributed.init_process_group(timeout=...)` sets.
 import pickle
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from hashlib import sha256
 from math import prod
 from typing import Any, cast
 
@@ -112,6 +113,19 @@ class Ranks:
         held.split(sizes)[self.number].copy_(values)
         return list(self.union(held).split(sizes))
 
+    def each(self, *values: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """Every rank's `values`, all of one length, one rank after the other."""
+        if not self.groups:
+            yield values
+            return
+        count = torch.tensor([len(values[0])], device="cpu")
+        for number, size in enumerate(torch.cat(self.gather(count)).tolist()):
+            mine = number == self.number
+            yield tuple(
+                self.union(one if mine else one.new_zeros(size, *one.shape[1:]))
+                for one in values
+            )
+
     def first(self, values: Tensor) -> Tensor:
         """The `values` of the first rank."""
         if not self.groups:
@@ -120,8 +134,14 @@ class Ranks:
 
     def share_(self, generator: torch.Generator) -> None:
         """Makes the next draws those of the first rank's generator."""
-        if self.groups:
-            generator.set_state(self.first(generator.get_state().cpu()))
+        if not self.groups:
+            return
+        state = generator.get_state().cpu()
+        digest = sha256(bytes(state.tolist())).digest()[:8]
+        own = torch.tensor(int.from_bytes(digest) >> 1, device="cpu")
+        most, least = self.largest(torch.stack([own, -own])).tolist()
+        if most != -least:  # a state has 5 kB, and is mostly the same
+            generator.set_state(self.first(state))
 
     def message(self, value: Any = None) -> Any:
         """Any object of the first rank, pickled."""
@@ -181,6 +201,7 @@ class Part:
 
     shape: tuple[int, ...]  # of the whole tensor
     held: tuple[int, ...]  # shape of what this rank holds
+    offset: tuple[int, ...]  # where that begins in the whole tensor
     starts: Int64[Tensor, " r"]
     length: int
     counts: bool = True
@@ -198,6 +219,7 @@ class Part:
             return cls(
                 shape,
                 shape,
+                (0,) * len(shape),
                 torch.zeros(1, dtype=torch.int64, device="cpu"),
                 prod(shape),
                 first,
@@ -217,17 +239,19 @@ class Part:
                 f"tensor {name!r} must be cut as its placements say, into {tuple(size)} here, "
                 f"got {held}"
             )
-        return cls(shape, held, *_runs(shape, held, tuple(offset)), _counts(tensor, ranks))
+        at = tuple(offset)
+        return cls(shape, held, at, *_runs(shape, held, at), _counts(tensor, ranks))
 
     @property
     def num_held(self) -> int:
         """How many weights this rank holds."""
         return len(self.starts) * self.length
 
-    @cached_property
-    def whole(self) -> bool:
-        """Whether it holds all of them."""
-        return self.num_held == prod(self.shape)
+    @property
+    def box(self) -> tuple[slice, ...]:
+        """Where they are in the whole tensor."""
+        ends = zip(self.offset, self.held, strict=True)
+        return tuple(slice(first, first + size) for first, size in ends)
 
     def find(self, positions: Tensor) -> tuple[Bool[Tensor, "..."], Int64[Tensor, "..."]]:
         """Which flat `positions` are held here, and where; 0 for the others."""
@@ -283,6 +307,18 @@ def local(tensor: Tensor) -> Tensor:
     return cast(Any, tensor).to_local() if is_sharded(tensor) else tensor.detach()
 
 
+def gathered(name: str, tensor: Tensor, ranks: Ranks) -> Tensor:
+    """All values of a tensor, on every rank; collective if it is sharded."""
+    if not is_sharded(tensor):
+        return tensor.detach()
+    part = Part.of(name, tensor, ranks)
+    own = local(tensor).resolve_conj().resolve_neg()
+    whole = own.new_zeros(part.shape)
+    if part.counts:
+        whole[part.box] = own
+    return ranks.union(whole)
+
+
 def spread_out(model: nn.Module) -> bool:
     """Whether a parameter or buffer of `model` is a DTensor."""
     reshard_(model)
@@ -305,9 +341,21 @@ def is_fully_sharded(module: nn.Module) -> bool:
 
 def _wrapping(model: nn.Module) -> Iterator[Any]:
     """The process groups of a wrapper of replicas."""
-    inner = model._modules.get("_orig_mod", model)
+    inner = model._modules.get("_orig_mod") or model
     if isinstance(inner, DistributedDataParallel):
         yield inner.process_group
+
+
+def without_replicas(model: nn.Module) -> nn.Module:
+    """The module inside DistributedDataParallel, or `model` itself."""
+    inner = model._modules.get("_orig_mod") or model
+    return inner.module if isinstance(inner, DistributedDataParallel) else model
+
+
+def unsynchronized(model: nn.Module) -> AbstractContextManager[None]:
+    """A context in which replicas do not exchange gradients."""
+    inner = model._modules.get("_orig_mod") or model
+    return inner.no_sync() if isinstance(inner, DistributedDataParallel) else nullcontext()
 
 
 def _meshes(model: nn.Module) -> dict[str, Any]:

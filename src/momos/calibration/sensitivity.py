@@ -2,15 +2,13 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from momos.calibration.tracing import undisturbed
-from momos.shards import Ranks
+from momos.shards import Ranks, unsynchronized, without_replicas
 
 Batch = TypeVar("Batch")
 
@@ -27,7 +25,8 @@ def sensitivities(
     is evaluated in evaluation mode, and left as it was, gradients included.
 
     With `DistributedDataParallel` each rank has batches of its own, and the means are over those of
-    all ranks, the same on each. Names are those of the wrapped module.
+    all ranks, the same on each. Names are those of the wrapped module. A model that is sharded
+    must be gathered before.
 
     Raises:
         ValueError: if there are no batches, or a loss is not one finite number with a gradient.
@@ -43,7 +42,7 @@ def sensitivities(
         ['bias', 'weight']
     """
 
-    ranks, inner = Ranks.of(model), _inner(model)
+    ranks, inner = Ranks.of(model), without_replicas(model)
     names = [name for name, own in inner.named_parameters() if own.requires_grad]
     rows: list[list[float]] = []
     with ranks.together():
@@ -61,17 +60,20 @@ def weight_sensitivities(
     model: nn.Module, batches: Iterable[Batch], loss: Callable[[Batch], Tensor]
 ) -> dict[str, Tensor]:
     """Squared gradient of each weight, on average over `batches`, as `sensitivities` takes them."""
-    inner, count = _inner(model), 0
+    ranks, inner, count = Ranks.of(model), without_replicas(model), 0
     sums = {
         name: torch.zeros_like(own, dtype=torch.float32)
         for name, own in inner.named_parameters()
         if own.requires_grad
     }
-    for gradients in _gradients(model, batches, loss):
-        for name, gradient in gradients.items():
-            sums[name] += gradient.float().square()
-        count += 1
+    with ranks.together():
+        for gradients in _gradients(model, batches, loss):
+            for name, gradient in gradients.items():
+                sums[name] += gradient.float().square()
+            count += 1
+    count = int(ranks.sum(torch.tensor(count, device="cpu")))
     _check_count(count)
+    sums = {name: ranks.sum(total) for name, total in sums.items()}
     return {name: total / count for name, total in sums.items()}
 
 
@@ -79,34 +81,15 @@ def _gradients(
     model: nn.Module, batches: Iterable[Batch], loss: Callable[[Batch], Tensor]
 ) -> Iterator[dict[str, Tensor]]:
     """The gradient of each trainable parameter that has one, for each batch."""
-    inner = _inner(model)
+    inner = without_replicas(model)
     parameters = {n: own for n, own in inner.named_parameters() if own.requires_grad}
-    with _alone(model), undisturbed(inner), torch.enable_grad():
+    with unsynchronized(model), undisturbed(inner), torch.enable_grad():
         for batch in batches:
             value = loss(batch)
             _check_loss(value)
             found = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
             pairs = zip(parameters, found, strict=True)
             yield {name: own.to_dense() for name, own in pairs if own is not None}
-
-
-def _inner(model: nn.Module) -> nn.Module:
-    return model.module if isinstance(model, DistributedDataParallel) else model
-
-
-@contextmanager
-def _alone(model: nn.Module) -> Iterator[None]:
-    """Context in which replicas do not wait for each other, so that batches may be unevenly many."""
-    if not isinstance(model, DistributedDataParallel):
-        yield
-        return
-    before = model.require_forward_param_sync
-    model.require_forward_param_sync = False
-    with model.no_sync():
-        try:
-            yield
-        finally:
-            model.require_forward_param_sync = before
 
 
 def _mean_square(gradient: Tensor | None) -> float:

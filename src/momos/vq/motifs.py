@@ -100,7 +100,7 @@ def _first_in_order(rows: Rows, order: Tensor, wanted: int, zero_motif: bool) ->
         return places[kept.cpu()], blocks[kept]
 
     found = places[:0], rows.own[:0]
-    for others in rows.each(*first(places, rows.own)):
+    for others in rows.ranks.each(*first(places, rows.own)):
         found = first(*map(torch.cat, zip(found, others, strict=True)))
     return found[1]
 
@@ -345,7 +345,7 @@ def farthest(
     if rows.ranks.groups:
         numbers = rows.numbers(numbers).to(far.device)
         found = best[:0], numbers[:0], far[:0]
-        for others in rows.each(best, numbers, far):
+        for others in rows.ranks.each(best, numbers, far):
             merged = map(torch.cat, zip(found, others, strict=True))
             found = _farthest(*merged, most)
         best, numbers, far = found

@@ -4,7 +4,6 @@ Motifs are chosen from such blocks (`momos.vq.motifs`) without a process ever ho
 is the same on all ranks is computed by each of them; what depends on all blocks is reduced.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -86,19 +85,6 @@ class Rows:
         before = passed[own] - runs[order, 1][own] - ends
         shift = before.repeat_interleave(self.lengths)
         return sums + shift.to(sums.device), int(passed[-1])
-
-    def each(self, *values: Tensor) -> Iterator[tuple[Tensor, ...]]:
-        """Every rank's `values`, all of one length, one rank after the other."""
-        if not self.ranks.groups:
-            yield values
-            return
-        count = torch.tensor([len(values[0])], device="cpu")
-        for number, size in enumerate(torch.cat(self.ranks.gather(count)).tolist()):
-            mine = number == self.ranks.number
-            yield tuple(
-                self.ranks.union(one if mine else one.new_zeros(size, *one.shape[1:]))
-                for one in values
-            )
 
     @cached_property
     def bound(self) -> float:
