@@ -56,7 +56,7 @@ def run(
     """
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        task = (function.__module__, function.__qualname__, arguments, group_seconds)
+        task = (function, arguments, group_seconds)
         (work / "task").write_bytes(pickle.dumps(task))
         launcher = _launcher()
         _tell(launcher, [folder, size])
@@ -119,6 +119,7 @@ def _launch() -> None:
         import_module(name)
     for line in sys.stdin:
         folder, size = json.loads(line)
+        pickle.loads((Path(folder) / "task").read_bytes())  # imports what ranks will need
         sys.stdout.flush()
         ranks = [_forked(Path(folder), rank, size) for rank in range(size)]
         print(json.dumps(ranks), flush=True)
@@ -152,7 +153,7 @@ def _work(work: Path, rank: int, size: int) -> None:
     from torch._C._distributed_c10d import FileStore
 
     torch.set_num_threads(1)
-    module, name, arguments, group_seconds = pickle.loads((work / "task").read_bytes())
+    function, arguments, group_seconds = pickle.loads((work / "task").read_bytes())
     dist.init_process_group(
         "gloo",
         store=FileStore(str(work / "store"), size),
@@ -160,7 +161,7 @@ def _work(work: Path, rank: int, size: int) -> None:
         world_size=size,
         timeout=timedelta(seconds=group_seconds),
     )
-    result = getattr(import_module(module), name)(rank, *arguments)
+    result = function(rank, *arguments)
     (work / f"result{rank}").write_bytes(pickle.dumps(result))
     dist.destroy_process_group()
 

@@ -5,10 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
-import pytest
 import torch
 from lightning.fabric.plugins.environments import LightningEnvironment
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from processes import run
 from torch import Tensor, nn

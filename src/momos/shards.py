@@ -20,7 +20,7 @@ group, which `torch.distributed.init_process_group(timeout=...)` sets.
 import pickle
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from math import prod
@@ -352,10 +352,20 @@ def without_replicas(model: nn.Module) -> nn.Module:
     return inner.module if isinstance(inner, DistributedDataParallel) else model
 
 
-def unsynchronized(model: nn.Module) -> AbstractContextManager[None]:
-    """A context in which replicas do not exchange gradients."""
+@contextmanager
+def unsynchronized(model: nn.Module) -> Iterator[None]:
+    """A context in which replicas do not wait for each other: neither gradients nor buffers."""
     inner = model._modules.get("_orig_mod") or model
-    return inner.no_sync() if isinstance(inner, DistributedDataParallel) else nullcontext()
+    if not isinstance(inner, DistributedDataParallel):
+        yield
+        return
+    before = inner.require_forward_param_sync
+    inner.require_forward_param_sync = False
+    try:
+        with inner.no_sync():
+            yield
+    finally:
+        inner.require_forward_param_sync = before
 
 
 def _meshes(model: nn.Module) -> dict[str, Any]:

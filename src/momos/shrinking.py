@@ -13,7 +13,8 @@ from momos.files.contents import Contents
 from momos.files.writer import write
 from momos.learning import Reassign, Reassignment, freeze_
 from momos.learning.parametrize import bank_of
-from momos.learning.replicas import by_first, unwrapped
+from momos.learning.replicas import by_first
+from momos.shards import without_replicas
 
 LOOKS = 50  # how often the size is measured during training
 GAIN = 0.7  # power of the ratio of sizes by which each look changes the rate weight
@@ -86,7 +87,11 @@ class Shrink(Reassign):
         super().__init__(
             model, total_steps=total_steps, every=every, dense=dense, ramp=ramp, fixed=0.0
         )
-        self.model, self.target_bytes, self.looks = unwrapped(model), target_bytes, looks
+        self.model, self.target_bytes, self.looks = (
+            without_replicas(model),
+            target_bytes,
+            looks,
+        )
         self.factor = 1.0  # of the rate weight of the config
         self.num_bytes: int | None = None  # of the file when last measured
         self._check_target()

@@ -26,7 +26,7 @@ from momos.learning.fitting import (
 )
 from momos.learning.fully_sharded import release_
 from momos.learning.latents import Latent
-from momos.learning.replicas import WRAP_LAST, unwrapped
+from momos.learning.replicas import WRAP_LAST
 from momos.learning.sharding import FIRST
 from momos.learning.states import refresh_
 from momos.learning.tiles import (
@@ -41,7 +41,7 @@ from momos.learning.tiles import (
 )
 from momos.mosaic import Mosaic, bits, remembered
 from momos.parameters import check_used
-from momos.shards import Ranks, is_sharded, local, reshard_
+from momos.shards import Ranks, is_sharded, local, reshard_, without_replicas
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,7 +208,7 @@ def parametrize_(
         raise ValueError(f"learn must be 'motifs' or 'weights', got {learn!r}")
     if config.selection == "whole":
         _check_whole(learn, importance)
-    if unwrapped(model) is not model:
+    if without_replicas(model) is not model:
         raise ValueError(WRAP_LAST)
     for name, parameter in model.named_parameters():
         if is_sharded(parameter):
@@ -286,7 +286,7 @@ def freeze_(model: nn.Module) -> Mosaic:
         >>> torch.equal(mosaic.dense()["weight"], model.weight)
         True
     """
-    model = unwrapped(model)
+    model = without_replicas(model)
     bank = bank_of(model)
     refresh_(bank)
     reshard_(model)
@@ -372,7 +372,7 @@ def bank_of(model: nn.Module) -> Bank:
     Raises:
         ValueError: if it has none, or it is that of a submodule (says which).
     """
-    model = unwrapped(model)
+    model = without_replicas(model)
     bank = model._modules.get(NAME)
     if isinstance(bank, Bank):
         return bank

@@ -28,14 +28,6 @@ WRAP_LAST = (
 )
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The module inside a `DistributedDataParallel`, compiled or not, or else `model`."""
-    inner = model._modules.get("_orig_mod", model)
-    if isinstance(inner, DistributedDataParallel):
-        return inner.module
-    return model
-
-
 def join_(bank: "Bank") -> None:
     """Makes the bank that of the first rank, in the first forward pass under a wrapper.
 
