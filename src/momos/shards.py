@@ -297,14 +297,20 @@ def _counts(tensor: Tensor, ranks: Ranks) -> bool:
 
 def is_sharded(tensor: Tensor) -> bool:
     """Whether a tensor is a DTensor, also one of which every rank holds all."""
-    loaded = sys.modules.get("torch.distributed.tensor")  # without it there are none
-    return loaded is not None and isinstance(tensor, loaded.DTensor)
+    kind = _kind()
+    return kind is not None and isinstance(tensor, kind)
 
 
 @torch.no_grad()
 def local(tensor: Tensor) -> Tensor:
     """What this rank holds of a tensor, sharing its memory."""
     return cast(Any, tensor).to_local() if is_sharded(tensor) else tensor.detach()
+
+
+def _kind() -> type | None:
+    """The class of DTensors, if there can be any."""
+    loaded = sys.modules.get("torch.distributed.tensor")
+    return None if loaded is None else loaded.DTensor
 
 
 def gathered(name: str, tensor: Tensor, ranks: Ranks) -> Tensor:
@@ -321,6 +327,8 @@ def gathered(name: str, tensor: Tensor, ranks: Ranks) -> Tensor:
 
 def spread_out(model: nn.Module) -> bool:
     """Whether a parameter or buffer of `model` is a DTensor."""
+    if _kind() is None:
+        return False
     reshard_(model)
     return any(map(is_sharded, (*model.parameters(), *model.buffers())))
 
@@ -369,6 +377,8 @@ def unsynchronized(model: nn.Module) -> Iterator[None]:
 
 
 def _meshes(model: nn.Module) -> dict[str, Any]:
+    if _kind() is None:
+        return {}
     tensors = (*model.named_parameters(), *model.named_buffers())
     return {name: cast(Any, t).device_mesh for name, t in tensors if is_sharded(t)}
 
