@@ -216,6 +216,38 @@ def sharded_along(rank: int) -> None:
     assert torch.equal(model(inputs), half(inputs.bfloat16()))
 
 
+def tied(rank: int, ranks: int) -> None:
+    from torch.distributed.fsdp import fully_shard
+
+    def build() -> nn.Module:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 9, bias=False))
+        model[1].weight = model[0].weight
+        momos.parametrize_(model, CASES["rated"].config, learn="weights")
+        return model
+
+    inputs = torch.arange(6)
+    whole_model, model = build(), fully_shard(build())
+    for each in (whole_model, model):
+        optimizer = torch.optim.SGD(each.parameters(), lr=2**-4)
+        schedule = momos.Reassign(each, total_steps=2)
+        for _ in range(2):
+            each(inputs).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
+    latent = bank_of(model).tiles[0].latent.full_tensor()
+    torch.testing.assert_close(latent, bank_of(whole_model).tiles[0].latent.detach())
+    mosaic = momos.freeze_(model)
+    assert model[0].weight is model[1].weight
+    assert torch.equal(whole(mosaic)[1], whole(momos.freeze_(whole_model))[1])
+    torch.testing.assert_close(model(inputs), whole_model(inputs))
+
+
+def test_tied_weights_are_one_sharded_weight():
+    run(tied, 2, 2)
+
+
 def test_a_sharded_forward_pass_is_the_whole_ones():
     run(sharded_along, 4)
 

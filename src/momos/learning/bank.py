@@ -246,6 +246,7 @@ class Bank(nn.Module):
             self.awaiting = False
             self.followed = True  # where the state is from, they may have
         self.trace.fill_(torch.nan)
+        self._mark()
         self.start_(learning=bool(self.started))
         if self.origin is not None:
             self.origin = {
@@ -292,8 +293,14 @@ class Bank(nn.Module):
             self.update_tiles_()
             if self.began is not None:
                 self.begin()  # rounding is not training
+        self._mark()
         self._note()
         return self
+
+    def _mark(self) -> None:
+        """Lets `fully_shard` know latent weights that torch has replaced."""
+        for tile in self.tiles:
+            tile.mark_()
 
     @torch.no_grad()
     def start_(self, *, learning: bool) -> None:

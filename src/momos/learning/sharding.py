@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from momos.blocks import Placement
 from momos.learning.fitting import Fitting, Share
-from momos.learning.latents import held
+from momos.learning.latents import LatentShard, held
 from momos.mosaic import index_dtype, usage_of
 from momos.sharded import ShardedLayout, layout_of
 from momos.shards import Ranks, is_sharded, local
@@ -387,6 +387,8 @@ def _check_by_rows(name: str, tensor: Tensor) -> None:
     by_rows = kinds in (["Shard"], ["Replicate", "Shard"]) and placements[-1].dim == 0
     if not by_rows:
         raise ValueError(BY_ROWS.format(name, f"placed as {placements}"))
+    if not isinstance(cast(Any, tensor)._local_tensor, LatentShard):
+        raise ValueError(BY_ROWS.format(name, "sharded by something else"))
 
 
 def _counts(place: Placement, size: int, block_size: int) -> tuple[int, ...]:

@@ -50,6 +50,9 @@ class Tile(nn.Module):
         """Whether each rank has only a part of the latent weight."""
         return False
 
+    def mark_(self) -> None:
+        """Makes the latent weight one that `fully_shard` shards with its indices."""
+
     def update_(self, stored: Tensor) -> None:
         """Updates the copy of the weight from the `stored` motifs, if the tile keeps one."""
 
@@ -105,6 +108,11 @@ class WeightTile(Tile):
     def number(self) -> int:
         """Which of the parameters of the bank it is."""
         return self.bank.layout.number(self.place)
+
+    def mark_(self) -> None:
+        original = self.holder.original
+        if type(original) is nn.Parameter:
+            original.__class__ = Latent
 
     def shard_(self) -> None:
         """Drops the copy of the weight."""
@@ -292,11 +300,10 @@ def install(model: nn.Module, bank: Bank, slots: dict[str, list[Slot]]) -> None:
             for module, name in slots[place.name]:
                 module.__dict__.setdefault(ORDER, tuple(module._parameters))
                 register_parametrization(module, name, tile)
-                if bank.learn == "weights":
-                    module.parametrizations[name].original.__class__ = Latent  # type: ignore
                 if isinstance(module, nn.RNNBase):
                     type(module).__deepcopy__ = _copied  # type: ignore[attr-defined]
                 tile.installed(module.parametrizations[name])  # type: ignore[index]
+                tile.mark_()
         model.add_module(NAME, bank)
         bank.__dict__["root"] = ref(model)
         undo.pop_all()
