@@ -18,6 +18,8 @@ import torch
 import torch.distributed as dist
 from measure import milliseconds, table
 from torch import Tensor, nn
+from torch._C._distributed_c10d import FileStore
+from torch.multiprocessing.spawn import start_processes
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -61,7 +63,7 @@ def main() -> None:
     if len(sys.argv) > 1:
         return measure(int(sys.argv[1]), Path(sys.argv[2]))
     with tempfile.TemporaryDirectory() as folder:
-        processes = torch.multiprocessing.start_processes(
+        processes = start_processes(
             measure, (Path(folder),), nprocs=RANKS, start_method="spawn"
         )
         assert processes is None
@@ -79,7 +81,7 @@ def main() -> None:
 
 def measure(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
-    store = dist.FileStore(str(folder / "store"), RANKS)
+    store = FileStore(str(folder / "store"), RANKS)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=RANKS)
     found = {}
     for network, (build, shape) in NETWORKS.items():

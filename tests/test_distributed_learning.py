@@ -116,7 +116,7 @@ def replicated(model: nn.Module) -> nn.Module:
     return DistributedDataParallel(model)
 
 
-def sharded(model: Any) -> nn.Module:
+def sharded(model: Any) -> Any:
     from torch.distributed.fsdp import fully_shard
 
     fully_shard(model.first)
@@ -144,7 +144,7 @@ def mosaics(rank: int, ranks: int, wrap: Any, cases: dict[str, Case]) -> dict[st
         wrapped = wrap(model)
         done = learn(wrapped, case, rank, ranks)
         mosaic = momos.freeze_(wrapped)
-        bias = model.first.bias
+        bias: Any = model.first.bias
         bias = bias if wrap is replicated else bias.full_tensor()
         found[name] = (*whole(mosaic), bias.detach(), done)
     return found
@@ -193,12 +193,13 @@ def sharded_along(rank: int) -> None:
     seen = plain(inputs)
     (seen * slopes).sum().backward()
     kept = bank_of(plain)
-    for settings in (
+    ways: tuple[dict[str, Any], ...] = (
         {"offload_policy": CPUOffloadPolicy(pin_memory=False)},
         {"mesh": init_device_mesh("cpu", (2, 2), mesh_dim_names=("copies", "shards"))},
         {"reshard_after_forward": False},
-    ):
-        model = parametrized(case)
+    )
+    for settings in ways:
+        model: Any = parametrized(case)
         for part in (model.first, model.second, model):
             fully_shard(part, **settings)
         assert torch.equal(model(inputs), seen)
@@ -211,7 +212,8 @@ def sharded_along(rank: int) -> None:
             model.first.weight
         )  # outside of a forward pass: the mosaic, as it is sharded
         assert torch.equal(value.full_tensor(), plain.first.weight)
-    model = fully_shard(parametrized(case), mp_policy=MixedPrecisionPolicy(torch.bfloat16))
+    model = parametrized(case)
+    fully_shard(model, mp_policy=MixedPrecisionPolicy(torch.bfloat16))
     half = parametrized(case).bfloat16()
     assert torch.equal(model(inputs), half(inputs.bfloat16()))
 
@@ -219,7 +221,7 @@ def sharded_along(rank: int) -> None:
 def tied(rank: int, ranks: int) -> None:
     from torch.distributed.fsdp import fully_shard
 
-    def build() -> nn.Module:
+    def build() -> Any:
         torch.manual_seed(0)
         model = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 9, bias=False))
         model[1].weight = model[0].weight
@@ -227,7 +229,8 @@ def tied(rank: int, ranks: int) -> None:
         return model
 
     inputs = torch.arange(6)
-    whole_model, model = build(), fully_shard(build())
+    whole_model, model = build(), build()
+    fully_shard(model)
     for each in (whole_model, model):
         optimizer = torch.optim.SGD(each.parameters(), lr=2**-4)
         schedule = momos.Reassign(each, total_steps=2)
@@ -255,14 +258,14 @@ def test_a_sharded_forward_pass_is_the_whole_ones():
 def memory(rank: int, ranks: int) -> None:
     from torch.distributed.fsdp import fully_shard
 
-    model = nn.Sequential(*(nn.Linear(128, 128, bias=False) for _ in range(4)))
+    model: Any = nn.Sequential(*(nn.Linear(128, 128, bias=False) for _ in range(4)))
     momos.parametrize_(model, momos.MosaicConfig.learned(num_motifs=8), learn="weights")
     for part in (*model, model):
         fully_shard(part)
     model(torch.ones(1, 128)).sum().backward()
     momos.Reassign(model, total_steps=2).step()
     bank = bank_of(model)
-    tensors = [t.to_local() if hasattr(t, "to_local") else t for t in model.parameters()]
+    tensors = [t.to_local() for t in model.parameters()]
     held = sum(t.nbytes for t in (*tensors, *model.buffers()))
     latents, indices = 4 * 128 * 128 * 4, 4 * 128 * 64 * 4
     small = sum(t.nbytes for n, t in bank.named_buffers() if n != "indices")
@@ -278,7 +281,7 @@ def test_a_rank_holds_its_share():
     run(memory, 4, 4)
 
 
-def frozen(rank: int, ranks: int, folder: str) -> dict[str, Tensor]:
+def frozen(rank: int, ranks: int, folder: str) -> dict[str, Any]:
     from torch.distributed.checkpoint.state_dict import (
         StateDictOptions,
         get_model_state_dict,
@@ -326,8 +329,9 @@ def test_a_frozen_sharded_model_saves_the_whole_ones_bytes(tmp_path: Path):
 
 
 def checkpointed(rank: int, ranks: int, folder: str, steps: tuple[int, int]) -> Any:
-    import torch.distributed.checkpoint as dcp
     from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+    from torch.distributed.checkpoint.state_dict_loader import load
+    from torch.distributed.checkpoint.state_dict_saver import save
 
     case, (start, stop) = CASES["blocks of three, scales of channels"], steps
     model = sharded(parametrized(case))
@@ -340,7 +344,7 @@ def checkpointed(rank: int, ranks: int, folder: str, steps: tuple[int, int]) -> 
 
     if start:
         saved = state()
-        dcp.load(saved, checkpoint_id=folder)
+        load(saved, checkpoint_id=folder)
         set_state_dict(
             model,
             optimizer,
@@ -355,7 +359,7 @@ def checkpointed(rank: int, ranks: int, folder: str, steps: tuple[int, int]) -> 
         optimizer.zero_grad()
         schedule.step()
     if stop < STEPS:
-        dcp.save(state(), checkpoint_id=folder)
+        save(state(), checkpoint_id=folder)
         return None
     return whole(momos.freeze_(model))
 
@@ -404,7 +408,7 @@ def test_what_is_decided_on_one_rank_is_decided_on_all():
 
 def wrapped_in_all_ways(rank: int, ranks: int) -> list[Tensor]:
     found = []
-    settings = {"static_graph": True, "gradient_as_bucket_view": True}
+    settings: Any = {"static_graph": True, "gradient_as_bucket_view": True}
     for case in (CASES["rated"], REPLICATED["motifs"], REPLICATED["whole"]):
         model = DistributedDataParallel(parametrized(case), **settings)
         learn(model, case, rank, ranks)
@@ -539,7 +543,7 @@ def refusals(rank: int) -> dict[str, str]:
         schedule = momos.Reassign(broken, total_steps=4)
         before = bank_of(broken).indices.clone()
         with torch.no_grad():
-            tensor = bank_of(broken).tiles[0].latent
+            tensor: Any = bank_of(broken).tiles[0].latent
             if wrap is sharded and rank == 1:
                 tensor.to_local().flatten()[0:1].fill_(torch.nan)
             elif wrap is replicated:

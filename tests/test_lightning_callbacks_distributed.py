@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
-from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from processes import run
 from torch import Tensor, nn
@@ -67,7 +67,9 @@ class Module(L.LightningModule):
 class Started(LightningEnvironment):
     """An environment in which the processes run already, as the group of `processes.run`."""
 
-    creates_processes_externally = True
+    @property
+    def creates_processes_externally(self) -> bool:
+        return True
 
     def __init__(self, rank: int) -> None:
         super().__init__()

@@ -337,7 +337,7 @@ def _parameter(tile: Tile, weight: Tensor) -> nn.Parameter:
         return nn.Parameter(weight.clone())
     latent = tile.latent
     if isinstance(latent, Latent):
-        latent.__class__ = nn.Parameter
+        latent.__class__ = nn.Parameter  # type: ignore[assignment]
     return latent
 
 

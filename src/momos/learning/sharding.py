@@ -324,8 +324,10 @@ class ShardedFitting(Fitting):
                 lengths.append(count)
                 own.append(blocks[span])
             before += whole.num_blocks
-        runs = (torch.tensor(n, dtype=torch.int64, device="cpu") for n in (starts, lengths))
-        return Rows(torch.cat(own), before, *runs, self.shards.ranks)
+        numbers, counts = (
+            torch.tensor(n, dtype=torch.int64, device="cpu") for n in (starts, lengths)
+        )
+        return Rows(torch.cat(own), before, numbers, counts, self.shards.ranks)
 
 
 def latents(bank: "Bank") -> _Latents:

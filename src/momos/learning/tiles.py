@@ -7,6 +7,7 @@ from weakref import ref
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 from torch.nn.utils.parametrize import ParametrizationList, register_parametrization
 
 from momos.blocks import Layout, Placement, memory
@@ -150,7 +151,7 @@ class WeightTile(Tile):
         ):  # FSDP frees the memory, which numpy, by which values are made, forbids
             value = value.to(dtype, copy=True)
             return value, (value,)
-        with torch.autograd._unsafe_preserve_version_counter(out):
+        with _unsafe_preserve_version_counter(out):
             out.copy_(value)
         return None
 
