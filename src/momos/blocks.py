@@ -5,7 +5,6 @@ cut; blocks never cross parameters (Bakhtiarifard et al. 2026, §3). `read` and 
 inverses on the weights; the padding is written as zeros and never read back.
 """
 
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from momos.parameters import check_whole_tensors, chosen_parameters
 from momos.parameters import matches as matches
 from momos.parameters import memory as memory
+from momos.shards import ALONE, Ranks
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 PIECE = 1 << 16  # blocks taken at once where memory must stay bounded
@@ -29,7 +29,9 @@ PIECE = 1 << 16  # blocks taken at once where memory must stay bounded
 class Placement:
     """Position of one parameter among the blocks.
 
-    Its output channels are the slices along dimension `axis`.
+    Its output channels are the slices along dimension `axis`. Where a parameter is sharded,
+    this is the position of what this rank holds, and `skip` is how many weights of its first
+    block are held by the ranks before.
 
     Example:
         >>> layout = momos.Layout.of(nn.Linear(10, 3), block_size=4)
@@ -44,6 +46,7 @@ class Placement:
     num_blocks: int
     num_weights: int
     axis: int = 0
+    skip: int = 0
 
     @property
     def stop(self) -> int:
@@ -87,18 +90,8 @@ class Layout:
             ValueError: if no parameter is chosen, or one cannot be cut into blocks: sharded, not
                 initialised, not a real floating dtype, or on another device than the rest.
         """
-        if isinstance(block_size, bool) or not isinstance(block_size, int):
-            raise TypeError(f"block_size must be an int, got {block_size!r}")
-        if block_size < 1:
-            raise ValueError(f"block_size must be at least 1, got {block_size}")
-        chosen = chosen_parameters(model, include, exclude, min_ndim)
-        for name, parameter in chosen.items():
-            if parameter.dtype not in DTYPES:
-                allowed = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
-                raise ValueError(
-                    f"dtype must be one of {allowed}, got {parameter.dtype} for parameter "
-                    f"{name!r} (exclude it to leave it as it is)"
-                )
+        check_whole_tensors(model)
+        chosen = blocked_parameters(model, block_size, include, exclude, min_ndim)
         return cls.cut(block_size, ((name, p.shape, p.dtype) for name, p in chosen.items()))
 
     @classmethod
@@ -135,12 +128,49 @@ class Layout:
 
     def number(self, placement: Placement) -> int:
         """Which of the placements one is."""
-        return bisect_left(self.placements, placement.start, key=lambda place: place.start)
+        return self._numbers[placement.name]
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {place.name: number for number, place in enumerate(self.placements)}
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes that share the blocks."""
+        return ALONE
+
+    @property
+    def num_rows(self) -> int:
+        """Blocks of which this process holds weights: all of them, if the model is not sharded."""
+        return self.placements[-1].stop if self.placements else 0
+
+    def counted(self, rows: Tensor) -> Tensor:
+        """Those of the rows of this process, in any of their attributes, that are its own.
+
+        Of a block whose weights several ranks hold, it is the own block of one.
+        """
+        return rows
+
+    def counts(self, placement: Placement) -> bool:
+        """Whether no other process counts the same weights of a parameter."""
+        return True
+
+    def block_number(self, placement: Placement, row: int) -> int:
+        """The number of a block in the whole parameter, by its row in `placement`."""
+        return row
+
+    def within(self, prefix: str) -> tuple["Layout", list[Placement]]:
+        """The layout of a submodule, under its own names, and its placements in this one."""
+        dot = f"{prefix}."
+        inside = [place for place in self.placements if place.name.startswith(dot)]
+        names = ((p.name.removeprefix(dot), p.shape, p.dtype) for p in inside)
+        axes = {p.name.removeprefix(dot): p.axis for p in inside}
+        return Layout.cut(self.block_size, names, axes), inside
 
     @property
     def num_blocks(self) -> int:
         """Blocks of all parameters, m."""
-        return self.placements[-1].stop if self.placements else 0
+        return self.num_rows
 
     @cached_property
     def num_weights(self) -> int:
@@ -162,28 +192,32 @@ class Layout:
         check_whole_tensors(model)
         parameters = dict(model.named_parameters(remove_duplicate=False))
         for placement in self.placements:
-            name = placement.name
-            if name not in parameters:
-                raise ValueError(f"model must have the parameter {name!r} of the layout")
-            tensor = parameters[name].detach()
-            if tuple(tensor.shape) != placement.shape:
+            if placement.name not in parameters:
                 raise ValueError(
-                    f"parameter {name!r} must have shape {placement.shape}, got "
-                    f"{tuple(tensor.shape)}"
+                    f"model must have the parameter {placement.name!r} of the layout"
                 )
-            if tensor.dtype != placement.dtype:
-                raise ValueError(
-                    f"parameter {name!r} must have dtype {placement.dtype}, got {tensor.dtype}"
-                )
-            if tensor.is_meta:
-                raise ValueError(f"parameter {name!r} must hold values, got a meta tensor")
+            tensor = parameters[placement.name].detach()
+            check_placed(placement, placement.shape, tensor)
             yield placement, tensor
 
-    def pieces(self, model: nn.Module) -> Iterator[tuple[int, Float[Tensor, "p s"]]]:
+    def edges(self, model: nn.Module) -> Float[Tensor, "e s"] | None:
+        """The blocks of which no rank holds all weights; None where there are none."""
+        return None
+
+    def flats(
+        self, model: nn.Module, edges: Tensor | None = None
+    ) -> Iterator[tuple[Placement, Float[Tensor, " n"]]]:
+        """Each placement with the weights of its rows, completed by those in `edges`."""
+        for placement, tensor in self.tensors(model):
+            yield placement, tensor.reshape(-1)
+
+    def pieces(
+        self, model: nn.Module, edges: Tensor | None = None
+    ) -> Iterator[tuple[int, Float[Tensor, "p s"]]]:
         """First row and blocks of successive pieces of at most `PIECE` blocks."""
         start, held, rows = 0, [], 0
-        for _, tensor in self.tensors(model):
-            for part in _parts(tensor.reshape(-1), self.block_size):
+        for _, flat in self.flats(model, edges):
+            for part in _parts(flat, self.block_size):
                 if rows + len(part) > PIECE:
                     yield start, self._joined(held)
                     start, held, rows = start + rows, [], 0
@@ -234,14 +268,56 @@ class Layout:
         Raises:
             ValueError: if the blocks or the model do not have the shapes of the layout.
         """
-        if tuple(blocks.shape) != (self.num_blocks, self.block_size):
+        if tuple(blocks.shape) != (self.num_rows, self.block_size):
             raise ValueError(
-                f"blocks must have shape {(self.num_blocks, self.block_size)}, got "
+                f"blocks must have shape {(self.num_rows, self.block_size)}, got "
                 f"{tuple(blocks.shape)}"
             )
         for placement, tensor in list(self.tensors(model)):
-            rows = blocks[placement.start : placement.stop]
-            tensor.copy_(rows.reshape(-1)[: placement.num_weights].view(placement.shape))
+            flat = blocks[placement.start : placement.stop].reshape(-1)[placement.skip :]
+            tensor.copy_(flat[: placement.num_weights].view(placement.shape))
+
+
+def blocked_parameters(
+    model: nn.Module,
+    block_size: int,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    min_ndim: int,
+) -> dict[str, nn.Parameter]:
+    """The parameters that `Layout.of` takes, which may be sharded."""
+    if isinstance(block_size, bool) or not isinstance(block_size, int):
+        raise TypeError(f"block_size must be an int, got {block_size!r}")
+    if block_size < 1:
+        raise ValueError(f"block_size must be at least 1, got {block_size}")
+    chosen = chosen_parameters(model, include, exclude, min_ndim)
+    for name, parameter in chosen.items():
+        if parameter.dtype not in DTYPES:
+            allowed = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+            raise ValueError(
+                f"dtype must be one of {allowed}, got {parameter.dtype} for parameter "
+                f"{name!r} (exclude it to leave it as it is)"
+            )
+    return chosen
+
+
+def check_placed(placement: Placement, shape: tuple[int, ...], tensor: Tensor) -> None:
+    """Refuses a parameter that does not fit its placement, or holds no values.
+
+    Raises:
+        ValueError: if `tensor` has another dtype, is a meta tensor, or `shape` differs.
+    """
+    name = placement.name
+    if tuple(tensor.shape) != shape:
+        raise ValueError(
+            f"parameter {name!r} must have shape {shape}, got {tuple(tensor.shape)}"
+        )
+    if tensor.dtype != placement.dtype:
+        raise ValueError(
+            f"parameter {name!r} must have dtype {placement.dtype}, got {tensor.dtype}"
+        )
+    if tensor.is_meta:
+        raise ValueError(f"parameter {name!r} must hold values, got a meta tensor")
 
 
 def _parts(flat: Tensor, block_size: int) -> Iterator[Tensor]:

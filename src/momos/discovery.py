@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Float32, Float64, Int, Int32, Real
 from torch import Tensor
 
-from momos.blocks import PIECE, Placement
+from momos.blocks import PIECE, Layout, Placement
 from momos.config import Scales
+from momos.sharded import ShardedLayout
 from momos.stored import num_scales
 
 WIDTHS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -77,6 +78,115 @@ def distinct_blocks(
             some = indices[first : first + count]
             some.copy_(numbers[some.long()])
     return motifs, indices
+
+
+def check_finite(layout: Layout, values: Sequence[tuple[Placement, Tensor]]) -> None:
+    """Refuses the `values` of a layout if one is not finite, on any rank.
+
+    Raises:
+        ValueError: naming the first such parameter.
+    """
+    counts = torch.zeros(2, len(values), dtype=torch.int64, device="cpu")
+    for number, (place, tensor) in enumerate(values):
+        if layout.counts(place):
+            counts[0, number] = (~torch.isfinite(tensor)).sum()
+            counts[1, number] = tensor.numel()
+    found = zip(values, *layout.ranks.sum(counts).tolist(), strict=True)
+    for (place, _), count, total in found:
+        if count:
+            raise ValueError(
+                f"weights must be finite, got {count} of {total} NaN or infinite in "
+                f"parameter {place.name!r}"
+            )
+
+
+def distinct_blocks_of_ranks(
+    layout: ShardedLayout,
+    flats: Sequence[tuple[Placement, Tensor]],
+    *,
+    most: int,
+    zero_motif: bool,
+) -> tuple[Real[Tensor, "k s"], Int32[Tensor, " r"]]:
+    """`distinct_blocks` of a sharded model: the same motifs, and the index of each row here.
+
+    Each rank sends its distinct blocks, of which there are at most `most`.
+    """
+    size, dtype = layout.block_size, layout.dtype
+    motifs = torch.zeros(int(zero_motif), size, dtype=dtype, device="cpu")
+    indices = torch.empty(layout.num_rows, dtype=torch.int32, device="cpu")
+    kinds = {(p.dtype, size) for p in layout.whole.placements if p.num_weights >= size}
+    kinds |= {
+        (p.dtype, p.num_weights % size)
+        for p in layout.whole.placements
+        if p.num_weights % size
+    }
+    for kind in sorted(kinds, key=lambda kind: _order(kind, dtype)):
+        parts = list(_rows_of_kind(layout, flats, kind))
+        found = torch.empty(0, kind[1], dtype=kind[0], device="cpu"), indices[:0].long()
+        for _, numbers, rows in parts:
+            if len(found[0]) <= most:
+                found = _first_of_each(found, (rows, numbers))
+        if layout.ranks.any(len(found[0]) > most):
+            raise _too_many(most)
+        known = found[0][:0], found[1][:0]
+        for others in layout.ranks.each(*found):
+            known = _first_of_each(known, others)
+            if len(known[0]) > most:
+                raise _too_many(most)
+        pieces = known[1] // max(PIECE, most)  # in which `distinct_blocks` sees them first
+        own = known[0][pieces.sort(stable=True).indices]
+        motifs, numbers = _with(motifs, own)
+        if len(motifs) > most:
+            raise _too_many(most)
+        for at, _, rows in parts:
+            group, count = _groups(torch.cat([own, rows]))
+            number = torch.empty(count, dtype=torch.int32, device="cpu")
+            number[group[: len(own)]] = numbers
+            indices[at : at + len(rows)] = number[group[len(own) :]]
+    return motifs, indices
+
+
+def _rows_of_kind(
+    layout: ShardedLayout,
+    flats: Sequence[tuple[Placement, Tensor]],
+    kind: tuple[torch.dtype, int],
+) -> Iterator[tuple[int, Int[Tensor, " b"], Tensor]]:
+    """Pieces of the rows of one dtype and length: where, their numbers among all such blocks, values."""
+    dtype, length = kind
+    before, size = 0, layout.block_size
+    for number, (place, flat) in enumerate(flats):
+        whole = layout.whole.placements[number]
+        count, rest = divmod(whole.num_weights, size)
+        if whole.dtype != dtype or (length < size and rest != length):
+            continue
+        blocks, _ = layout.rows_of(number)
+        full = blocks < count  # all but the last, shorter one
+        if length < size:
+            if bool((~full).any()):
+                yield place.stop - 1, blocks.new_tensor([before]), flat[-rest:].cpu()[None]
+            before += 1
+            continue
+        rows = flat[: int(full.sum()) * size].view(-1, size)
+        for first in range(0, len(rows), PIECE):
+            some = rows[first : first + PIECE].cpu()
+            yield (
+                place.start + first,
+                before + blocks[first : first + PIECE][: len(some)],
+                some,
+            )
+        before += count
+
+
+def _first_of_each(
+    one: tuple[Tensor, ...], other: tuple[Tensor, ...]
+) -> tuple[Tensor, Tensor]:
+    """The distinct rows of both, sorted by their bits, and the lowest number of each."""
+    rows, numbers = (torch.cat(both) for both in zip(one, other, strict=True))
+    group, count = _groups(rows)
+    member = torch.empty(count, dtype=torch.int64, device="cpu")
+    member[group] = torch.arange(len(rows), device="cpu")  # any one: all are equal
+    first = numbers.new_full((count,), torch.iinfo(torch.int64).max)
+    return rows[member], first.scatter_reduce_(0, group, numbers, "amin")
 
 
 def _order(kind: tuple[torch.dtype, int], wide: torch.dtype) -> tuple[bool, int, str, int]:

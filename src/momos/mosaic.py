@@ -5,7 +5,7 @@ can give it back after checking that every weight still is what the mosaic says.
 came another way are compared with what a config allows.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,8 +15,15 @@ from torch import Tensor, nn
 
 from momos.blocks import DTYPES, PIECE, Layout, Placement, grouped
 from momos.config import LatticeConfig, MosaicConfig, known_config
-from momos.discovery import NoMosaic, distinct_blocks, in_steps
+from momos.discovery import (
+    NoMosaic,
+    check_finite,
+    distinct_blocks,
+    distinct_blocks_of_ranks,
+    in_steps,
+)
 from momos.parameters import check_dense, check_used
+from momos.sharded import ShardedLayout, layout_of
 from momos.stored import check_scales, spread, stored_dtype
 from momos.vq import cpu
 
@@ -30,6 +37,9 @@ class Mosaic:
     With `scales`, one float32 tensor for each placement, the weights of a parameter are its
     scale, or that of their output channel, times the values of their motifs. Motifs of int8 need
     them. `config` is what the mosaic was made by, where that is known.
+
+    Of a sharded model each rank has the indices of the blocks that it holds weights of, and a
+    layout of them; `usage` is of all ranks, and collective: every rank calls it.
 
     Raises:
         TypeError: if motifs or indices are of a wrong dtype.
@@ -65,9 +75,9 @@ class Mosaic:
             raise ValueError("motifs of int8 must have scales, got none")
         if indices.is_floating_point() or indices.dtype == torch.bool:
             raise TypeError(f"indices must be integers, got {indices.dtype}")
-        if tuple(indices.shape) != (self.layout.num_blocks,):
+        if tuple(indices.shape) != (self.layout.num_rows,):
             raise ValueError(
-                f"indices must have shape ({self.layout.num_blocks},), got "
+                f"indices must have shape ({self.layout.num_rows},), got "
                 f"{tuple(indices.shape)}"
             )
         if len(indices):
@@ -128,21 +138,34 @@ class Mosaic:
         Raises:
             ValueError: if the parameters of `model` are not those of the layout.
         """
-        for placement, tensor in self.layout.tensors(model):
-            flat, count, first = tensor.reshape(-1), 0, 0
-            for start, values in self.rebuilt(placement):
-                there = flat[start : start + len(values)]
-                wrong = bits(there) != bits(values.to(flat.device))
-                if not count and bool(wrong.any()):
-                    first = (start + int(wrong.nonzero()[0])) // self.layout.block_size
-                count += int(wrong.sum())
-            if count:
-                return (
-                    f"model must be a mosaic, but parameter {placement.name!r} differs from "
-                    f"its motifs in {count} weights (first in its block {first}): it has "
-                    "changed since it was projected"
-                )
+        layout = self.layout
+        counts = torch.zeros(2, len(layout.placements), dtype=torch.int64, device="cpu")
+        with layout.ranks.together():
+            for number, (placement, tensor) in enumerate(layout.tensors(model)):
+                counts[:, number] = torch.tensor(self._changes(placement, tensor))
+                if counts[0, number] and not layout.ranks.groups:
+                    break
+        changed = layout.ranks.sum(counts[0])
+        for number in changed.nonzero()[:1, 0].tolist():
+            first = -int(layout.ranks.largest(-counts[1])[number])
+            return (
+                f"model must be a mosaic, but parameter {layout.placements[number].name!r} "
+                f"differs from its motifs in {int(changed[number])} weights (first in its "
+                f"block {first}): it has changed since it was projected"
+            )
         return ""
+
+    def _changes(self, placement: Placement, tensor: Tensor) -> tuple[int, int]:
+        """How many weights of a parameter differ from their motifs, and the block of the first."""
+        flat, count, first = tensor.reshape(-1), 0, self.layout.num_blocks
+        for start, values in self.rebuilt(placement):
+            there = flat[start : start + len(values)]
+            wrong = bits(there) != bits(values.to(flat.device))
+            if not count and bool(wrong.any()):
+                row = start + placement.skip + int(wrong.nonzero()[0])
+                first = self.layout.block_number(placement, row // self.layout.block_size)
+            count += int(wrong.sum())
+        return (count if self.layout.counts(placement) else 0), first
 
     @property
     def num_motifs(self) -> int:
@@ -151,17 +174,23 @@ class Mosaic:
 
     def usage(self) -> Int[Tensor, " k"]:
         """How many blocks use each motif."""
-        return usage_of(self.indices, self.num_motifs)
+        own = usage_of(self.layout.counted(self.indices), self.num_motifs)
+        return self.layout.ranks.sum(own)
+
+    def part(self, placement: Placement) -> Integer[Tensor, " b"]:
+        """The indices of the blocks of one parameter."""
+        return self.indices[placement.start : placement.stop]
 
     def rebuilt(self, placement: Placement) -> Iterator[tuple[int, Tensor]]:
         """First weight and values of successive pieces of one parameter, flat, in its dtype."""
         size, scale = self.layout.block_size, self.scale(placement)
         step = max(1, min(PIECE, 16 * PIECE // size))
-        for first in range(placement.start, placement.stop, step):
-            last = min(first + step, placement.stop)
-            blocks = self.motifs.index_select(0, self.indices[first:last].int())
-            start = (first - placement.start) * size
-            flat = blocks.view(-1)[: placement.num_weights - start]
+        indices = self.part(placement)
+        for first in range(0, placement.num_blocks, step):
+            blocks = self.motifs.index_select(0, indices[first : first + step].int())
+            start = first * size - placement.skip
+            flat = blocks.view(-1)[max(0, -start) : placement.num_weights - start]
+            start = max(0, start)
             stop = start + len(flat)
             own = spread(scale, placement, start, stop) if scale is not None else None
             yield start, scaled(flat, own, placement.dtype)
@@ -173,13 +202,16 @@ class Mosaic:
         return self.scales[self.layout.number(placement)]
 
     def dense(self) -> dict[str, Tensor]:
-        """All constrained parameters by name, as ordinary tensors."""
-        return {
-            placement.name: torch.cat(
-                [values for _, values in self.rebuilt(placement)]
-            ).view(placement.shape)
-            for placement in self.layout.placements
-        }
+        """All constrained parameters by name, as ordinary tensors.
+
+        Of a sharded model they are what this rank holds.
+        """
+        found = {}
+        for place in self.layout.placements:
+            none = self.motifs.new_empty(0, dtype=place.dtype)
+            parts = [none, *(values for _, values in self.rebuilt(place))]
+            found[place.name] = torch.cat(parts).view(place.shape)
+        return found
 
     def within(self, prefix: str) -> "Mosaic":
         """The mosaic of a submodule, under its own names; with all motifs.
@@ -187,23 +219,16 @@ class Mosaic:
         Raises:
             ValueError: if no parameter of the mosaic has a name below `prefix`.
         """
-        dot = f"{prefix}."
-        inside = [place for place in self.layout.placements if place.name.startswith(dot)]
+        layout, inside = self.layout.within(prefix)
         if not inside:
             raise ValueError(
                 f"a parameter of the mosaic must be below {prefix!r}, got none"
             )
-        names = ((p.name.removeprefix(dot), p.shape, p.dtype) for p in inside)
-        indices = [self.indices[place.start : place.stop] for place in inside]
         scales = [self.scale(place) for place in inside]
         return Mosaic(
             self.motifs,
-            torch.cat(indices),
-            Layout.cut(
-                self.layout.block_size,
-                names,
-                {p.name.removeprefix(dot): p.axis for p in inside},
-            ),
+            torch.cat([self.indices[place.start : place.stop] for place in inside]),
+            layout,
             None
             if self.scales is None
             else tuple(scale for scale in scales if scale is not None),
@@ -242,8 +267,12 @@ class _Memory:
     def __deepcopy__(self, memo: dict[int, Any]) -> "_Memory":
         return self  # a mosaic is a value
 
-    def __reduce__(self) -> tuple[type, tuple[dict[str, Any]]]:
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         mosaic, layout = self.mosaic, self.mosaic.layout
+        if (
+            layout.ranks.groups
+        ):  # other ranks hold the rest, or whoever reads it is another one
+            return _nothing, ()
         plain = {
             "motifs": mosaic.motifs,
             "indices": mosaic.indices,
@@ -254,6 +283,10 @@ class _Memory:
             "config": None if mosaic.config is None else asdict(mosaic.config),
         }
         return dict, (plain,)
+
+
+def _nothing() -> None:
+    """A mosaic of which a pickle holds nothing."""
 
 
 def _recalled(model: nn.Module) -> Mosaic | None:
@@ -328,7 +361,7 @@ def _found(
 
 
 def _discovered_by(model: nn.Module, config: MosaicConfig, min_ndim: int) -> Mosaic:
-    layout = Layout.of(
+    layout = layout_of(
         model,
         block_size=config.block_size,
         include=config.include,
@@ -343,6 +376,12 @@ def _discovered_by(model: nn.Module, config: MosaicConfig, min_ndim: int) -> Mos
 def _discovered(
     model: nn.Module, layout: Layout, config: MosaicConfig, most: int
 ) -> Mosaic:
+    if isinstance(layout, ShardedLayout) and (config.bits <= 8 or config.scales != "none"):
+        raise NoMosaic(
+            f"scales and motifs of few bits are not searched for in a sharded model, got "
+            f"scales={config.scales!r} and bits={config.bits} (save the frozen model, and "
+            "momos.load_ it)"
+        )
     check_used(model, (place.name for place in layout.placements))
     values, dtype, scales = list(layout.tensors(model)), layout.dtype, None
     if config.bits <= 8:
@@ -353,9 +392,18 @@ def _discovered(
             f"motifs must be of at most 8 bits to be found with their scales, got "
             f"bits={config.bits} (pickle or save the frozen model instead)"
         )
-    motifs, indices = distinct_blocks(
-        values, layout.block_size, dtype, most=most, zero_motif=config.zero_motif
-    )
+    if isinstance(layout, ShardedLayout):
+        check_finite(layout, values)
+        motifs, indices = distinct_blocks_of_ranks(
+            layout,
+            list(layout.flats(model, layout.edges(model))),
+            most=most,
+            zero_motif=config.zero_motif,
+        )
+    else:
+        motifs, indices = distinct_blocks(
+            values, layout.block_size, dtype, most=most, zero_motif=config.zero_motif
+        )
     narrow = motifs if scales else motifs.to(stored_dtype(config.bits, motifs.dtype))
     if torch.equal(bits(narrow.to(motifs.dtype)), bits(motifs)):
         motifs = narrow

@@ -3,7 +3,6 @@
 A weight is whole if this process holds all of it, and the network computes with it directly.
 """
 
-import sys
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from itertools import pairwise
@@ -13,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import ParametrizationList
+
+from momos.shards import is_fully_sharded, is_sharded, local
 
 FSDP = "FullyShardedDataParallel has sharded it"
 SUMMON = "do this inside FullyShardedDataParallel.summon_full_params"
@@ -33,13 +34,15 @@ REMEDIES = {
 def chosen_parameters(
     model: nn.Module, include: tuple[str, ...], exclude: tuple[str, ...], min_ndim: int
 ) -> dict[str, nn.Parameter]:
-    """The parameters that the patterns choose, under the first name of each."""
+    """The parameters that the patterns choose, under the first name of each.
+
+    They may be sharded: whoever needs them whole calls `check_whole_tensors` before.
+    """
     for kind, patterns in (("include", include), ("exclude", exclude)):
         if isinstance(patterns, str):
             raise TypeError(
                 f"{kind} must be a sequence of patterns, got the string {patterns!r}"
             )
-    check_whole_tensors(model)
     names: dict[object, list[str]] = {}
     parameters: dict[object, nn.Parameter] = {}
     frozen: set[object] = set()
@@ -88,10 +91,11 @@ def _check_memory(chosen: dict[str, nn.Parameter]) -> None:
     if len(devices) > 1:
         found = " and ".join(f"{device} ({name!r})" for device, name in devices.items())
         raise ValueError(f"all chosen parameters must be on one device, got {found}")
+    held = {name: local(parameter) for name, parameter in chosen.items()}
     spans = sorted(
-        (parameter.data_ptr(), parameter.data_ptr() + parameter.nbytes, name)
-        for name, parameter in chosen.items()
-        if not parameter.is_meta and torch.ops.aten.is_non_overlapping_and_dense(parameter)
+        (tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes, name)
+        for name, tensor in held.items()
+        if not tensor.is_meta and torch.ops.aten.is_non_overlapping_and_dense(tensor)
     )
     for (_, end, name), (start, _, other) in pairwise(spans):
         if start < end:
@@ -108,7 +112,7 @@ def matches(name: str, patterns: tuple[str, ...]) -> bool:
 
 def memory(tensor: Tensor) -> object:
     """A key that two names share if they are one tensor: the object, or its memory."""
-    if is_lazy(tensor) or tensor.is_meta or not tensor.numel():
+    if is_lazy(tensor) or tensor.is_meta or not tensor.numel() or is_sharded(tensor):
         return id(tensor)
     return (
         tensor.device,
@@ -127,19 +131,32 @@ def check_whole_tensors(model: nn.Module) -> None:
     Raises:
         ValueError: if a parameter or buffer is a shard, which is named, or the model is compact.
     """
+    for prefix, module in model.named_modules():
+        if is_fully_sharded(module):
+            name = next((name for name, _ in module.named_parameters()), "")
+            raise _sharded(_joined(prefix, name), "fully_shard has sharded it", GATHER)
+    check_held_tensors(model)
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        check_whole_tensor(name, tensor)
+
+
+def check_held_tensors(model: nn.Module) -> None:
+    """Refuses a model whose tensors are neither whole nor DTensors.
+
+    Raises:
+        ValueError: if FullyShardedDataParallel has sharded one, which is named, or the model is
+            compact.
+    """
     check_dense(model)
     in_sight = False
     for prefix, module in model.named_modules():
-        if any(kind.__name__ == "FSDPModule" for kind in type(module).__mro__):
-            name = next((name for name, _ in module.named_parameters()), "")
-            raise _sharded(_joined(prefix, name), "fully_shard has sharded it", GATHER)
         handle = vars(module).get("_handle")
         if type(handle).__name__ == "FlatParamHandle":
             in_sight = True
             _check_handle(prefix, handle)
     tensors = [*model.named_parameters(), *model.named_buffers()]
     for name, tensor in tensors:
-        check_whole_tensor(name, tensor)
+        _check_not_flat(name, tensor)
     if not in_sight:
         _check_flattened(tensors)
 
@@ -163,10 +180,13 @@ def check_whole_tensor(name: str, tensor: Tensor) -> None:
     Raises:
         ValueError: if the tensor is one.
     """
-    loaded = sys.modules.get("torch.distributed.tensor")  # without it there are none
-    if loaded is not None and isinstance(tensor, loaded.DTensor):
+    if is_sharded(tensor):
         number = tensor.device_mesh.size()  # pyright: ignore[reportAttributeAccessIssue]
         raise _sharded(name, f"it is a DTensor on {number} processes", GATHER)
+    _check_not_flat(name, tensor)
+
+
+def _check_not_flat(name: str, tensor: Tensor) -> None:
     if getattr(tensor, "_is_flat_param", False):
         raise _sharded(name, FSDP, SUMMON)
 

@@ -14,10 +14,14 @@ from torch import Tensor, nn
 
 from momos.blocks import PIECE, Layout
 from momos.config import MosaicConfig, check_whole
+from momos.discovery import check_finite
 from momos.mosaic import Mosaic
 from momos.parameters import check_used
+from momos.sharded import ShardedLayout, layout_of
+from momos.shards import Ranks
 from momos.vq.motifs import distinct_motifs, kmeans_motifs, sample_positions, with_zero
 from momos.vq.nearest import searcher
+from momos.vq.rows import Rows
 
 Search = Callable[[Tensor], Tensor]
 
@@ -54,7 +58,7 @@ def project_(
 
     Raises:
         ValueError: if `config` has settings for learned motifs, no parameter is chosen, one is
-            sharded or only what a weight is computed from (weight normalization, pruning), a
+            sharded by FullyShardedDataParallel, has shards whose columns a block would cross, or is only what a weight is computed from (weight normalization, pruning), a
             weight is not finite (names the parameter), or `motifs` have another block size. The
             model is then unchanged.
 
@@ -66,7 +70,8 @@ def project_(
         0
     """
     check_projectable(config)
-    layout = Layout.of(
+    ranks = Ranks.of(model)
+    layout = layout_of(
         model,
         block_size=config.block_size,
         include=config.include,
@@ -76,21 +81,33 @@ def project_(
     check_used(model, (place.name for place in layout.placements))
     if generator is None:
         generator = torch.Generator().manual_seed(config.seed)
-    if motifs is None:
-        motifs = _choose(model, layout, config, generator)
-    elif motifs.ndim != 2 or motifs.shape[1] != config.block_size:
+    ranks.share_(generator)
+    with ranks.together():
+        if motifs is None:
+            motifs = _choose(model, layout, config, generator)
+        elif not motifs.is_meta:
+            motifs = ranks.first(motifs.detach())
+        projection = _projected(model, layout, config, motifs)
+    projection.mosaic.write_(model)
+    return projection
+
+
+def _projected(
+    model: nn.Module, layout: Layout, config: MosaicConfig, motifs: Tensor
+) -> Projection:
+    """The projection of `model` onto `motifs`, which is not written into it yet."""
+    if motifs.ndim != 2 or motifs.shape[1] != config.block_size:
         raise ValueError(
             f"motifs must have shape (k, {config.block_size}), got {tuple(motifs.shape)}"
         )
     if not motifs.is_meta:  # the search refuses those
         motifs = motifs.detach().to(next(layout.tensors(model))[1].device)
-    indices = _assign(model, layout, motifs)
-    _keep(model, layout, motifs, indices)
+    edges = layout.edges(model)
+    indices = _assign(model, layout, motifs, edges)
+    _keep(model, layout, motifs, indices, edges)
     _check_range(layout, motifs, indices)
     mosaic = Mosaic(motifs, indices, layout, config=config)
-    distortion, moved = _difference(model, mosaic)
-    mosaic.write_(model)
-    return Projection(mosaic, distortion, moved)
+    return Projection(mosaic, *_difference(model, mosaic))
 
 
 class KeepsGenerator:
@@ -211,30 +228,38 @@ def _choose(
         motifs = layout.take(model, rows)
         _check_finite(model, layout, motifs)
         return with_zero(motifs, config.zero_motif)
-    blocks = layout.read(model)
+    blocks = layout.counted(layout.read(model))
     _check_finite(model, layout, blocks)
     choose = distinct_motifs if config.selection == "distinct" else kmeans_motifs
-    return choose(blocks, num_motifs, zero_motif=config.zero_motif, generator=generator)
+    rows = Rows.of(blocks)
+    if isinstance(layout, ShardedLayout):
+        rows = Rows(blocks, layout.num_blocks, *layout.runs(), layout.ranks)
+    return choose(rows, num_motifs, zero_motif=config.zero_motif, generator=generator)
 
 
-def _assign(model: nn.Module, layout: Layout, motifs: Tensor) -> Tensor:
-    search = searcher(motifs)
-    indices = torch.empty(layout.num_blocks, dtype=torch.int32, device=motifs.device)
-    for start, blocks in layout.pieces(model):
-        try:
-            found = search(blocks)
-        except ValueError:
-            _check_finite(model, layout, blocks)
-            raise
-        indices[start : start + len(blocks)] = found
+def _assign(
+    model: nn.Module, layout: Layout, motifs: Tensor, edges: Tensor | None
+) -> Tensor:
+    search, wrong = searcher(motifs), None
+    indices = torch.empty(layout.num_rows, dtype=torch.int32, device=motifs.device)
+    try:
+        for start, blocks in layout.pieces(model, edges):
+            indices[start : start + len(blocks)] = search(blocks)
+    except ValueError as error:
+        wrong = error
+    if layout.ranks.any(wrong is not None):
+        check_finite(layout, list(layout.tensors(model)))
+    if wrong is not None:
+        raise wrong
     return indices
 
 
-def _keep(model: nn.Module, layout: Layout, motifs: Tensor, indices: Tensor) -> None:
+def _keep(
+    model: nn.Module, layout: Layout, motifs: Tensor, indices: Tensor, edges: Tensor | None
+) -> None:
     holding = Holding(motifs)
-    for placement, tensor in layout.tensors(model):
-        own = indices[placement.start : placement.stop]
-        holding.keep(tensor.reshape(-1), own)
+    for placement, flat in layout.flats(model, edges):
+        holding.keep(flat, indices[placement.start : placement.stop])
 
 
 class Holding:
@@ -282,37 +307,37 @@ def _check_range(layout: Layout, motifs: Tensor, indices: Tensor) -> None:
         if torch.promote_types(motifs.dtype, dtype) != dtype
     }
     lost = {dtype: wrong for dtype, wrong in lost.items() if bool(wrong.any())}
-    for placement in layout.placements:
+    if not lost:
+        return
+    used = torch.zeros(len(layout.placements), dtype=torch.int64, device="cpu")
+    for number, placement in enumerate(layout.placements):
         wrong = lost.get(placement.dtype)  # None where every motif fits
         own = indices[placement.start : placement.stop]
-        if wrong is not None and bool(wrong.index_select(0, own).any()):
-            dtype = str(placement.dtype).removeprefix("torch.")
-            raise ValueError(
-                f"motifs must fit the {dtype} of parameter {placement.name!r}, got "
-                f"{float(motifs[wrong].abs().max())}"
-            )
+        used[number] = wrong is not None and bool(wrong.index_select(0, own).any())
+    for number in layout.ranks.sum(used).nonzero()[:1, 0].tolist():
+        placement = layout.placements[number]
+        dtype = str(placement.dtype).removeprefix("torch.")
+        raise ValueError(
+            f"motifs must fit the {dtype} of parameter {placement.name!r}, got "
+            f"{float(motifs[lost[placement.dtype]].abs().max())}"
+        )
 
 
 def _difference(model: nn.Module, mosaic: Mosaic) -> tuple[float, int]:
     device = mosaic.motifs.device
     distortion = torch.zeros((), dtype=torch.float64, device=device)
     moved = torch.zeros((), dtype=torch.int64, device=device)
-    for placement, tensor in mosaic.layout.tensors(model):
+    layout = mosaic.layout
+    for placement, tensor in layout.tensors(model):
         flat = tensor.reshape(-1)
-        for start, new in mosaic.rebuilt(placement):
+        for start, new in mosaic.rebuilt(placement) if layout.counts(placement) else ():
             old = flat[start : start + len(new)]
             distortion += (old.double() - new.double()).square().sum()
             moved += (old != new).sum()
-    return float(distortion), int(moved)
+    return float(layout.ranks.sum(distortion)), int(layout.ranks.sum(moved))
 
 
 def _check_finite(model: nn.Module, layout: Layout, blocks: Tensor) -> None:
     """Refuses blocks that are not finite; names the first such parameter."""
-    if bool(torch.isfinite(blocks).all()):
-        return
-    for placement, tensor in layout.tensors(model):
-        if count := int((~torch.isfinite(tensor)).sum()):
-            raise ValueError(
-                f"weights must be finite, got {count} of {tensor.numel()} NaN or infinite in "
-                f"parameter {placement.name!r}"
-            )
+    if layout.ranks.any(not bool(torch.isfinite(blocks).all())):
+        check_finite(layout, list(layout.tensors(model)))

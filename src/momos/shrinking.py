@@ -13,6 +13,8 @@ from momos.files.contents import Contents
 from momos.files.writer import write
 from momos.learning import Reassign, Reassignment, freeze_
 from momos.learning.parametrize import bank_of
+from momos.learning.replicas import by_first
+from momos.shards import without_replicas
 
 LOOKS = 50  # how often the size is measured during training
 GAIN = 0.7  # power of the ratio of sizes by which each look changes the rate weight
@@ -85,10 +87,16 @@ class Shrink(Reassign):
         super().__init__(
             model, total_steps=total_steps, every=every, dense=dense, ramp=ramp, fixed=0.0
         )
-        self.model, self.target_bytes, self.looks = model, target_bytes, looks
+        self.model, self.target_bytes, self.looks = (
+            without_replicas(model),
+            target_bytes,
+            looks,
+        )
         self.factor = 1.0  # of the rate weight of the config
         self.num_bytes: int | None = None  # of the file when last measured
         self._check_target()
+
+    PLAN = (*Reassign.PLAN, "target_bytes", "looks", "factor")
 
     @property
     def rate_weight(self) -> float:
@@ -104,7 +112,7 @@ class Shrink(Reassign):
         part = self.steps / self.total_steps
         period = max(1, self.total_steps // self.looks)
         if part > self.ramp and self.steps // period > (self.steps - self.every) // period:
-            self.num_bytes = file_bytes(self.model)
+            self.num_bytes = self._measured()
             ratio = self.num_bytes / self.planned(part)
             self.factor *= min(MOST_CHANGE, max(1 / MOST_CHANGE, ratio**GAIN))
         return done
@@ -124,7 +132,7 @@ class Shrink(Reassign):
 
     def _meet(self, done: Reassignment) -> Reassignment:
         """Raises the threshold, as little as it takes, until the file is small enough."""
-        self.num_bytes = file_bytes(self.model)
+        self.num_bytes = self._measured()
         if self.num_bytes <= self.target_bytes:
             return done
         self._check_target()
@@ -142,6 +150,10 @@ class Shrink(Reassign):
                 high = middle
         return done if self.num_bytes <= self.target_bytes else self._cut(high, done)
 
+    def _measured(self) -> int:
+        """Size of the file; only the first of several replicas writes it."""
+        return by_first(self.bank, lambda: file_bytes(self.model))
+
     def _check_target(self) -> None:
         least = file_bytes(self.model, zero=True)
         if self.target_bytes < least:
@@ -154,7 +166,7 @@ class Shrink(Reassign):
         bank = self.bank
         bank.threshold.fill_(threshold)
         changed, used = bank.round_latent_(self.rate_weight)
-        self.num_bytes = file_bytes(self.model)
+        self.num_bytes = self._measured()
         return Reassignment(before.changed + changed, used, before.rate_weight)
 
 

@@ -1,15 +1,16 @@
 """How sensitive a network's loss is to its weights, tensor by tensor."""
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from momos.calibration.tracing import undisturbed
+from momos.shards import Ranks, unsynchronized, without_replicas
 
 Batch = TypeVar("Batch")
-Term = TypeVar("Term", float, Tensor)
 
 
 def sensitivities(
@@ -22,6 +23,10 @@ def sensitivities(
     Fisher information; LeCun, Denker and Solla 1990 use the exact one). `loss(batch)` runs
     `model`; batches of few samples tell more than large ones, whose gradients cancel. The model
     is evaluated in evaluation mode, and left as it was, gradients included.
+
+    With `DistributedDataParallel` each rank has batches of its own, and the means are over those of
+    all ranks, the same on each. Names are those of the wrapped module. A model that is sharded
+    must be gathered before.
 
     Raises:
         ValueError: if there are no batches, or a loss is not one finite number with a gradient.
@@ -37,61 +42,74 @@ def sensitivities(
         ['bias', 'weight']
     """
 
-    def mean_square(gradient: Tensor) -> float:
-        return float(gradient.double().square().sum()) / max(1, gradient.numel())
-
-    return _means(model, batches, loss, mean_square)
+    ranks, inner = Ranks.of(model), without_replicas(model)
+    names = [name for name, own in inner.named_parameters() if own.requires_grad]
+    rows: list[list[float]] = []
+    with ranks.together():
+        for gradients in _gradients(model, batches, loss):
+            rows.append([_mean_square(gradients.get(name)) for name in names])
+    own = torch.tensor(rows, dtype=torch.float64, device="cpu").view(-1, len(names))
+    of_all = torch.cat(ranks.gather(own))
+    _check_count(len(of_all))
+    # Rounded once, so it does not matter which rank had which batch.
+    sums = [math.fsum(column) for column in of_all.T.tolist()]
+    return {name: total / len(of_all) for name, total in zip(names, sums, strict=True)}
 
 
 def weight_sensitivities(
     model: nn.Module, batches: Iterable[Batch], loss: Callable[[Batch], Tensor]
 ) -> dict[str, Tensor]:
     """Squared gradient of each weight, on average over `batches`, as `sensitivities` takes them."""
-
-    def square(gradient: Tensor) -> Tensor:
-        return gradient.float().square()
-
-    return _means(model, batches, loss, square)
-
-
-def _means(
-    model: nn.Module,
-    batches: Iterable[Batch],
-    loss: Callable[[Batch], Tensor],
-    term: Callable[[Tensor], Term],
-) -> dict[str, Term]:
-    """The mean over batches of `term` of the gradient of each trainable parameter."""
-    parameters = {
-        name: parameter
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
+    ranks, inner, count = Ranks.of(model), without_replicas(model), 0
+    sums = {
+        name: torch.zeros_like(own, dtype=torch.float32)
+        for name, own in inner.named_parameters()
+        if own.requires_grad
     }
-    count = 0
-    with undisturbed(model), torch.enable_grad():
-        sums = {name: term(torch.zeros_like(own)) for name, own in parameters.items()}
+    with ranks.together():
+        for gradients in _gradients(model, batches, loss):
+            for name, gradient in gradients.items():
+                sums[name] += gradient.float().square()
+            count += 1
+    count = int(ranks.sum(torch.tensor(count, device="cpu")))
+    _check_count(count)
+    sums = {name: ranks.sum(total) for name, total in sums.items()}
+    return {name: total / count for name, total in sums.items()}
+
+
+def _gradients(
+    model: nn.Module, batches: Iterable[Batch], loss: Callable[[Batch], Tensor]
+) -> Iterator[dict[str, Tensor]]:
+    """The gradient of each trainable parameter that has one, for each batch."""
+    inner = without_replicas(model)
+    parameters = {n: own for n, own in inner.named_parameters() if own.requires_grad}
+    with unsynchronized(model), undisturbed(inner), torch.enable_grad():
         for batch in batches:
             value = loss(batch)
-            if (
-                not isinstance(value, Tensor)
-                or value.numel() != 1
-                or not value.requires_grad
-            ):
-                raise ValueError(
-                    "loss must return one number that depends on the parameters, got "
-                    f"{_shown(value)}"
-                )
-            if not bool(torch.isfinite(value)):
-                raise ValueError(f"the loss must be finite, got {float(value.detach())}")
-            gradients = torch.autograd.grad(
-                value, list(parameters.values()), allow_unused=True
-            )
-            for name, gradient in zip(parameters, gradients, strict=True):
-                if gradient is not None:
-                    sums[name] += term(gradient.to_dense())
-            count += 1
+            _check_loss(value)
+            found = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
+            pairs = zip(parameters, found, strict=True)
+            yield {name: own.to_dense() for name, own in pairs if own is not None}
+
+
+def _mean_square(gradient: Tensor | None) -> float:
+    if gradient is None:
+        return 0.0
+    return float(gradient.double().square().sum()) / max(1, gradient.numel())
+
+
+def _check_count(count: int) -> None:
     if not count:
         raise ValueError("there must be at least one batch, got none")
-    return {name: total / count for name, total in sums.items()}
+
+
+def _check_loss(value: object) -> None:
+    if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
+        raise ValueError(
+            f"loss must return one number that depends on the parameters, got {_shown(value)}"
+        )
+    if not bool(torch.isfinite(value)):
+        raise ValueError(f"the loss must be finite, got {float(value.detach())}")
 
 
 def _shown(value: object) -> str:

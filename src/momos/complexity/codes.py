@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int8, Int64, Integer
+from jaxtyping import Float, Float64, Int, Int8, Int64, Integer
 from torch import Tensor
 
 from momos.complexity.views import PIECE, float_format, sign_exponents
@@ -252,7 +252,13 @@ def two_part_code(
         raise ValueError(
             f"motif_values must have shape ({num_motifs}, s), got {tuple(motif_values.shape)}"
         )
-    usage = _usage(indices, num_motifs)
+    return two_part_of(motif_values, _usage(indices, num_motifs))
+
+
+def two_part_of(
+    motif_values: Float[Tensor, "k s"] | Int8[Tensor, "k s"], usage: Int[Tensor, " k"]
+) -> TwoPart:
+    """`two_part_code` of the motifs and how often each is used, which is all that it depends on."""
     used = usage.nonzero()[:, 0]
     motifs = motif_values.detach()[used.to(motif_values.device)]
     return TwoPart(
@@ -260,7 +266,7 @@ def two_part_code(
         mosaic=kt_from_counts(usage[used]) if len(used) else 0.0,
         sizes=sum(
             elias_delta_bits(size + 1)
-            for size in (motif_values.shape[1], len(used), len(indices))
+            for size in (motif_values.shape[1], len(used), int(usage.sum()))
         ),
         num_used=len(used),
     )

@@ -33,12 +33,15 @@ from momos.files.contents import (
     takes,
     why_fixed,
 )
+from momos.files.gathering import FetchedMosaic, Gathering, local_scales
 from momos.files.manifest import Record
 from momos.files.reader import MosaicFile
 from momos.files.report import SaveReport, report_on
 from momos.files.writer import write
 from momos.mosaic import Mosaic, index_dtype
-from momos.parameters import check_whole_tensors
+from momos.parameters import check_held_tensors, check_whole_tensors
+from momos.sharded import ShardedLayout, sharded_layout
+from momos.shards import Part, Ranks, local, spread_out, without_replicas
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +85,11 @@ class Checkpoint:
         Raises:
             ValueError: if `dense` has other names, shapes or dtypes than `records`.
         """
+        if self.mosaic is not None and isinstance(self.mosaic.layout, ShardedLayout):
+            raise ValueError(
+                "a checkpoint must hold all weights to be saved, but this is one rank's part "
+                "(momos.save(model, path) saves those of all ranks)"
+            )
         wanted = {r.name: (r.dtype, r.shape) for r in self.records if r.stored == "dense"}
         found = {name: (t.dtype, tuple(t.shape)) for name, t in self.dense.items()}
         for name in wanted | found:
@@ -117,11 +125,16 @@ def save(
     `load_state_dict`, needs the `config` that made them (see `Mosaic.of`). One that is compact is
     saved as the dense one would be, of which a copy is made.
 
+    Of a sharded model, and of the DistributedDataParallel around replicas, every rank calls this.
+    The first writes, tensor by tensor, what it would write of the whole model; all return when
+    the file is there, with the same report.
+
     Raises:
         TypeError: if `network` is none of these.
         ValueError: if the module is not a mosaic, or holds what is not an ordinary tensor, or
             `config` is given for anything but a module.
-        OSError: if `path` cannot be written, or another process is writing it.
+        OSError: if `path` cannot be written, or another process is writing it. Of several ranks,
+            an error of one is raised on all.
 
     Example:
         >>> model = nn.Linear(64, 64)
@@ -134,7 +147,46 @@ def save(
             f"config must be given for a Module only, got one for a {type(network).__name__}"
         )
     with torch.device("cpu"):  # whatever the default device is
+        if ranks := _ranks_of(network):
+            return _save_together(network, path, config, ranks)
         return save_contents(_contents_of(network, config), path)
+
+
+def _ranks_of(network: object) -> Ranks | None:
+    """The processes that save `network` together; None if it is that of this one alone."""
+    if isinstance(network, nn.Module):
+        ranks = Ranks.of(network)
+        return ranks if ranks.groups or spread_out(network) else None
+    layout = network.layout if isinstance(network, Mosaic) else None
+    return layout.ranks if isinstance(layout, ShardedLayout) else None
+
+
+def _save_together(
+    network: nn.Module | Mosaic | Checkpoint,
+    path: str | os.PathLike[str],
+    config: MosaicConfig | None,
+    ranks: Ranks,
+) -> SaveReport:
+    """`save` on every rank: the first one writes, and all return its report."""
+    gathering, contents = None, None
+    if isinstance(network, Mosaic):
+        gathering = Gathering(ranks, None, network)
+        contents = Contents.of_mosaic(FetchedMosaic(network, gathering.indices))
+    elif isinstance(network, nn.Module):
+        network = without_replicas(network)
+        if spread_out(network):
+            contents, gathering = Contents.gathered(network, config, ranks)
+    report = None
+    with ranks.together():
+        if ranks.number > 0 and gathering is not None:
+            gathering.serve()
+        elif ranks.number == 0:
+            try:
+                report = save_contents(contents or _contents_of(network, config), path)
+            finally:
+                if gathering is not None:
+                    gathering.end()
+    return ranks.message(report)
 
 
 def _contents_of(
@@ -258,7 +310,8 @@ def load_(
 ) -> Checkpoint | Compacted:
     """Gives every parameter and buffer of `model` the values that the file at `path` holds.
 
-    The model may be on any device. Buffers that `state_dict` leaves out are set where the model
+    The model may be on any device, and sharded: then every rank calls this and takes its part,
+    tensor by tensor, and the result holds that part. Buffers that `state_dict` leaves out are set where the model
     has them too. A tensor that the model ties to one in the file need not be in the file itself:
     checkpoints of tied models often leave `lm_head.weight` out. Afterwards the model is a mosaic
     that `Mosaic.of` knows.
@@ -280,6 +333,9 @@ def load_(
     """
     if compact:
         return load_compact_(model, path)
+    model = without_replicas(model)
+    if spread_out(model):
+        return _load_shards_(model, path)
     with MosaicFile(path) as file:
         check_whole_tensors(model)
         tensors = {name: tensor for name, tensor, _ in named_tensors(model)}
@@ -299,6 +355,59 @@ def load_(
     if mosaic and all(place.name in parameters for place in mosaic.layout.placements):
         mosaic.remember_(model)
     return checkpoint
+
+
+def _load_shards_(model: nn.Module, path: str | os.PathLike[str]) -> Checkpoint:
+    """`load_` of what this rank holds; the first one verifies the whole file before."""
+    ranks, tensors = Ranks.of(model), {n: t for n, t, _ in named_tensors(model)}
+    with ranks.together():
+        opened = MosaicFile(path)
+    with opened as file:
+        with ranks.together():
+            check_held_tensors(model)
+            _check_model(model, file)
+            check_state(model)
+            file.check_sections(*file.file.sections)
+            if ranks.number == 0:
+                file.verify()
+        mosaic = _local_mosaic(model, file)
+        if mosaic is not None:
+            mosaic.write_(model)
+        written = {place.name for place in mosaic.layout.placements} if mosaic else set()
+        dense = {}
+        for record in file.manifest.records:
+            stored = file.record(record.same_as or record.name)
+            tensor = tensors.get(record.name)
+            if tensor is None or stored.name in written:
+                continue
+            part = Part.of(record.name, tensor)
+            if takes(tensor, stored.shape, stored.dtype):
+                local(tensor).copy_(joined(stored, file.pieces(stored))[part.box])
+            if record.stored == "dense":
+                dense[record.name] = local(tensor)
+        return Checkpoint(mosaic, dense, file.manifest.records, file.manifest.metadata)
+
+
+def _local_mosaic(model: nn.Module, file: MosaicFile) -> Mosaic | None:
+    """What this rank holds of the mosaic in `file`, decoded parameter by parameter."""
+    whole, parameters = file.manifest.layout(), dict(model.named_parameters())
+    if whole is None or any(place.name not in parameters for place in whole.placements):
+        return None
+    layout = sharded_layout(whole, parameters, Ranks.of(model, replicas=False))
+    kind = index_dtype(file.bank.num_motifs)
+    indices = torch.empty(layout.num_rows, dtype=kind, device="cpu")
+    for number, place in enumerate(whole.placements):
+        blocks, rows = layout.rows_of(number)
+        indices[rows] = torch.cat(list(file.indices(file.record(place.name))))[blocks]
+    file.forget_usage()
+    device = next(layout.tensors(model))[1].device
+    with file.file.problems("manifest"):
+        scales = local_scales(file.scales, layout)
+        own = Mosaic(file.motifs, indices, layout, scales, config_of(file))
+    if device.type == "cpu":
+        return own
+    moved = None if scales is None else tuple(scale.to(device) for scale in scales)
+    return Mosaic(own.motifs.to(device), indices.to(device), layout, moved, own.config)
 
 
 def load_compact_(model: nn.Module, path: str | os.PathLike[str]) -> Compacted:

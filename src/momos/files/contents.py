@@ -18,10 +18,12 @@ from momos.blocks import Placement, memory
 from momos.codec import PACK_VALUES, raw
 from momos.config import MosaicConfig
 from momos.files.coding import CodedMosaic
+from momos.files.gathering import FetchedMosaic, Gathering
 from momos.files.manifest import DTYPES, Record
 from momos.learning import Bank
 from momos.mosaic import Mosaic, remembered
-from momos.parameters import check_whole_tensors
+from momos.parameters import check_held_tensors, check_whole_tensors
+from momos.shards import Ranks, is_sharded
 
 PARAMETER = "parameter"
 BUFFER = "buffer"
@@ -98,38 +100,81 @@ class Contents:
             ValueError: if it is not, or something in it is not an ordinary tensor.
         """
         check_whole_tensors(model)
-        found = list(named_tensors(model))
-        for name, tensor, _ in found:
-            _check_ordinary(name, tensor)
-        check_state(model)
-        trainable = any(p.requires_grad for p in model.parameters())
-        wanted = trainable or remembered(model) or config is not None
-        mosaic = Mosaic.of(model, config) if wanted else None
-        blocks = {place.name for place in mosaic.layout.placements} if mosaic else set()
-        first = {memory(tensor): name for name, tensor, _ in reversed(found)}
-        first |= {memory(tensor): name for name, tensor, _ in found if name in blocks}
-        tensors, records = {}, []
-        for name, tensor, kind in found:
-            persistent = kind != TEMPORARY
-            if (same := first[memory(tensor)]) != name:
-                records.append(Record(name, "same", same_as=same, persistent=persistent))
-                continue
-            tensors[name] = tensor.detach().resolve_conj().resolve_neg().contiguous()
-            records.append(
-                Record(
-                    name,
-                    "dense",
-                    tuple(tensor.shape),
-                    tensor.dtype,
-                    why=_why(tensor, kind),
-                    persistent=persistent,
-                )
-            )
+        mosaic = Mosaic.of(model, config) if _wants_mosaic(model, config) else None
+        tensors, records = _records(model, mosaic)
+        flat = {
+            name: tensor.detach().resolve_conj().resolve_neg().contiguous().view(-1)
+            for name, tensor in tensors.items()
+        }
 
         def read(name: str, start: int, stop: int) -> Tensor:
-            return tensors[name].view(-1)[start:stop].cpu()
+            return flat[name][start:stop].cpu()
 
         return cls(_with_blocks(records, mosaic), mosaic, read)
+
+    @classmethod
+    def gathered(
+        cls, model: nn.Module, config: MosaicConfig | None, ranks: Ranks
+    ) -> tuple["Contents", Gathering]:
+        """Like `of_model`, of a sharded model, for the first rank; what the others serve by.
+
+        All ranks call it.
+        """
+        with ranks.together():
+            check_held_tensors(model)
+            wanted = _wants_mosaic(model, config)
+        own = Mosaic.of(model, config) if wanted else None
+        with ranks.together():
+            gathering = Gathering(ranks, model, own)
+            tensors, records = _records(model, own)
+        mosaic = None if own is None else FetchedMosaic(own, gathering.indices)
+
+        def read(name: str, start: int, stop: int) -> Tensor:
+            tensor = tensors[name]
+            if is_sharded(tensor):
+                return gathering.tensor(name)[start:stop]
+            return (
+                tensor.detach().resolve_conj().resolve_neg().reshape(-1)[start:stop].cpu()
+            )
+
+        return cls(_with_blocks(records, mosaic), mosaic, read), gathering
+
+
+def _wants_mosaic(model: nn.Module, config: MosaicConfig | None) -> bool:
+    """Whether a model must be a mosaic to be saved, after checking that its tensors can be."""
+    for name, tensor, _ in named_tensors(model):
+        _check_ordinary(name, tensor)
+    check_state(model)
+    trainable = any(p.requires_grad for p in model.parameters())
+    return trainable or remembered(model) or config is not None
+
+
+def _records(
+    model: nn.Module, mosaic: Mosaic | None
+) -> tuple[dict[str, Tensor], list[Record]]:
+    """The tensors of `model`, each once, and their records, before those of the mosaic."""
+    found = list(named_tensors(model))
+    blocks = {place.name for place in mosaic.layout.placements} if mosaic else set()
+    first = {memory(tensor): name for name, tensor, _ in reversed(found)}
+    first |= {memory(tensor): name for name, tensor, _ in found if name in blocks}
+    tensors, records = {}, []
+    for name, tensor, kind in found:
+        persistent = kind != TEMPORARY
+        if (same := first[memory(tensor)]) != name:
+            records.append(Record(name, "same", same_as=same, persistent=persistent))
+            continue
+        tensors[name] = tensor
+        records.append(
+            Record(
+                name,
+                "dense",
+                tuple(tensor.shape),
+                tensor.dtype,
+                why=_why(tensor, kind),
+                persistent=persistent,
+            )
+        )
+    return tensors, records
 
 
 def as_stored(values: Tensor) -> Tensor:

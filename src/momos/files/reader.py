@@ -102,6 +102,10 @@ class MosaicFile:
         """Names of all tensors, in the order of the file."""
         return [record.name for record in self.manifest.records]
 
+    def record(self, name: str) -> Record:
+        """How the tensor of that name is stored."""
+        return self._records[name]
+
     def tensor(self, name: str) -> Tensor:
         """One tensor; nothing of the others is decoded.
 

@@ -186,7 +186,7 @@ def _num_used(mosaic: Mosaic | CodedMosaic, place: Placement) -> int:
     """How many different motifs a tensor has."""
     if isinstance(mosaic, CodedMosaic):
         return mosaic.used[place.name]
-    return _num_different(mosaic.indices[place.start : place.stop], mosaic.num_motifs)
+    return _num_different(mosaic.part(place), mosaic.num_motifs)
 
 
 def _num_different(indices: torch.Tensor, num_motifs: int) -> int:

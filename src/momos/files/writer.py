@@ -194,7 +194,7 @@ def _streams(mosaic: Mosaic, code: Code) -> Iterator[Stream]:
 
 def _parts(mosaic: Mosaic, place: Placement, channels: bool) -> Iterator[Tensor]:
     """The indices of a tensor's blocks, one stream at a time."""
-    indices = mosaic.indices[place.start : place.stop].cpu()
+    indices = mosaic.part(place).cpu()
     if channels:
         indices = by_channel(indices, place)
     return iter(indices.split(STREAM_SYMBOLS))

@@ -17,10 +17,14 @@ from torch import Tensor, nn
 from momos.blocks import Placement
 from momos.learning import states
 from momos.learning.fitting import Fitting, check_finite, scaled_blocks
+from momos.learning.fully_sharded import restart_
+from momos.learning.latents import Whole
+from momos.learning.sharding import Shards
 from momos.learning.states import NAME as NAME
 from momos.learning.states import refresh_, trace_of
 from momos.learning.whole import round_
 from momos.mosaic import Mosaic, usage_of
+from momos.shards import local
 from momos.stored import grid_step, spread, stored_dtype, whole_steps
 from momos.vq.gather import gather, gather_, straight_through
 
@@ -79,7 +83,7 @@ class Bank(nn.Module):
         self.fitting, self.layout, self.config, self.learn = fitting, layout, config, learn
         self.tiles: list[Any] = []  # tiles that read from the bank; not submodules
         if learn == "motifs":
-            self.motifs = nn.Parameter(motifs)
+            self.motifs = Whole(motifs)
         else:
             self.register_buffer("motifs", motifs)
         self.register_buffer("indices", indices)
@@ -89,7 +93,7 @@ class Bank(nn.Module):
         if self.whole:
             self.register_buffer("base", self.scales.clone())
             self.register_buffer("threshold", torch.full_like(self.step, 0.5))
-            self.stretch = nn.Parameter(torch.zeros_like(self.base))
+            self.stretch = Whole(torch.zeros_like(self.base))
         zeros = fitting.zero_motifs.to(motifs.device)
         self.register_buffer("zeros", zeros[:, None], persistent=False)
         self.register_buffer("started", motifs.new_ones((), dtype=torch.uint8))
@@ -105,6 +109,7 @@ class Bank(nn.Module):
         self.register_buffer("trace", unknown, persistent=False)
         # `started` as a plain value, which compiled code can be guarded by
         self.learning = True
+        self._shards: Shards | None = None  # of the latent weights, if they are sharded
         self.followed = (
             False  # whether motifs or indices were ever updated from the latent weights
         )
@@ -115,6 +120,10 @@ class Bank(nn.Module):
             False  # whether a state of dense weights may be loaded, and the rest later
         )
         self.awaiting = False  # whether that rest is still to come
+        # Weak references: the DistributedDataParallel that it is in, and the last that ran it.
+        self.wrapper: Callable[[], Any] = _none
+        self.seen: Callable[[], Any] = _none
+        self.root: Callable[[], Any] = _none  # the network that it is the bank of
         ends = [0, *accumulate(counts)]
         self._spans = {
             place.name: (ends[i], ends[i + 1])
@@ -130,7 +139,13 @@ class Bank(nn.Module):
     def __deepcopy__(self, memo: dict[int, Any]) -> "Bank":
         other = self.__class__.__new__(self.__class__)
         memo[id(self)] = other
-        other.__dict__ = copy.deepcopy(self.__dict__ | {"origin": None}, memo)
+        alone = self.__dict__ | {
+            "origin": None,
+            "wrapper": _none,
+            "seen": _none,
+            "root": _none,
+        }
+        other.__dict__ = copy.deepcopy(alone, memo)
         other.copied = True
         if self.learn == "motifs":
             other.origin = self.constants() if self.origin is None else self.origin
@@ -140,6 +155,28 @@ class Bank(nn.Module):
     def _note(self) -> None:
         """Records that the indices were written by the bank itself."""
         self._written = 0 if self.indices.is_inference() else self.indices._version
+
+    @property
+    def shards(self) -> Shards | None:
+        """How the latent weights are sharded, if they are.
+
+        The first time, on all ranks, the bank drops the indices that other ranks look after.
+        """
+        if self._shards is None and self.tiles and self.tiles[0].sharded:
+            self._shard_()
+        return self._shards
+
+    @torch.no_grad()
+    def _shard_(self) -> None:
+        shards = Shards.of(self)
+        self.indices = self.indices[shards.numbers().to(self.indices.device)]
+        self.fitting = shards.fitting(self.fitting)
+        self._shards = shards
+        for tile in self.tiles:
+            tile.shard_()
+        if self.began is not None:
+            self.begin()
+        self._note()
 
     def constants(self) -> dict[str, Tensor]:
         """The buffers that stay constant while motifs are learned by gradient."""
@@ -171,6 +208,8 @@ class Bank(nn.Module):
     ) -> None:
         refresh_(self)
         super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.shards is not None:
+            destination[f"{prefix}indices"] = self.shards.saved_indices(self)
         states.complete(self, destination, prefix.removesuffix(f"{NAME}."))
 
     def _load_from_state_dict(
@@ -190,6 +229,9 @@ class Bank(nn.Module):
         if states.is_plain(self, state_dict, root, unexpected_keys):
             states.accept_plain(self, root, missing_keys, unexpected_keys, error_msgs)
             return
+        if self.shards is not None and f"{prefix}indices" in state_dict:
+            given = self.shards.loaded_indices(self, state_dict[f"{prefix}indices"])
+            state_dict = {**state_dict, f"{prefix}indices": given}
         super()._load_from_state_dict(
             state_dict,
             prefix,
@@ -204,6 +246,7 @@ class Bank(nn.Module):
             self.awaiting = False
             self.followed = True  # where the state is from, they may have
         self.trace.fill_(torch.nan)
+        self._mark()
         self.start_(learning=bool(self.started))
         if self.origin is not None:
             self.origin = {
@@ -216,9 +259,10 @@ class Bank(nn.Module):
             given = state_dict.get(prefix + name)
             if own is None or given is None or name in self._non_persistent_buffers_set:
                 continue
-            if given.shape != own.shape:
+            shape = (self.layout.num_blocks,) if name == "indices" else tuple(own.shape)
+            if tuple(given.shape) != shape:
                 return (
-                    f"{prefix}{name} must have shape {tuple(own.shape)}, got "
+                    f"{prefix}{name} must have shape {shape}, got "
                     f"{tuple(given.shape)} of another config"
                 )
             if name == "settings" and given.tolist() != own.tolist():
@@ -226,11 +270,8 @@ class Bank(nn.Module):
                     f"bits and zero_motif must be {own.tolist()}, got {given.tolist()} of "
                     "another config"
                 )
-            if name == "indices" and int(given.max()) >= len(self.motifs):
-                return (
-                    f"{prefix}{name} must be below {len(self.motifs)}, got "
-                    f"{int(given.max())}"
-                )
+            if name == "indices" and (most := _largest(given)) >= len(self.motifs):
+                return f"{prefix}{name} must be below {len(self.motifs)}, got {most}"
         return ""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Bank":
@@ -252,13 +293,21 @@ class Bank(nn.Module):
             self.update_tiles_()
             if self.began is not None:
                 self.begin()  # rounding is not training
+        self._mark()
         self._note()
         return self
+
+    def _mark(self) -> None:
+        """Lets `fully_shard` know latent weights that torch has replaced."""
+        for tile in self.tiles:
+            tile.mark_()
 
     @torch.no_grad()
     def start_(self, *, learning: bool) -> None:
         """Makes the forward pass see the mosaic, or the dense weights."""
         self.started.fill_(learning)
+        if self._shards is not None and self.learning != learning:
+            restart_(self.root())
         self.learning = learning
         self.counts.copy_(self.usage() * learning)
         self.update_tiles_()
@@ -309,7 +358,15 @@ class Bank(nn.Module):
         Raises:
             ValueError: if a weight is not finite (names the parameter).
         """
+        if self.shards is not None:
+            return self.shards.blocks(self, scales)
         weights = [tile.latent for tile in self.tiles]
+        for tile, weight in zip(self.tiles, weights, strict=True):
+            if tuple(weight.shape) != tile.place.shape:
+                raise ValueError(
+                    f"parameter {tile.place.name!r} must have shape {tile.place.shape}, got "
+                    f"{tuple(weight.shape)} (to shard learned weights, use fully_shard)"
+                )
         blocks = scaled_blocks(self.layout, weights, scales, self.motifs.dtype)
         # A sum is faster than checking each value, but the sum of finite values may overflow.
         if not bool(torch.isfinite(blocks.sum()) or torch.isfinite(blocks).all()):
@@ -334,7 +391,7 @@ class Bank(nn.Module):
                 blocks, self.motifs, usage=usage, rate_weight=rate_weight
             )
         motifs = self.fitting.move(blocks, indices, self.motifs, revive=revive)
-        changed = int((indices != self.indices).sum())
+        changed = self.count(indices != self.indices)
         self.indices.copy_(indices)
         self.motifs.copy_(motifs)
         self.rate_weight.fill_(rate_weight)
@@ -373,7 +430,16 @@ class Bank(nn.Module):
 
     def usage(self) -> Int[Tensor, " k"]:
         """How many blocks use each motif."""
-        return usage_of(self.indices, len(self.motifs))
+        if self.shards is None:
+            return usage_of(self.indices, len(self.motifs))
+        own = self.shards.layout.counted(self.indices)
+        return self.shards.ranks.sum(usage_of(own, len(self.motifs)))
+
+    def count(self, which: Bool[Tensor, " m"]) -> int:
+        """How many blocks there are of which something is true."""
+        if self.shards is None:
+            return int(which.sum())
+        return int(self.shards.ranks.sum(self.shards.layout.counted(which).sum()))
 
     def scale(self, place: Placement) -> Float32[Tensor, " c"] | None:
         """Factors of the stored motifs in one parameter, if any."""
@@ -437,11 +503,15 @@ class Bank(nn.Module):
     def weight(self, place: Placement) -> Tensor:
         """The values of one parameter, as the frozen network will have them, bit for bit."""
         indices = self.indices[place.start : place.stop]
+        return self.values(place, indices, 0, place.num_weights).view(place.shape)
+
+    def values(self, place: Placement, indices: Tensor, start: int, stop: int) -> Tensor:
+        """The weights `start` to `stop` of one parameter, flat, whose blocks have these indices."""
         motifs, scale, wide = self._scaled(place, self.stored())
-        flat = gather(motifs, indices).view(-1)[: place.num_weights]
+        flat = gather(motifs, indices).view(-1)[: stop - start]
         if scale is not None:
-            flat = flat.to(wide) * spread(scale, place, 0, place.num_weights).to(wide)
-        return flat.to(place.dtype).view(place.shape)
+            flat = flat.to(wide) * spread(scale, place, start, stop).to(wide)
+        return flat.to(place.dtype)
 
     def write_(self, value: Tensor, place: Placement, stored: Float[Tensor, "k s"]) -> None:
         """Writes `weight(place)` into `value`, from what `stored` returned, without gradient."""
@@ -477,11 +547,13 @@ class Bank(nn.Module):
         used[0] |= self.config.zero_motif
         number = used.cumsum(0).int() - 1
         dtype = stored_dtype(self.config.bits, self.motifs.dtype)
-        scales = [self.scale(place) for place in self.layout.placements]
+        layout, scales = self.layout, [self.scale(p) for p in self.layout.placements]
+        if self.shards is not None:
+            layout, scales = self.shards.layout, self.shards.scales(scales)
         return Mosaic(
             self.stored()[used].to(dtype),
             number.index_select(0, self.indices),
-            self.layout,
+            layout,
             None if scales[0] is None else tuple(s for s in scales if s is not None),
             config=self.config,
         )
@@ -493,3 +565,13 @@ class Bank(nn.Module):
     def extra_repr(self) -> str:
         k, s = self.motifs.shape
         return f"{k} motifs of {s}, {len(self.indices)} blocks, learn={self.learn!r}"
+
+
+def _largest(indices: Tensor) -> int:
+    """The largest index, of those that this rank has."""
+    own = local(indices)
+    return int(own.max()) if own.numel() else 0
+
+
+def _none() -> None:
+    """A reference to nothing."""

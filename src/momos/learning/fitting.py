@@ -29,6 +29,7 @@ from momos.vq.nearest import (
     weighted_means,
     weighted_nearest,
 )
+from momos.vq.rows import Rows
 
 LEAST = 1e-6  # the least importance of a tensor, so that none is neglected entirely
 
@@ -232,7 +233,7 @@ class Fitting:
         motifs = blocks.new_zeros(self.num_motifs, self.layout.block_size)
         for share in self.shares:
             found = kmeans_motifs(
-                blocks[share.rows],
+                self._rows(share, blocks),
                 share.num_motifs,
                 zero_motif=self.config.zero_motif,
                 generator=generator,
@@ -276,11 +277,11 @@ class Fitting:
         """
         if self.importance is not None and self.importance.by_weight is not None:
             weights = self.importance.by_weight.to(blocks.device)
-            moved = weighted_means(blocks, weights, indices, unused=motifs)
+            moved = self._weighted(blocks, weights, indices, motifs)
         else:
             moved = self._means(blocks, indices, motifs)
         if revive:
-            usage = usage_of(indices, len(motifs))
+            usage = self._usage(indices, len(motifs))
             for share in self.shares:
                 self._revive(share, blocks, motifs, usage, moved)
         return moved.masked_fill(self.zero_motifs.to(moved.device)[:, None], 0)
@@ -300,12 +301,36 @@ class Fitting:
             parts = [(slice(p.start, p.stop), weights[p.name]) for p in places]
         sums = motifs.new_zeros(motifs.shape, dtype=torch.float64)
         total = motifs.new_zeros(len(motifs), 1, dtype=torch.float64)
-        for rows, weight in parts:
-            own = sum_by_motif(blocks[rows], indices[rows], len(motifs))
+        spans = [rows for rows, _ in parts]
+        found = self._summed(blocks, indices, spans, len(motifs))
+        for (own, count), (_, weight) in zip(found, parts, strict=True):
             sums += weight * own.double()
-            total += weight * usage_of(indices[rows], len(motifs)).double()[:, None]
+            total += weight * count.double()[:, None]
         means = sums / total.clamp(min=torch.finfo(total.dtype).tiny)
         return torch.where(total > 0, means.to(motifs.dtype), motifs)
+
+    # A fitting of sharded blocks overrides the following, which need the blocks of all ranks.
+
+    def _summed(
+        self, blocks: Tensor, indices: Tensor, parts: list[slice], num_motifs: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The sum and the number of each motif's blocks, for each part of the rows."""
+        for rows in parts:
+            own = sum_by_motif(blocks[rows], indices[rows], num_motifs)
+            yield own, usage_of(indices[rows], num_motifs)
+
+    def _weighted(
+        self, blocks: Tensor, weights: Tensor, indices: Tensor, motifs: Tensor
+    ) -> Tensor:
+        """Motifs at the mean of their blocks, weighted by the importance of each weight."""
+        return weighted_means(blocks, weights, indices, unused=motifs)
+
+    def _usage(self, indices: Int32[Tensor, " m"], num_motifs: int) -> Int[Tensor, " k"]:
+        return usage_of(indices, num_motifs)
+
+    def _rows(self, share: Share, blocks: Tensor) -> Rows:
+        """The blocks of a share."""
+        return Rows.of(blocks[share.rows])
 
     def _parts(
         self, share: Share
@@ -328,7 +353,7 @@ class Fitting:
         dead = (usage[share.motifs] == 0).nonzero()[:, 0]
         dead = dead[dead >= int(self.config.zero_motif)] + share.first
         if len(dead):
-            far = farthest(blocks[share.rows], motifs[share.motifs], len(dead))
+            far = farthest(self._rows(share, blocks), motifs[share.motifs], len(dead))
             moved[dead[: len(far)]] = far
 
 

@@ -158,6 +158,7 @@ def supported(bank: "Bank") -> bool:
     importance, motifs = bank.fitting.importance, bank.motifs
     return (
         runs_on(motifs.device)
+        and bank.shards is None  # they are reduced over ranks
         and not bank.whole  # those are rounded (`Bank.round_latent_`)
         and motifs.dtype == torch.float32
         and (importance is None or importance.by_weight is None)

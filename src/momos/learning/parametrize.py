@@ -24,10 +24,24 @@ from momos.learning.fitting import (
     scaled_blocks,
     scales_of,
 )
+from momos.learning.fully_sharded import release_
+from momos.learning.latents import Latent
+from momos.learning.replicas import WRAP_LAST
+from momos.learning.sharding import FIRST
 from momos.learning.states import refresh_
-from momos.learning.tiles import Slot, Tile, WeightTile, install, restore, slots_of, tiled
+from momos.learning.tiles import (
+    Slot,
+    Tile,
+    WeightTile,
+    held_in,
+    install,
+    restore,
+    slots_of,
+    tiled,
+)
 from momos.mosaic import Mosaic, bits, remembered
 from momos.parameters import check_used
+from momos.shards import Ranks, is_sharded, local, reshard_, without_replicas
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,6 +208,11 @@ def parametrize_(
         raise ValueError(f"learn must be 'motifs' or 'weights', got {learn!r}")
     if config.selection == "whole":
         _check_whole(learn, importance)
+    if without_replicas(model) is not model:
+        raise ValueError(WRAP_LAST)
+    for name, parameter in model.named_parameters():
+        if is_sharded(parameter):
+            raise ValueError(FIRST.format(name))
     layout = Layout.of(
         model,
         block_size=config.block_size,
@@ -267,14 +286,17 @@ def freeze_(model: nn.Module) -> Mosaic:
         >>> torch.equal(mosaic.dense()["weight"], model.weight)
         True
     """
+    model = without_replicas(model)
     bank = bank_of(model)
     refresh_(bank)
+    reshard_(model)
     if not bank.learning:
         raise ValueError(
             "learning must have started, but the schedule is still in its dense part"
         )
     mosaic = bank.mosaic()
-    rounded = _rounded(model, bank)
+    with Ranks.of(model).together():
+        rounded = _rounded(model, bank)
     slots = tiled(model, bank)
     for _, _, tile in slots:
         if isinstance(tile, WeightTile) and tile.latent.dtype != tile.place.dtype:
@@ -282,24 +304,41 @@ def freeze_(model: nn.Module) -> Mosaic:
                 f"parameter {tile.place.name!r} must have dtype {tile.place.dtype}, got "
                 f"{tile.latent.dtype} (convert the whole model, not a part)"
             )
-    weights = {tile: bank.weight(tile.place) for _, _, tile in slots}
-    _check_seen(weights)
+    weights = {tile: _weight(bank, tile) for _, _, tile in slots}
+    if bank.shards is None:
+        _check_seen(weights)
     _warn_unless_followed(bank)
     parameters = {tile: _parameter(tile, weight) for tile, weight in weights.items()}
     # If this is interrupted, freezing again completes it: the bank goes last.
     for tensor, value in rounded:
         tensor.copy_(value)
+    if bank.shards is not None:
+        release_(
+            model, {held_in(module, name): (module, name) for module, name, _ in slots}
+        )
     for module, name, tile in slots:
-        parameters[tile].copy_(weights[tile])
+        local(parameters[tile]).copy_(weights[tile])
         restore(module, name, parameters[tile])
     mosaic.remember_(model)
     del model._modules[NAME]
     return mosaic
 
 
+def _weight(bank: Bank, tile: Tile) -> Tensor:
+    """What this rank holds of a frozen weight: all, if it is not sharded."""
+    if bank.shards is None:
+        return bank.weight(tile.place)
+    return bank.shards.values(bank, bank.layout.number(tile.place))
+
+
 def _parameter(tile: Tile, weight: Tensor) -> nn.Parameter:
     """The latent weight if there is one, since optimizers refer to it."""
-    return tile.latent if isinstance(tile, WeightTile) else nn.Parameter(weight.clone())
+    if not isinstance(tile, WeightTile):
+        return nn.Parameter(weight.clone())
+    latent = tile.latent
+    if isinstance(latent, Latent):
+        latent.__class__ = nn.Parameter  # type: ignore[assignment]
+    return latent
 
 
 def _check_seen(weights: dict[Tile, Tensor]) -> None:
@@ -328,11 +367,12 @@ def _warn_unless_followed(bank: Bank) -> None:
 
 
 def bank_of(model: nn.Module) -> Bank:
-    """The bank of a model whose motifs are being learned.
+    """The bank of a model whose motifs are being learned, or of the one that DDP wraps.
 
     Raises:
         ValueError: if it has none, or it is that of a submodule (says which).
     """
+    model = without_replicas(model)
     bank = model._modules.get(NAME)
     if isinstance(bank, Bank):
         return bank
@@ -409,6 +449,7 @@ def _rounded(model: nn.Module, bank: Bank) -> list[tuple[Tensor, Tensor]]:
                 continue
             if torch.promote_types(dtype, tensor.dtype) == dtype:
                 continue
+            tensor = local(tensor)
             value = tensor.to(dtype).to(tensor.dtype)
             if not torch.equal(torch.isfinite(value), torch.isfinite(tensor)):
                 raise ValueError(

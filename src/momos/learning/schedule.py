@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from inspect import signature
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Int
@@ -16,6 +16,7 @@ from momos.learning.fitting import scales_of
 from momos.learning.following import CHECK_EVERY, Following
 from momos.learning.parametrize import bank_of
 from momos.learning.rate import code_length_of
+from momos.learning.replicas import by_first
 from momos.learning.states import refresh_
 from momos.projection import KeepsGenerator
 
@@ -76,6 +77,8 @@ class Reassign(KeepsGenerator):
     they are. While unused motifs are moved, with an importance for each weight, and with
     `selection="whole"`, each step waits.
 
+    Under `DistributedDataParallel` each rank calls `step`; the plan is that of the first one.
+
     `state_dict` belongs in the checkpoint, with the model's and the optimizer's: a resumed run is
     then, on the CPU, the same bit for bit.
 
@@ -97,6 +100,10 @@ class Reassign(KeepsGenerator):
         True
         >>> mosaic = momos.freeze_(model)
     """
+
+    PLAN: ClassVar[tuple[str, ...]] = (
+        "total_steps", "every", "dense", "ramp", "fixed", "steps",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -122,6 +129,7 @@ class Reassign(KeepsGenerator):
         self.generator = torch.Generator().manual_seed(self.bank.config.seed)
         self._following: Following | None = None
         self._versions: list[int] | None = self._written() if self.bank.whole else None
+        self._agreed = False  # whether replicas follow one plan
         refresh_(self.bank)
         self.bank.copied = False
         if dense > 0:
@@ -171,6 +179,7 @@ class Reassign(KeepsGenerator):
             ValueError: if a weight is not finite (names the parameter; on CUDA up to 64 steps
                 later). Motifs, indices and the count are then as before.
         """
+        self._agree()
         before, self.steps = self.steps, self.steps + 1
         with ExitStack() as undo:
             undo.callback(setattr, self, "steps", before)
@@ -180,6 +189,21 @@ class Reassign(KeepsGenerator):
             self._warn_of_fixed_scales(self._versions)
             self._versions = None
         return done
+
+    def _agree(self) -> None:
+        """Makes the plan that of the first rank, once, where there are several replicas."""
+        if self._agreed or self.bank.wrapper() is None:
+            return
+        plan, state = by_first(
+            self.bank,
+            lambda: (
+                {name: getattr(self, name) for name in self.PLAN},
+                self.generator.get_state(),
+            ),
+        )
+        vars(self).update(plan)
+        self.generator.set_state(state)
+        self._agreed = True
 
     def _step(self) -> Reassignment | None:
         part = self.steps / self.total_steps
@@ -219,12 +243,16 @@ class Reassign(KeepsGenerator):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues from what `state_dict` returned."""
         self.steps = state["steps"]
+        self._agreed = False
         self.bank.start_(learning=state["learning"])
         self.generator.set_state(state["generator"].cpu())
 
     def _start(self) -> Reassignment:
         bank = self.bank
-        scales = scales_of([tile.latent for tile in bank.tiles], bank.config.scales)
+        if bank.shards is None:
+            scales = scales_of([tile.latent for tile in bank.tiles], bank.config.scales)
+        else:
+            scales = bank.shards.roots(bank)
         blocks = bank.blocks(scales)
         motifs, indices = bank.fitting.start(blocks, generator=self.generator)
         if scales is not None:
@@ -237,7 +265,7 @@ class Reassign(KeepsGenerator):
         bank.rate_weight.zero_()
         bank.followed = True
         bank.start_(learning=True)
-        return Reassignment(len(indices), int((bank.usage() > 0).sum()), 0.0)
+        return Reassignment(bank.layout.num_blocks, int((bank.usage() > 0).sum()), 0.0)
 
     def _follow(self, *, move_only: bool) -> Reassignment:
         bank, rate_weight = self.bank, self.rate_weight

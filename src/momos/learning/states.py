@@ -19,6 +19,10 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from momos.learning.latents import held
+from momos.learning.replicas import join_
+from momos.learning.sharding import like
+
 if TYPE_CHECKING:
     from momos.learning.bank import Bank
 
@@ -49,6 +53,9 @@ def complete(bank: "Bank", state: dict[str, Any], root: str) -> None:
         names = [name for name in tile.names if root + latent_name(name) in state]
         for name in names[1:]:
             del state[root + latent_name(name)]
+        if names and bank.shards is not None:
+            whole = like(tile.latent, held(tile.latent))
+            state[root + latent_name(names[0])] = whole
         if names or bank.learn == "motifs":
             value = _value(bank, tile)
             state.update({root + name: value for name in tile.names})
@@ -57,6 +64,10 @@ def complete(bank: "Bank", state: dict[str, Any], root: str) -> None:
 def _value(bank: "Bank", tile: Any) -> Tensor:
     if bank.learn == "motifs":
         return bank.weight(tile.place).detach()
+    if bank.shards is not None:
+        return (
+            tile.sharded_value() if bank.learning else like(tile.latent, held(tile.latent))
+        )
     # A copy of the latent weight: safetensors files cannot share memory.
     return tile.value if bank.learning else tile.latent.detach().clone()
 
@@ -109,9 +120,7 @@ if TYPE_CHECKING:
 
 def trace_of(bank: "Bank") -> Float64[Tensor, "2"]:
     """Sum and norm of the latent weights, by which changes are detected."""
-    weights = (
-        [tile.latent.detach() for tile in bank.tiles] if bank.learn == "weights" else []
-    )
+    weights = [held(tile.latent) for tile in bank.tiles] if bank.learn == "weights" else []
     if not weights:
         return torch.zeros_like(bank.trace)
     if bank.whole:
@@ -122,7 +131,12 @@ def trace_of(bank: "Bank") -> Float64[Tensor, "2"]:
 
 
 def refresh_(bank: "Bank") -> None:
-    """Makes a copy a mosaic again if it was written from outside since it was last read."""
+    """Makes a copy a mosaic again if it was written from outside since it was last read.
+
+    The first forward pass of a replica makes it agree with the others.
+    """
+    if not torch.compiler.is_compiling():
+        join_(bank)
     if not bank.copied:
         return
     if torch.compiler.is_compiling():

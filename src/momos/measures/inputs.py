@@ -18,7 +18,9 @@ from momos.files import Checkpoint, MosaicFile
 from momos.files.api import mosaic_of
 from momos.files.manifest import Record
 from momos.mosaic import Mosaic, remembered
-from momos.parameters import check_whole_tensor, check_whole_tensors
+from momos.parameters import check_held_tensors, check_whole_tensor, check_whole_tensors
+from momos.sharded import ShardedLayout
+from momos.shards import Ranks, gathered, spread_out
 
 Measurable = (
     nn.Module | Mosaic | Checkpoint | Mapping[str, Tensor] | Tensor | str | os.PathLike
@@ -65,6 +67,11 @@ class Inputs:
         if isinstance(x, nn.Module):
             found = _of_module(x)
         elif isinstance(x, Mosaic):
+            if isinstance(x.layout, ShardedLayout):
+                raise ValueError(
+                    "a mosaic of which ranks hold parts is measured by its model, got the "
+                    "mosaic (momos.measure(model))"
+                )
             found = _gather(_blocks(x), mosaic=x)
         elif isinstance(x, Checkpoint):
             found = _of_checkpoint(x)
@@ -99,6 +106,12 @@ class _Found:
     why: str = ""
 
     @classmethod
+    def gathered(cls, name: str, tensor: Tensor, ranks: Ranks) -> "_Found":
+        """A tensor of a sharded model; all ranks read it together."""
+        read = partial(gathered, name, tensor, ranks)
+        return cls(name, tuple(tensor.shape), tensor.dtype, read)
+
+    @classmethod
     def of(cls, name: str, tensor: Tensor) -> "_Found":
         check_whole_tensor(name, tensor)
         if is_lazy(tensor):
@@ -128,9 +141,14 @@ def _why_not(one: _Found) -> str:
 
 
 def _of_module(model: nn.Module) -> Inputs:
-    check_whole_tensors(model)
+    sharded = spread_out(model)
+    ranks = Ranks.of(model, replicas=False)
+    with ranks.together():
+        (check_held_tensors if sharded else check_whole_tensors)(model)
     found = [
-        _Found.of(name, parameter)
+        _Found.gathered(name, parameter, ranks)
+        if parameter.requires_grad and sharded
+        else _Found.of(name, parameter)
         if parameter.requires_grad
         else _Found(name, why="frozen")
         for name, parameter in model.named_parameters()

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from momos._util.work import Progress, in_parallel, quiet
-from momos.complexity import Control, Factors, factors, symmetry_slack, two_part_code
+from momos.complexity import Control, Factors, factors, symmetry_slack
+from momos.complexity.codes import two_part_of
 from momos.lengths import description_length, scales_length
 from momos.measures.accumulators import QubdPlanes, View
 from momos.measures.inputs import Inputs, Measurable
@@ -135,7 +136,8 @@ def measure(
     `measures` names sets ("default", "paper" for arXiv 2602.14896, "qubd" for 2605.15551) or
     single measures. Each measure that depends on order is repeated on `controls` shuffles
     within each tensor. With `init`, the same network before training, each value is split into
-    arrangement and value distribution. The lengths of a mosaic come first. `per_tensor` adds the
+    arrangement and value distribution. The lengths of a mosaic come first. Of a sharded model
+    every rank calls this, holds one whole tensor at a time, and returns the same. `per_tensor` adds the
     rows of each tensor; `hidden_widths` the bits that any code of the weights spends on the
     order of hidden units, which does not matter. `key` chooses one of several state dicts in a
     torch file, such as "ema", and `init_key` one in that of `init`. Without a `generator` shuffles are those of seed 0.
@@ -350,9 +352,7 @@ def _of_mosaic(weights: Inputs) -> list[Row]:
     if mosaic is None:
         return []
     lengths = description_length(mosaic)
-    two_part = two_part_code(
-        mosaic.motifs, mosaic.indices.int(), num_motifs=mosaic.num_motifs
-    )
+    two_part = two_part_of(mosaic.motifs, mosaic.usage().cpu())
     found = [
         (
             "mosaic, bound",

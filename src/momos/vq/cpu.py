@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from momos.vq.exact import Grid
+
 # Beyond this many motifs looked at per block the grid has degenerated (motifs on a line or in
 # clumps), and the k-d tree of the flat engine is faster (bench/engines.py measures both).
 MOST_CANDIDATES = 150
@@ -99,9 +101,14 @@ def query(engine: object, blocks: Tensor, *, wide: bool, num_values: int = 1) ->
 
 
 def add_differences(
-    blocks: Tensor, indices: Tensor, motifs: Tensor, sums: Tensor, counts: Tensor
+    blocks: Tensor,
+    indices: Tensor,
+    motifs: Tensor,
+    grid: Grid,
+    sums: Tensor,
+    counts: Tensor,
 ) -> None:
-    """Adds block − motif to the float64 `sums`, and 1 to `counts`, of each block's motif."""
+    """Adds the terms of block − motif to the float64 `sums`, and 1 to `counts`, of each motif."""
     wide = torch.float64 in (blocks.dtype, motifs.dtype)
     native().add(
         blocks.to(_dtype(wide)).contiguous().numpy(),
@@ -111,6 +118,8 @@ def add_differences(
         counts.numpy(),
         motifs.shape[1],
         wide,
+        grid.coarse,
+        grid.fine,
     )
 
 

@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from momos.vq import cpu
+from momos.vq.exact import Grid
 
 UNUSED = 0.5  # usage assumed of a motif that no block uses
 
@@ -168,19 +169,24 @@ def add_differences(
     blocks: Float[Tensor, "m s"],
     indices: Int[Tensor, " m"],
     motifs: Float[Tensor, "k s"],
+    grid: Grid,
     *,
-    sums: Float[Tensor, "k s"],
-    counts: Float[Tensor, " k"],
+    sums: Float64[Tensor, "2 k s"],
+    counts: Float64[Tensor, " k"],
 ) -> None:
-    """Adds block − motif to `sums`, and 1 to `counts`, of each block's motif, in float64.
+    """Adds the two terms of block − motif to `sums`, and 1 to `counts`, of each block's motif.
 
-    As differences, so that the mean of equal blocks is that block exactly.
+    As differences, so that the mean of equal blocks is that block exactly. On a `grid`, so that
+    the order of the blocks changes nothing.
     """
     if blocks.device.type == "cpu":
-        cpu.add_differences(blocks, indices, motifs, sums, counts)
+        cpu.add_differences(blocks, indices, motifs, grid, sums, counts)
         return
     rows = indices.long()
-    sums.index_add_(0, rows, blocks.double() - motifs[rows].double())
+    for total, term in zip(
+        sums, grid.split(blocks.double() - motifs[rows].double()), strict=True
+    ):
+        total.index_add_(0, rows, term)
     counts.index_add_(0, rows, torch.ones_like(rows, dtype=torch.float64))
 
 

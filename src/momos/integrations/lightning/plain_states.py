@@ -17,6 +17,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer, callbacks
 
 from momos.learning.bank import NAME, Bank
 from momos.learning.states import learning_names, settle_, trace_of
+from momos.shards import is_sharded
 
 KEY = "momos"  # in a checkpoint, a mapping of
 STATE, AVERAGE = (
@@ -110,8 +111,8 @@ def _save(
 ) -> None:
     before(checkpoint)
     bank = bank_within(module)
-    if bank is None:
-        return
+    if bank is None or any(map(is_sharded, checkpoint["state_dict"].values())):
+        return  # shards are saved as they are, by torch.distributed.checkpoint
     names = set(learning_names(bank, ""))
     checkpoint["state_dict"], rest = _parted(checkpoint["state_dict"], names)
     if "callbacks" not in checkpoint:

@@ -102,16 +102,24 @@ PyObject* query(PyObject*, PyObject* args) {
     return PyLong_FromLongLong(not_finite);
 }
 
-// sums[j] += block - motif j, counts[j] += 1 for each block of motif j; false at a wrong index.
+// For each block of motif j: counts[j] += 1, and the two terms of block - motif j, by which sums
+// are exact in any order (vq/exact.py), are added to the two tables of sums. False at a wrong index.
 template <class T>
 bool add_differences(const T* blocks, const int32_t* indices, int64_t num_blocks, const T* motifs,
-                     int64_t num_motifs, int64_t size, double* sums, double* counts) {
+                     int64_t num_motifs, int64_t size, double coarse, double fine, double* sums,
+                     double* counts) {
+    double* rest = sums + num_motifs * size;
     for (int64_t b = 0; b < num_blocks; ++b) {
         const int64_t j = indices[b];
         if (j < 0 || j >= num_motifs) return false;
         counts[j] += 1;
-        for (int64_t i = 0; i < size; ++i)
-            sums[j * size + i] += double(blocks[b * size + i]) - double(motifs[j * size + i]);
+        for (int64_t i = 0; i < size; ++i) {
+            const int64_t at = j * size + i;
+            const double value = double(blocks[b * size + i]) - double(motifs[at]);
+            const double high = (value + coarse) - coarse;
+            sums[at] += high;
+            rest[at] += ((value - high) + fine) - fine;
+        }
     }
     return true;
 }
@@ -119,27 +127,26 @@ bool add_differences(const T* blocks, const int32_t* indices, int64_t num_blocks
 PyObject* add(PyObject*, PyObject* args) {
     Buffer blocks, indices, motifs, sums, counts;
     int size, is_double;
-    if (!PyArg_ParseTuple(args, "y*y*y*w*w*ip", &blocks.view, &indices.view, &motifs.view,
-                          &sums.view, &counts.view, &size, &is_double))
+    double coarse, fine;
+    if (!PyArg_ParseTuple(args, "y*y*y*w*w*ipdd", &blocks.view, &indices.view, &motifs.view,
+                          &sums.view, &counts.view, &size, &is_double, &coarse, &fine))
         return nullptr;
     const Py_ssize_t width = Py_ssize_t(size) * (is_double ? 8 : 4);
     const Py_ssize_t num_blocks = indices.view.len / 4, num_motifs = counts.view.len / 8;
     if (!expect(blocks, num_blocks * width, "blocks") ||
         !expect(motifs, num_motifs * width, "motifs") ||
-        !expect(sums, num_motifs * size * 8, "sums"))
+        !expect(sums, 2 * num_motifs * size * 8, "sums"))
         return nullptr;
     const auto* own = static_cast<const int32_t*>(indices.view.buf);
     auto* total = static_cast<double*>(sums.view.buf);
     auto* number = static_cast<double*>(counts.view.buf);
-    const bool good = is_double ? add_differences(static_cast<const double*>(blocks.view.buf), own,
-                                                  num_blocks,
-                                                  static_cast<const double*>(motifs.view.buf),
-                                                  num_motifs, size, total, number)
-                                : add_differences(static_cast<const float*>(blocks.view.buf), own,
-                                                  num_blocks,
-                                                  static_cast<const float*>(motifs.view.buf),
-                                                  num_motifs, size, total, number);
-    if (!good) {
+    const auto run = [&](auto* values) {
+        using T = std::remove_pointer_t<decltype(values)>;
+        return add_differences(static_cast<const T*>(blocks.view.buf), own, num_blocks,
+                               static_cast<const T*>(motifs.view.buf), num_motifs, size, coarse,
+                               fine, total, number);
+    };
+    if (!(is_double ? run(static_cast<double*>(nullptr)) : run(static_cast<float*>(nullptr)))) {
         PyErr_SetString(PyExc_ValueError, "indices must name motifs");
         return nullptr;
     }
