@@ -27,10 +27,8 @@ RANKS = (8, 64)
 BANKS = ((4, 4096), (8, 65536))  # block size and motifs: 3 and 2 bits a weight
 STATE = 16  # bytes a weight while training: latent, gradient and two moments, in float32
 INDEX, VALUE = 4, 4  # bytes of an index and of a value of a motif while training
-SUMS, COUNT = (
-    16,
-    8,
-)  # bytes: two float64 for each value of a motif, one count for each motif
+SUMS, COUNT = 24, 8  # bytes of float64: three for each value of a motif, one for its count
+FEW = 256  # motifs, up to which an index travels as one byte
 COMPUTED = 2  # bytes of a weight in bfloat16, as it is gathered for a layer
 GIB, MIB = 2**30, 2**20
 
@@ -117,6 +115,14 @@ class Plan:
         return self.sent((2 * COMPUTED + VALUE) * everything)
 
     @property
+    def learned(self) -> float:
+        """The same while motifs are learned: indices are gathered in place of weights in blocks."""
+        index = 1 if self.num_motifs <= FEW else INDEX
+        weights, others = self.layout.num_weights, sum(map(prod, self.dense))
+        gathered = 2 * (index * self.layout.num_blocks + COMPUTED * others)
+        return self.sent(gathered + VALUE * (weights + others))
+
+    @property
     def projection(self) -> float:
         """Bytes that one rank sends in a projection: drawn blocks, the same again, cut blocks."""
         drawn = 2 * self.bank + VALUE * self.cut * self.layout.block_size
@@ -177,14 +183,13 @@ def memory(plans: Iterable[tuple[str, Plan]]) -> str:
 
 
 def traffic(plans: Iterable[tuple[str, Plan]]) -> str:
-    header = ["model", "GPUs", "block size", "motifs", "cut blocks", "step without, GiB"]
-    header += ["projection, MiB", "motifs moved, MiB", "more by moving"]
+    header = ["model", "GPUs", "block size", "motifs", "cut blocks", "plain step, GiB"]
+    header += ["learned step, GiB", "motifs moved, MiB", "projection, MiB"]
     rows = [
         [
             *(name, str(plan.ranks), str(plan.layout.block_size), whole(plan.num_motifs)),
-            *(whole(plan.cut), f"{plan.plain / GIB:.1f}"),
-            *(f"{sent / MIB:.2f}" for sent in (plan.projection, plan.reassignment)),
-            f"{100 * plan.reassignment / plan.plain:.3f} %",
+            *(whole(plan.cut), f"{plan.plain / GIB:.1f}", f"{plan.learned / GIB:.1f}"),
+            *(f"{sent / MIB:.2f}" for sent in (plan.reassignment, plan.projection)),
         ]
         for name, plan in plans
     ]
