@@ -33,7 +33,7 @@ COMPUTED = 2  # bytes of a weight in bfloat16, as it is gathered for a layer
 GIB, MIB = 2**30, 2**20
 
 
-def llama(shape: dict[str, int]) -> nn.Module:
+def llama(shape: dict[str, Any]) -> nn.Module:
     """A Llama of that shape without values."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -164,17 +164,17 @@ def networks(plans: Iterable[tuple[str, Plan]]) -> str:
 
 
 def memory(plans: Iterable[tuple[str, Plan]]) -> str:
-    header = ["model", "GPUs", "block size", "training state", "indices", "bank"]
-    header += ["together", "of it more than its share", "a layer while it computes"]
+    header = ["model", "GPUs", "block size", "training state", "indices", "bank, MiB"]
+    header += ["together", "more than an equal share", "a layer while it computes"]
     rows = []
     for name, plan in plans:
         everything = plan.layout.num_weights + sum(map(prod, plan.dense))
         even = (STATE * everything + INDEX * plan.layout.num_blocks) / plan.ranks
-        parts = (STATE * plan.held, INDEX * plan.rows, plan.bank, plan.memory)
         rows.append(
             [
                 *(name, str(plan.ranks), str(plan.layout.block_size)),
-                *(gib(part) for part in parts),
+                *(gib(STATE * plan.held), gib(INDEX * plan.rows), f"{plan.bank / MIB:.2f}"),
+                gib(plan.memory),
                 f"{100 * (plan.memory - even) / even:.2f} %",
                 gib(COMPUTED * plan.largest_layer),
             ]

@@ -40,7 +40,7 @@ CELLS = [
     replace(DENSE, devices=2),
 ]
 START = ["start", "--block", "--num-cpus=2", "--num-gpus=2", "--disable-usage-stats"]
-START += ["--include-dashboard=false", f"--object-store-memory={80 * 2**20}"]
+START += [f"--object-store-memory={80 * 2**20}"]
 
 
 def main() -> None:
@@ -64,7 +64,15 @@ def main() -> None:
             RUN: secrets.token_hex(8),
         }
         head = f"{addresses[0]}:{PORT}"
-        own = [["--head", f"--port={PORT}", f"--temp-dir={folder}"], [f"--address={head}"]]
+        own = [
+            [
+                "--head",
+                "--include-dashboard=false",
+                f"--port={PORT}",
+                f"--temp-dir={folder}",
+            ],
+            [f"--address={head}"],
+        ]
         for name, prefix, address, options in zip(
             NAMES, prefixes, addresses, own, strict=True
         ):
@@ -192,13 +200,14 @@ def sweep(head: str, runs: Path) -> int:
 def kill_midway(runs: Path, lost: list[Cell]) -> None:
     until = time.monotonic() + SECONDS
     while time.monotonic() < until:
-        commands = b"\n".join(processes(NAMES[1]).values())
-        running = [cell for cell in CELLS if f"ray::{cell.folder}".encode() in commands]
-        if [c for c in running if (runs / c.folder / CHECKPOINT).exists()]:
+        time.sleep(0.1)
+        begun = [cell for cell in CELLS if (runs / cell.folder / CHECKPOINT).exists()]
+        commands = b"\n".join(processes(NAMES[1]).values()) if begun else b""
+        running = [cell for cell in begun if f"ray::{cell.folder}".encode() in commands]
+        if running:
             kill(NAMES[1])
             lost += [cell for cell in running if not finished(runs / cell.folder)]
             return
-        time.sleep(0.02)
 
 
 def account(

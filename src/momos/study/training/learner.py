@@ -85,7 +85,7 @@ def normalize_together_(network: nn.Module) -> None:
     """
     for module in network.modules():
         if ranks.count() > 1 and isinstance(module, _BatchNorm):
-            module.forward = partial(_normalized, module)
+            vars(module)["forward"] = partial(_normalized, module)
 
 
 def normalize_alone_(network: nn.Module) -> None:

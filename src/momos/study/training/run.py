@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,6 +28,7 @@ from momos.study.execution.processes import ATTEMPTS
 from momos.study.execution.ranks import together
 from momos.study.store import NOBODY, PART, WEIGHTS, Asked, Finished, finished
 from momos.study.tasks import zoo
+from momos.study.tasks.task import Task
 from momos.study.training import checkpoints, surroundings
 from momos.study.training.devices import CUDA, Compute, compute_for
 from momos.study.training.history import History, Note, finish_
@@ -135,23 +136,25 @@ def _failure_told(folder: Path) -> Iterator[None]:
         raise
 
 
+@dataclass(frozen=True, eq=False)
 class _Run:
-    def __init__(
-        self, job: Job, plan: Prepared, note: Note, check: Callable[[], None]
-    ) -> None:
-        self.compute, self.plan, self.root, self.logger = (
-            job.compute,
-            plan,
-            job.root,
-            job.logger,
-        )
-        self.note, self.check = note, check
-        self.begun = time.perf_counter() - job.seconds
-        self.cell, self.task, self.folder = (
-            plan.cell,
-            plan.task,
-            job.root / plan.cell.folder,
-        )
+    job: Job
+    plan: Prepared
+    note: Note
+    check: Callable[[], None]
+    begun: float = field(default_factory=time.perf_counter)
+
+    @property
+    def cell(self) -> Cell:
+        return self.job.cell
+
+    @property
+    def task(self) -> Task:
+        return self.plan.task
+
+    @property
+    def folder(self) -> Path:
+        return self.job.root / self.cell.folder
 
     def to_result(self) -> None:
         """From the beginning, or a checkpoint, to the result."""
@@ -161,7 +164,8 @@ class _Run:
             return
         self.check()
         result = self._result(network, metric) | chosen
-        result["seconds"] = round(time.perf_counter() - self.begun, 2)
+        seconds = self.job.seconds + time.perf_counter() - self.begun
+        result["seconds"] = round(seconds, 2)
         self.check()
         store.write_json(self.folder / store.RESULT, result)
         checkpoints.remove_checkpoints(self.folder)
@@ -189,7 +193,7 @@ class _Run:
         checkpoint = ranks.of_first(checkpoint)
         with self._logging() as log:
             self._trainer(callbacks, log).fit(learner, ckpt_path=checkpoint)
-        learner.network.to(self.compute.device)  # Lightning takes it back to the CPU
+        learner.network.to(self.job.compute.device)  # Lightning takes it back to the CPU
         if keeps_best:
             best.load_(learner.network)
         finish_(learner.network, self.plan.treatment)
@@ -198,7 +202,7 @@ class _Run:
     def _logging(self) -> AbstractContextManager[Logger | bool]:
         if ranks.rank():
             return nullcontext(False)
-        return surroundings.logging_to(self.logger, self.folder, self.cell.folder)
+        return surroundings.logging_to(self.job.logger, self.folder, self.cell.folder)
 
     def _started(self) -> nn.Module:
         cell = self.cell
@@ -209,11 +213,11 @@ class _Run:
     def _loaded(self, cell: Cell, source: Cell | None) -> nn.Module:
         network = zoo.network(cell.network, self.task, cell.seed)
         if source is not None:
-            network.load_state_dict(load_file(self.root / source.folder / WEIGHTS))
+            network.load_state_dict(load_file(self.job.root / source.folder / WEIGHTS))
         return network
 
     def _learner(self) -> Learner:
-        teacher, place = self.cell.teacher, self.compute.device
+        teacher, place = self.cell.teacher, self.job.compute.device
         taught = teacher and self._loaded(teacher, teacher).to(place)
         return Learner(self._started().to(place), self.plan, taught)
 
@@ -231,7 +235,7 @@ class _Run:
 
     def _trainer(self, callbacks: list[L.Callback], logger: Logger | bool) -> L.Trainer:
         return L.Trainer(
-            **self.compute.lightning,
+            **self.job.compute.lightning,
             precision=PRECISIONS[self.cell.precision],
             max_epochs=self.plan.last_epoch,
             gradient_clip_val=self.plan.optimization.clip,
