@@ -40,6 +40,7 @@ def test_a_cell_comes_back_from_json() -> None:
         {"measure_every": 2},
         {"precision": "bfloat16"},
         {"channels_last": True},
+        {"devices": 2},
     ],
 )
 def test_whatever_differs_makes_another_key(changes: dict[str, Any]) -> None:
@@ -85,6 +86,7 @@ def test_what_a_cell_needs_comes_before_it_and_once() -> None:
         ({"keep": "best"}, "validation must be above 0 for keep=best, .*, got 0"),
         ({"keep": "first"}, "keep must be 'last' or 'best', got 'first'"),
         ({"precision": "half"}, "precision must be 'float32' or 'bfloat16', got 'half'"),
+        ({"devices": 0}, "devices must be a whole number of at least 1, got 0"),
         ({"channels_last": 1}, "channels_last must be true or false, got 1"),
         (
             {"validation": 0.2, "start": replace(DENSE, validation=0.1)},

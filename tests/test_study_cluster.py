@@ -253,6 +253,15 @@ def test_tasks_share_a_gpu(cluster: Cluster) -> None:
         assert sorted(result for _, result in results) == [[0.25, "0"]] * 2
 
 
+def test_a_run_that_fits_on_no_machine_is_refused(cluster: Cluster, tmp_path: Path) -> None:
+    message = (
+        "a machine of the Ray cluster must have 64 CPUs for a run on so many devices, but "
+    )
+    with pytest.raises(ValueError, match=f"{message}the largest has 2"):
+        run_all([replace(DENSE, devices=64)], tmp_path, cluster=cluster)
+    assert not (tmp_path / DENSE.folder).exists()
+
+
 def test_a_cluster_without_a_gpu_is_refused(cluster: Cluster, monkeypatch) -> None:
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
     message = "the Ray cluster at local must have a GPU for runs on cuda, got none"

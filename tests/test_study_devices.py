@@ -14,6 +14,7 @@ from commands import invoke
 from torch import nn
 
 from elsewhere import pretended
+from momos.cli.study import device_options
 from momos.study.cell import Cell, ordered
 from momos.study.recipes import RECIPES
 from momos.study.store import read
@@ -22,7 +23,14 @@ from momos.study.tasks import TASKS
 from momos.study.tasks.archives import Images
 from momos.study.tasks.task import CONTEXT, Optimization, Task, image_task, text_task
 from momos.study.training import devices
-from momos.study.training.devices import FAST, Compute, compute_of, fits, options_for
+from momos.study.training.devices import (
+    FAST,
+    Compute,
+    compute_for,
+    compute_of,
+    fits,
+    options_for,
+)
 from momos.study.training.estimate import estimate
 from momos.study.training.preparation import prepared
 from momos.study.training.run import run
@@ -112,6 +120,35 @@ def test_a_cell_is_not_run_on_a_device_of_another_kind(tmp_path) -> None:
     with pytest.raises(ValueError, match=message):
         run(replace(DENSE, device="cuda"), tmp_path, device="cpu")
     assert not list(tmp_path.iterdir())
+
+
+# Several devices for one cell
+
+
+def test_several_devices_are_the_first_of_their_kind(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    compute = compute_for(replace(DENSE, device="cuda", devices=4), "")
+    assert compute == Compute("cuda", devices=4)
+    assert [compute.of_rank(rank).name for rank in (0, 3)] == ["cuda:0", "cuda:3"]
+    assert compute.lightning["devices"] == 4
+    host = compute_for(replace(DENSE, devices=2), "cpu")
+    assert host.of_rank(1).name == "cpu"
+    message = "device must be available, got 'cuda:4': torch sees 4 CUDA devices"
+    with pytest.raises(ValueError, match=message):
+        compute_for(replace(DENSE, device="cuda", devices=5), "")
+    message = "device must be cuda for 2 devices, got 'cuda:1'"
+    with pytest.raises(ValueError, match=message):
+        compute_for(replace(DENSE, device="cuda", devices=2), "cuda:1")
+
+
+def test_the_command_gives_cells_their_devices() -> None:
+    assert device_options("cpu") == ("cpu", {})
+    assert device_options("cpu", None, 2) == ("cpu", {"devices": 2})
+    name, options = device_options("cuda", "10.0.0.1:6379", 4)
+    assert (name, options) == ("cuda", {"device": "cuda", "devices": 4} | FAST)
+    cells = ordered(RECIPES["compressors"](devices=2).runs())
+    assert {cell.devices for cell in cells} == {2}
 
 
 # Cells

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -14,17 +13,17 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from test_study_leases import HOLDS, process, said
 from test_study_store import RESULT
 
 from momos.study import runner
 from momos.study.cell import Cell
 from momos.study.execution import processes
 from momos.study.execution.cluster import Cluster
-from momos.study.execution.locks import LOCKS
 from momos.study.runner import ATTEMPTS, Event, Report, run_all
 from momos.study.store import NOBODY, Asked, begin, finished, read, write_json, write_lines
 from momos.study.training import run as running
-from momos.study.training.preparation import Prepared
+from momos.study.training.run import Job
 
 MINE: Asked = {"name": "mine", "settings": {}}
 DENSE = Cell(task="digits", network="mlp:8", epochs=1)
@@ -166,26 +165,19 @@ def test_results_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> Non
 @contextmanager
 def at_work_elsewhere(cell: Cell, root: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that is at work on a cell."""
-    (root / LOCKS).mkdir(parents=True, exist_ok=True)
-    code = "import filelock, sys; lock = filelock.FileLock(sys.argv[1]); "
-    code += "lock.acquire(); print(flush=True); sys.stdin.read()"
-    command = [sys.executable, "-c", code, str(root / LOCKS / f"{cell.key}.lock")]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        yield process
-        process.kill()
+    with process(root, HOLDS, cell.key) as other:
+        assert said(other) == "held\n"
+        yield other
 
 
 def finishing(calls: list[str]) -> type:
     """In place of training: a finished run."""
 
     class Run:
-        def __init__(self, plan: Prepared, root: Path, *others: Any) -> None:
-            self.folder = root / plan.cell.folder
+        def __init__(self, job: Job, *others: Any) -> None:
+            self.folder = job.root / job.cell.folder
 
-        def to_result(self, seconds: float) -> None:
+        def to_result(self) -> None:
             calls.append(self.folder.name)
             time.sleep(0.02)
             write_lines(self.folder / "history.jsonl", [])

@@ -69,6 +69,9 @@ DeviceName = Annotated[
 PerDevice = Annotated[
     int, typer.Option("--per-device", min=1, help="Runs that share a GPU at a time.")
 ]
+Devices = Annotated[
+    int, typer.Option("--devices", min=1, help="Devices that train one run together.")
+]
 RUNS = Path("runs/study")
 
 
@@ -158,11 +161,12 @@ def _run(
     from momos.study.execution.processes import cores
     from momos.study.runner import run_all
 
-    usual = options.per_device if options.on_gpu else cores()
+    size = max((cell.devices for cell in left), default=1)
+    usual = options.per_device if options.on_gpu else max(1, cores() // size)
     processes, cluster = options.processes or usual, None
     with ExitStack() as using:
         if left and options.ray:
-            connection = _connection(options.ray, options)
+            connection = _connection(options.ray, options, size)
             with console.status("Connecting to Ray"):
                 cluster = using.enter_context(connection)
             processes = cluster.tasks
@@ -182,18 +186,23 @@ def _run(
             )
 
 
-def _connection(address: str, options: Options) -> AbstractContextManager["Cluster"]:
+def _connection(
+    address: str, options: Options, size: int
+) -> AbstractContextManager["Cluster"]:
     from momos.study.execution.cluster import connected
     from momos.study.training.devices import device_count
 
     gpus = 1 / options.per_device if options.on_gpu else 0.0
     devices = device_count() if options.on_gpu else 0
-    return connected(address, processes=options.processes, gpus=gpus, devices=devices)
+    about: dict[str, Any] = {"gpus": gpus, "devices": devices, "size": size}
+    return connected(address, processes=options.processes, **about)
 
 
-def device_options(device: str, ray: str | None = None) -> tuple[str, dict[str, Any]]:
-    """The device's name, and the options of cells that are trained on it."""
-    from momos.study.training.devices import compute_of, options_for
+def device_options(
+    device: str, ray: str | None = None, devices: int = 1
+) -> tuple[str, dict[str, Any]]:
+    """The device's name, and the options of cells that are trained on so many of it."""
+    from momos.study.training.devices import check_several, compute_of, options_for
 
     elsewhere = ray not in (None, "local")
     compute = compute_of(device, here=not elsewhere)
@@ -201,7 +210,11 @@ def device_options(device: str, ray: str | None = None) -> tuple[str, dict[str, 
         raise ValueError(
             f"device must be cuda with --ray, which chooses the GPU, got {device!r}"
         )
-    return compute.name, options_for(compute.kind)
+    if devices == 1:
+        return compute.name, options_for(compute.kind)
+    if not elsewhere:
+        check_several(compute.name, devices)
+    return compute.name, options_for(compute.kind) | {"devices": devices}
 
 
 def _tell_estimate(
@@ -327,6 +340,7 @@ def run(
     retry: Retry = False,
     logger: LoggerName = "csv",
     device: DeviceName = "cpu",
+    devices: Devices = 1,
     per_device: PerDevice = 1,
 ) -> None:
     """Run a recipe: every run that is not finished yet.
@@ -336,7 +350,7 @@ def run(
     with reported(), study_packages():
         from momos.study.recipes import recipe_named
 
-        name, options = device_options(device, ray)
+        name, options = device_options(device, ray, devices)
         given = {key: json.dumps(value) for key, value in options.items()}
         given |= _pairs(settings or [])
         for key, value in (("task", task), ("seeds", seeds)):
@@ -362,6 +376,7 @@ def sweep(
     retry: Retry = False,
     logger: LoggerName = "csv",
     device: DeviceName = "cpu",
+    devices: Devices = 1,
     per_device: PerDevice = 1,
 ) -> None:
     """Run every cell of a grid that is not finished yet.
@@ -371,7 +386,7 @@ def sweep(
     with reported(), study_packages():
         from momos.study.sweep import Sweep
 
-        name, options = device_options(device, ray)
+        name, options = device_options(device, ray, devices)
         found = Sweep.read(grid, options=options)
         run_cells(
             found.cells,

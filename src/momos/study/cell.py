@@ -25,7 +25,7 @@ Device = Literal["cpu", "cuda"]
 Compiled = Literal["no", "yes", "graphs"]
 OPTIONS = (
     *("validation", "patience", "keep", "precision", "channels_last"),
-    *("device", "compiled"),
+    *("device", "compiled", "devices"),
 )
 Controls = Annotated[
     int, schema.kind("0, or at least 2", lambda v: type(v) is int and v >= 0 and v != 1)
@@ -66,7 +66,8 @@ class Cell:
     `validation` is the share of the training samples that is held out. After `patience` lines
     without a better network on them (0: never), training stops. `precision` is that of the
     forward pass in training, `channels_last` the memory format there, `device` the kind of device,
-    and `compiled` whether by torch.compile, or also with CUDA graphs.
+    and `compiled` whether by torch.compile, or also with CUDA graphs. Batches are split over
+    `devices`, which is how many of that kind train it together.
     """
 
     task: schema.Name
@@ -87,6 +88,7 @@ class Cell:
     channels_last: schema.Fact = False
     device: Device = "cpu"
     compiled: Compiled = "no"
+    devices: schema.Size = 1
     start: "Cell | None" = None
     teacher: "Cell | None" = None
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from momos.study.cell import Cell, ordered
 from momos.study.execution.cluster import Cluster
-from momos.study.execution.locks import Busy, alone, check_shared, shared
-from momos.study.execution.processes import Processes, ended_by_sigterm
+from momos.study.execution.leases import Busy, alone, check_shared, shared
+from momos.study.execution.processes import ATTEMPTS, Processes, ended_by_sigterm
 from momos.study.store import (
     NOBODY,
     RESULT,
@@ -26,8 +26,6 @@ from momos.study.store import (
     write_failure,
 )
 from momos.study.training.run import run
-
-ATTEMPTS = 2  # of a cell whose process dies
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ def run_all(
     the first of their kind. Those that failed earlier stay so, unless `retry`.
 
     Raises:
-        OSError: if a machine of the cluster does not see `root`, or locks in it (names both).
+        OSError: if a machine of the cluster does not see `root` (names both).
         KeyboardInterrupt: on Ctrl-C; finished cells are whole, others go on from checkpoints.
         SystemExit: on SIGTERM, likewise.
     """
@@ -151,7 +149,16 @@ def _attempt(
         if isinstance(team, Cluster):
             work = partial(_work_shared, mark=using.enter_context(shared(root)))
         results = using.enter_context(
-            closing(team.each(work, jobs, attempts=ATTEMPTS, died=_given_up, note=tell))
+            closing(
+                team.each(
+                    work,
+                    jobs,
+                    attempts=ATTEMPTS,
+                    died=_given_up,
+                    note=tell,
+                    size=lambda job: job.cell.devices,
+                )
+            )
         )
         for job, reason in results:
             if reason is None:

@@ -50,16 +50,20 @@ class Cluster:
         attempts: int,
         died: Callable[[Job], Result],
         note: Note = lambda value: None,
+        size: Callable[[Job], int] = lambda job: 1,
     ) -> Generator[tuple[Job, Result]]:
-        """As `Processes.each`, each job a task with one core; jobs come as they end.
+        """As `Processes.each`, each job a task with `size` cores; jobs come as they end.
+
+        Where tasks need GPUs, those of more than one core have as many whole ones.
 
         A job that only seems to be dead, as without its network, is begun anew as well: `work`
         must take care that two do not disturb each other.
         """
         import ray
 
-        notes = _notes()
-        task = ray.remote(num_cpus=1, num_gpus=self.gpus, max_retries=0)(_do)
+        notes, task = _notes(), ray.remote(max_retries=0)(_do)
+        for most in {size(job) for job in jobs}:
+            _check_fits(_needed(most, self.gpus))
         waiting, deaths = deque(range(len(jobs))), Counter[int]()
         running: dict[Any, int] = {}
         with ExitStack() as ending:
@@ -67,7 +71,8 @@ class Cluster:
             while waiting or running:
                 while waiting and len(running) < self.tasks:
                     number = waiting.popleft()
-                    named = task.options(name=str(jobs[number]))
+                    needed = _needed(size(jobs[number]), self.gpus)
+                    named = task.options(name=str(jobs[number]), **needed)
                     running[named.remote(work, jobs[number], notes)] = number
                 ended, _ = ray.wait(list(running), timeout=POLL)
                 for value in ray.get(notes.take.remote()):
@@ -86,13 +91,19 @@ class Cluster:
 
 @contextmanager
 def connected(
-    address: str, *, processes: int | None = None, gpus: float = 0.0, devices: int = 0
+    address: str,
+    *,
+    processes: int | None = None,
+    gpus: float = 0.0,
+    devices: int = 0,
+    size: int = 1,
 ) -> Iterator[Cluster]:
     """A cluster by its address: HOST:PORT of its head, or what Ray finds for `auto`.
 
     `local` is one that is started here, reached by nobody else, and ended afterwards. It runs as
-    many tasks at a time as `processes` says, or as there are cores, and GPUs if tasks have `gpus`
-    each; one that is started here has `devices`. A process that is connected already stays so.
+    many tasks of `size` cores at a time as `processes` says, or as there are cores for, and GPUs
+    if tasks have `gpus` each; one that is started here has `devices`. A process that is connected
+    already stays so.
 
     Raises:
         ModuleNotFoundError: if Ray is not installed (names the extra).
@@ -114,10 +125,11 @@ def connected(
         if not ray.is_initialized():
             options = {}
             if address == LOCAL:
-                options = ending.enter_context(local_options(processes or cores(), devices))
+                tasks = processes or max(1, cores() // size)
+                options = ending.enter_context(local_options(size * tasks, devices))
             ending.callback(ray.shutdown)
             _connect(address, options)
-        tasks = _tasks_of(ray.cluster_resources(), processes, gpus)
+        tasks = _tasks_of(ray.cluster_resources(), processes, _needed(size, gpus))
         if not tasks:
             raise ConnectionError(
                 f"the Ray cluster at {address} must have a GPU for runs on cuda, got none"
@@ -145,12 +157,37 @@ def _connect(address: str, options: dict[str, Any]) -> None:
         check_loopback()
 
 
-def _tasks_of(found: Mapping[str, float], processes: int | None, gpus: float) -> int:
-    """How many tasks, with `gpus` each, run at a time on what a cluster has."""
-    tasks = processes or max(1, int(found.get("CPU", 0)))
-    if not gpus:
-        return tasks
-    return min(tasks, int(found.get("GPU", 0) / gpus + 1e-6))
+def _needed(size: int, gpus: float) -> dict[str, float]:
+    """What a task of so many cores needs of a machine, as Ray's options."""
+    return {"num_cpus": size, "num_gpus": size if gpus and size > 1 else gpus}
+
+
+def _tasks_of(
+    found: Mapping[str, float], processes: int | None, needed: Mapping[str, float]
+) -> int:
+    """How many tasks run at a time on what a cluster has."""
+    tasks = processes or max(1, int(found.get("CPU", 0) / needed["num_cpus"]))
+    gpus = needed["num_gpus"]
+    return min(tasks, int(found.get("GPU", 0) / gpus + 1e-6)) if gpus else tasks
+
+
+def _check_fits(needed: Mapping[str, float]) -> None:
+    """Refuses a task that no machine of the cluster has room for: Ray would wait for one.
+
+    Raises:
+        ValueError: says what the largest machine has.
+    """
+    import ray
+
+    for option, resource in (("num_cpus", "CPU"), ("num_gpus", "GPU")):
+        found = [
+            node["Resources"].get(resource, 0) for node in ray.nodes() if node["Alive"]
+        ]
+        if needed[option] > (most := max(found, default=0)):
+            raise ValueError(
+                f"a machine of the Ray cluster must have {needed[option]:g} {resource}s for a "
+                f"run on so many devices, but the largest has {most:g}"
+            )
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 Note = Callable[[Any], None]
+ATTEMPTS = 2  # of a job whose process dies
 
 
 def cores() -> int:
@@ -46,21 +47,29 @@ def each(
         for job in jobs:
             yield work(job, note)
         return
+    with pool(min(processes, len(jobs)), note) as started:
+        for future in [started.submit(_do, work, job) for job in jobs]:
+            yield future.result()
+
+
+@contextmanager
+def pool(count: int, note: Note) -> Iterator[ProcessPoolExecutor]:
+    """At most `count` processes, which are killed if the block raises; notes as with `each`."""
     context = get_context("spawn")  # a forked torch may hang in its threads
     reader, writer = context.Pipe(duplex=False)
     others: set[BaseProcess] = set(active_children())
     teller = Thread(target=_tell, args=(reader, note), daemon=True)
-    count, given = min(processes, len(jobs)), (writer, context.Lock())
-    pool = ProcessPoolExecutor(count, context, initializer=_begin, initargs=given)
+    started = ProcessPoolExecutor(
+        count, context, initializer=_begin, initargs=(writer, context.Lock())
+    )
     teller.start()
     with ExitStack() as ending:
         ending.callback(teller.join)
         ending.callback(writer.close)
-        ending.callback(pool.shutdown, cancel_futures=True)
+        ending.callback(started.shutdown, cancel_futures=True)
         with ExitStack() as unless_done:
             unless_done.callback(_kill, others)
-            for future in [pool.submit(_do, work, job) for job in jobs]:
-                yield future.result()
+            yield started
             unless_done.pop_all()
 
 
@@ -82,8 +91,11 @@ class Processes:
         attempts: int,
         died: Callable[[Job], Result],
         note: Note = lambda value: None,
+        size: Callable[[Job], int] = lambda job: 1,
     ) -> Generator[tuple[Job, Result]]:
         """Jobs, in order, and what `work` returns for them; notes as with `each`.
+
+        How many cores a job takes, its `size`, is for whoever chooses `tasks`.
 
         When a process dies, jobs begin anew; a job that was begun in `attempts` processes that
         died has the result that `died` returns.
@@ -154,10 +166,11 @@ def _end_with_parent() -> None:
 
 
 def _do(work: Callable[[Job, Note], Result], job: Job) -> Result:
-    return work(job, _put)
+    return work(job, put)
 
 
-def _put(value: Any) -> None:
+def put(value: Any) -> None:
+    """Passes a value to the `note` of the process that made the pool this one is in."""
     writer, lock = _notes
     with lock:
         writer.send(value)

@@ -50,6 +50,7 @@ class Recipe(ABC):
     channels_last: schema.Fact = False
     device: Device = "cpu"
     compiled: Compiled = "no"
+    devices: schema.Size = 1
 
     @abstractmethod
     def cells(self) -> list[Cell]:

@@ -4,7 +4,7 @@ Samples that are held out are the same for every cell of a task, and never in a 
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
@@ -16,11 +16,13 @@ from torch.nn.functional import cross_entropy, pad
 
 from momos.study import schema
 from momos.study.cell import Share
+from momos.study.execution import ranks
 from momos.study.schema import value
 from momos.study.tasks.archives import Images
 
 Batch = tuple[Tensor, Int[Tensor, "..."]]
 Samples = TypeVar("Samples", Images, Tensor)
+T = TypeVar("T")
 CONTEXT = 128  # characters that the transformer sees
 PIECE = 500  # samples evaluated at once
 PADDING = 4  # pixels that crops move images by
@@ -101,13 +103,14 @@ def accuracy(
     network: nn.Module, images: Images, prepared: Callable[[Tensor], Tensor]
 ) -> float:
     """Share of images whose class gets the highest output, from 0 to 1."""
-    right, place = 0, device_of(network)
-    with torch.inference_mode(), evaluating(network):
-        for start in range(0, len(images), PIECE):
-            pixels = images.pixels[start : start + PIECE].to(place)
-            labels = images.labels[start : start + PIECE].to(place)
-            right += (network(prepared(pixels)).argmax(1) == labels).sum()
-    return int(right) / len(images)
+    place = device_of(network)
+
+    def right(rows: slice) -> Tensor:
+        pixels, labels = images.pixels[rows].to(place), images.labels[rows].to(place)
+        return (network(prepared(pixels)).argmax(1) == labels).sum()
+
+    pieces = [slice(n, n + PIECE) for n in range(0, len(images), PIECE)]
+    return _total(network, pieces, right) / len(images)
 
 
 def bits_per_character(network: nn.Module, characters: Int[Tensor, " n"]) -> float:
@@ -115,14 +118,25 @@ def bits_per_character(network: nn.Module, characters: Int[Tensor, " n"]) -> flo
     count = (len(characters) - 1) // CONTEXT
     inputs = characters[: count * CONTEXT].view(count, CONTEXT)
     targets = characters[1 : count * CONTEXT + 1].view(count, CONTEXT)
-    nats, place = 0.0, device_of(network)
+    place = device_of(network)
+
+    def nats(rows: Tensor) -> Tensor:
+        outputs = network(inputs[rows].to(place)).flatten(0, 1)
+        return cross_entropy(outputs, targets[rows].flatten().to(place), reduction="sum")
+
+    pieces = torch.arange(count, device=characters.device).split(PIECE // 4)
+    return _total(network, pieces, nats) / math.log(2) / (count * CONTEXT)
+
+
+def _total(
+    network: nn.Module, pieces: Sequence[T], value: Callable[[T], Float[Tensor, ""]]
+) -> float:
+    """The values of all pieces, added in order; ranks that train together share the pieces."""
+    found = torch.zeros(len(pieces), dtype=torch.float64, device=device_of(network))
     with torch.inference_mode(), evaluating(network):
-        for rows in torch.arange(count, device=characters.device).split(PIECE // 4):
-            outputs = network(inputs[rows].to(place)).flatten(0, 1)
-            wanted = targets[rows].flatten().to(place)
-            loss = cross_entropy(outputs, wanted, reduction="sum")
-            nats += float(loss)
-    return nats / math.log(2) / (count * CONTEXT)
+        for number in range(ranks.rank(), len(pieces), ranks.count()):
+            found[number] = value(pieces[number])
+    return sum(ranks.sum_(found).tolist())
 
 
 def device_of(network: nn.Module) -> torch.device:

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import nn
 
+from momos.study.execution import ranks
 from momos.study.store import PART, sync
 from momos.study.training.history import History
 from momos.study.training.learner import Learner
@@ -100,7 +101,7 @@ class KeepBest(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Learner)
         epoch, best = trainer.current_epoch + 1, self.history.best
-        if best is None or best["epoch"] != epoch:
+        if best is None or best["epoch"] != epoch or ranks.rank():
             return
         state = {
             "epoch": epoch,
@@ -111,6 +112,7 @@ class KeepBest(L.Callback):
 
     def load_(self, network: nn.Module) -> None:
         """Brings a treated network and its treatment back to the best line."""
+        ranks.of_first(None)  # which has written it
         best, state = (
             self.history.best,
             torch.load(self.path, map_location="cpu", weights_only=True),

@@ -1,9 +1,11 @@
 """The device that a run trains on: names that users give, and what each kind is best run with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
 from momos.study.cell import Cell
@@ -16,9 +18,13 @@ SHARE = 4  # data take at most this part of a device's free memory, or stay on t
 
 @dataclass(frozen=True)
 class Compute:
-    """Where runs of one command are trained: a device as torch names it, and its kind."""
+    """Where runs of one command are trained: a device as torch names it, and its kind.
+
+    It may be one of several `devices` of its kind that train together.
+    """
 
     name: str
+    devices: int = 1
 
     @property
     def kind(self) -> str:
@@ -31,9 +37,22 @@ class Compute:
     @property
     def lightning(self) -> dict[str, Any]:
         """What a Trainer needs to know."""
+        if self.devices > 1:
+            return {
+                "accelerator": "cpu" if self.kind == CPU else "gpu",
+                "devices": self.devices,
+                "use_distributed_sampler": False,  # a rank takes its rows of every batch
+                "strategy": DDPStrategy(cluster_environment=LightningEnvironment()),
+            }
         if self.kind == CPU:
             return {"accelerator": "cpu", "devices": 1}
         return {"accelerator": "gpu", "devices": [self.device.index or 0]}
+
+    def of_rank(self, rank: int) -> "Compute":
+        """The device of one of the processes that train together."""
+        if self.devices == 1:
+            return self
+        return self if self.kind == CPU else replace(self, name=f"{self.kind}:{rank}")
 
     @property
     def seeded(self) -> list[int]:
@@ -71,17 +90,33 @@ def compute_of(name: str, *, here: bool = True) -> Compute:
 
 
 def compute_for(cell: Cell, device: str) -> Compute:
-    """The device of a cell: the one named, or the first of its kind.
+    """The device of a cell: the one named, or the first of its kind; or the first few.
 
     Raises:
-        ValueError: if it is of another kind, or not available.
+        ValueError: if it is of another kind, not available, or one by its number for a cell that
+            takes several.
     """
     compute = compute_of(device or cell.device)
     if compute.kind != cell.device:
         raise ValueError(
             f"device must be of the cell's kind, {cell.device}, got {device!r}"
         )
-    return compute
+    if cell.devices > 1:
+        check_several(compute.name, cell.devices)
+    return replace(compute, devices=cell.devices) if cell.devices > 1 else compute
+
+
+def check_several(name: str, devices: int) -> None:
+    """Refuses a device with a number, or more of them than there are, for cells on several.
+
+    Raises:
+        ValueError: names what is wrong.
+    """
+    kind, colon, _ = name.partition(":")
+    if colon:
+        raise ValueError(f"device must be {kind} for {devices} devices, got {name!r}")
+    if kind == CUDA:
+        _check_available(f"{name}:{devices - 1}", devices - 1)
 
 
 def _check_available(name: str, number: int) -> None:

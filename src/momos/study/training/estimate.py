@@ -49,12 +49,12 @@ def estimate(cells: Sequence[Cell], *, processes: int, device: str = "") -> Esti
     As if nothing stopped early, on the device of the cells, where processes take turns on a GPU.
     """
     rates: dict[tuple[str, ...], _Rates] = {}
-    seconds, disk, shared = 0.0, 0, False
+    seconds, disk, shared, most = 0.0, 0, False, 1
     for cell in cells:
         names = (cell.task, cell.network, cell.treatment)
         kind, plan = (*names, str(cell.settings), str(cell.options)), prepared(cell)
         compute = compute_for(cell, device)
-        shared = shared or compute.kind != CPU
+        shared, most = shared or compute.kind != CPU, max(most, compute.devices)
         if kind not in rates:
             with undisturbed(compute):
                 rates[kind] = _tried(plan.on(compute), compute)
@@ -67,7 +67,9 @@ def estimate(cells: Sequence[Cell], *, processes: int, device: str = "") -> Esti
     team = max(1, min(processes, len(cells)))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     memory = peak if sys.platform == "darwin" else 1024 * peak
-    return Estimate(seconds / (1 if shared else team) + STARTING, team * memory, disk)
+    return Estimate(
+        seconds / (1 if shared else team) + STARTING, team * most * memory, disk
+    )
 
 
 def _tried(plan: Prepared, compute: Compute) -> _Rates:
@@ -102,7 +104,8 @@ def _step(plan: Prepared, learner: Learner, compute: Compute) -> float:
             begun = time.perf_counter()
         optimizer.zero_grad()
         with torch.autocast(compute.device.type, torch.bfloat16, enabled=half):
-            inputs, targets = (part.to(compute.device) for part in batch)
+            share = -(-len(batch[0]) // compute.devices)
+            inputs, targets = (part[:share].to(compute.device) for part in batch)
             loss = learner.training_step((inputs, targets))
         loss.backward()
         optimizer.step()

@@ -7,6 +7,8 @@ a stop that was decided before a kill, and compares in float32.
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
 from math import inf, isnan
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,9 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 import momos
+from momos.study.execution import ranks
 from momos.study.store import HISTORY, write_lines
-from momos.study.training.learner import Learner
+from momos.study.training.learner import Learner, normalize_alone_
 from momos.study.training.preparation import Prepared
 from momos.study.treatments.treatment import Treatment
 
@@ -62,6 +65,7 @@ class Choice:
 def finish_(network: nn.Module, treatment: Treatment) -> None:
     """Makes a treated network the ordinary one that the file will hold."""
     network._compiled_call_impl = None
+    normalize_alone_(network)
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     treatment.finish()
 
@@ -89,10 +93,17 @@ class History(L.Callback):
 
     With `measure_every`, lines at 0, every so many epochs and the last have complexity and usage.
     Where samples are held out and lines count, metric and validation are of what the file would
-    hold; else of what the network computes with.
+    hold; else of what the network computes with. `check` is called before anything is written.
     """
 
-    def __init__(self, folder: Path, prepared: Prepared, note: Note) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        prepared: Prepared,
+        note: Note,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.check = check
         cell, self.task, self.treatment = prepared.cell, prepared.task, prepared.treatment
         better = self.task.higher_is_better
         self.choice = Choice(prepared.settled_epoch, cell.patience, better)
@@ -119,7 +130,8 @@ class History(L.Callback):
             line = self._add(epoch, pl_module, pl_module.train_loss())
             logged = ("train_loss", "metric", "validation")
             values = {name: line[name] for name in logged if name in line}
-            pl_module.log_dict(values, batch_size=1)
+            if not ranks.rank():
+                pl_module.log_dict(values, batch_size=1)
             trainer.should_stop = self.choice.stops(self.lines)
 
     def state_dict(self) -> dict[str, Any]:
@@ -133,13 +145,22 @@ class History(L.Callback):
         line: Line = {"epoch": epoch, "train_loss": loss}
         line |= self._scores(epoch, module.network)
         last = epoch == self.last_epoch or self.choice.stops([*self.lines, line])
-        if self.measure_every and (epoch % self.measure_every == 0 or last):
+        measured = self.measure_every and (epoch % self.measure_every == 0 or last)
+        if measured and not ranks.rank():
             line["measures"] = measures_of(weights_of(module.network))
             if usage := usage_of(module.network):
                 line["usage"] = usage
+        if not ranks.agree(partial(digest, module.network)):
+            raise RuntimeError(
+                f"replicas must be equal on all {ranks.count()} devices, but differ after epoch "
+                f"{epoch}"
+            )
+        line = ranks.of_first(line)
         self.lines.append(line)
-        write_lines(self.folder / HISTORY, self.lines)
-        self.note(line)
+        if not ranks.rank():
+            self.check()
+            write_lines(self.folder / HISTORY, self.lines)
+            self.note(line)
         return line
 
     def _scores(self, epoch: int, network: nn.Module) -> dict[str, float]:
@@ -149,6 +170,14 @@ class History(L.Callback):
             network = finished_copy(network, self.treatment)
         validation = self.task.validate(network)
         return {"metric": self.task.evaluate(network), "validation": validation}
+
+
+def digest(network: nn.Module) -> str:
+    """A hash of all parameters and buffers."""
+    found = sha256()
+    for tensor in network.state_dict().values():
+        found.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def weights_of(network: nn.Module) -> dict[str, Tensor]:

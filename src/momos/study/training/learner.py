@@ -1,6 +1,7 @@
 """Networks of the study as Lightning trains them."""
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -10,7 +11,10 @@ from jaxtyping import Float, Int
 from lightning.pytorch.utilities import types
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel as DDP
 
+from momos.study.execution import ranks
 from momos.study.tasks.task import Batch, Task
 from momos.study.training.preparation import Prepared
 from momos.study.treatments.treatment import Treatment
@@ -74,6 +78,47 @@ def compile_(network: nn.Module, compiled: str) -> None:
         network.compile(mode="reduce-overhead" if compiled == "graphs" else "default")
 
 
+def normalize_together_(network: nn.Module) -> None:
+    """Makes batch normalization that of whole batches, of which each rank has a share.
+
+    Torch's SyncBatchNorm is for GPUs only. Modules stay what they are; `normalize_alone_` ends it.
+    """
+    for module in network.modules():
+        if ranks.count() > 1 and isinstance(module, _BatchNorm):
+            vars(module)["forward"] = partial(_normalized, module)
+
+
+def normalize_alone_(network: nn.Module) -> None:
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            vars(module).pop("forward", None)
+
+
+def _normalized(norm: _BatchNorm, inputs: Float[Tensor, "n c ..."]) -> Tensor:
+    if not (norm.training or norm.running_mean is None):
+        return type(norm).forward(norm, inputs)
+    dims = [0, *range(2, inputs.ndim)]
+    values = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
+    own = values.new_tensor([inputs.numel() // inputs.shape[1]])
+    sums = ranks.Summed.apply(torch.cat([values.sum(dims), own]))
+    shape = (1, -1, *[1] * (inputs.ndim - 2))
+    count, mean = sums[-1].detach(), sums[:-1] / sums[-1].detach()
+    centred = values - mean.view(shape)
+    variance = ranks.Summed.apply(centred.square().sum(dims)) / count
+    if norm.training and norm.running_mean is not None and norm.running_var is not None:
+        with torch.no_grad():
+            assert norm.num_batches_tracked is not None
+            norm.num_batches_tracked += 1
+            tracked = float(norm.num_batches_tracked)
+            part = 1 / tracked if norm.momentum is None else norm.momentum
+            norm.running_mean.lerp_(mean, part)
+            norm.running_var.lerp_(variance * count / (count - 1), part)
+    outputs = centred * (variance + norm.eps).rsqrt().view(shape)
+    if norm.weight is not None:
+        outputs = outputs * norm.weight.view(shape) + norm.bias.view(shape)
+    return outputs.to(inputs.dtype)
+
+
 class Learner(L.LightningModule):
     """A network that learns a task as planned, from a teacher too if there is one.
 
@@ -97,7 +142,8 @@ class Learner(L.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self._losses, self._samples = [], 0
-        torch.manual_seed(drawn_seed(self.seed, self.current_epoch))  # for dropout
+        # For dropout, which is another one on each rank.
+        torch.manual_seed(drawn_seed(self.seed, self.current_epoch) + ranks.rank())
 
     def train_dataloader(self) -> Epoch:
         # Not max_steps: with it Lightning counts the epochs of a resumed run wrongly.
@@ -106,18 +152,23 @@ class Learner(L.LightningModule):
         return Epoch(self.task, self.seed, self.current_epoch, min(left, per_epoch))
 
     def training_step(self, batch: Batch) -> Tensor:
-        inputs, targets = batch
+        """The loss, whose mean over ranks is that of the whole batch, of which each has a share."""
+        whole, (inputs, targets) = len(batch[0]), map(ranks.share, batch)
         if self.channels_last:
             inputs = channels_last_of(inputs)
         loss = loss_of(self.network, inputs, targets, self.__dict__["teacher"])
         # Not self.log, which takes a fifth of the time of a small network's step.
-        self._losses.append(loss.detach() * len(inputs))
-        self._samples += len(inputs)
-        return loss
+        if len(inputs):
+            self._losses.append(loss.detach() * len(inputs))
+            self._samples += len(inputs)
+        return loss if ranks.count() == 1 else loss * (ranks.count() * len(inputs) / whole)
 
     def train_loss(self) -> float:
         """Mean over the samples of the epoch so far."""
-        return float(torch.stack(self._losses).sum()) / self._samples
+        own = float(torch.stack(self._losses).sum()) if self._losses else 0.0
+        sums = torch.tensor([own, self._samples], dtype=torch.float64, device=self.device)
+        loss, samples = ranks.sum_(sums).tolist()
+        return loss / samples
 
     def configure_optimizers(self) -> types.OptimizerLRSchedulerConfig:
         optimizer = self.optimization.optimizer_of(self.network)
@@ -141,6 +192,10 @@ class Treating(L.Callback):
         assert isinstance(pl_module, Learner)
         about = {"epochs": self.epochs, "seed": pl_module.seed}
         self.treatment.start(pl_module.network, pl_module.total_steps, **about)
+        normalize_together_(pl_module.network)
+        # Buffers are equal on all ranks, so nothing need send them at every step.
+        buffers = [name for name, _ in pl_module.named_buffers()]
+        DDP._set_params_and_buffers_to_ignore_for_model(pl_module, buffers)
         compile_(pl_module.network, pl_module.compiled)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -5,6 +5,10 @@ goes on and ends, on the CPU, with the same bits.
 """
 
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,11 +22,15 @@ from torch import nn
 import momos
 from momos.study import store
 from momos.study.cell import PUBLISHED, Cell
-from momos.study.execution.locks import alone
+from momos.study.execution import ranks
+from momos.study.execution.leases import Busy, alone
+from momos.study.execution.processes import ATTEMPTS
+from momos.study.execution.ranks import together
 from momos.study.store import NOBODY, PART, WEIGHTS, Asked, Finished, finished
 from momos.study.tasks import zoo
+from momos.study.tasks.task import Task
 from momos.study.training import checkpoints, surroundings
-from momos.study.training.devices import Compute, compute_for
+from momos.study.training.devices import CUDA, Compute, compute_for
 from momos.study.training.history import History, Note, finish_
 from momos.study.training.learner import Learner, Treating
 from momos.study.training.preparation import Prepared, prepared
@@ -56,38 +64,109 @@ def run(
     if finished(folder):
         return store.read(folder)
     begun = time.perf_counter()
-    plan, compute = prepared(cell), compute_for(cell, device)
+    compute = compute_for(cell, device)
+    plan = prepared(cell)
     surroundings.check_logger(logger)
-    seconds = time.perf_counter() - begun
-    with alone(root, cell.key, wait=wait):
+    with alone(root, cell.key, wait=wait) as lease:
         if not finished(folder):
             about = surroundings.environment(compute)
             store.begin(folder, cell, recipe=recipe, environment=about)
-            with surroundings.undisturbed(compute):
-                _Run(plan.on(compute), root, logger, note, compute).to_result(seconds)
+            job = Job(cell, root, logger, compute, seconds=time.perf_counter() - begun)
+            with _failure_told(folder):
+                if cell.devices == 1:
+                    work(job, note, plan=plan, check=lease.check)
+                else:
+                    _work_together(job, note, lease.check)
     return store.read(folder)
 
 
-class _Run:
-    def __init__(
-        self, plan: Prepared, root: Path, logger: str, note: Note, compute: Compute
-    ) -> None:
-        self.compute = compute
-        self.plan, self.root, self.logger, self.note = plan, root, logger, note
-        self.cell, self.task, self.folder = plan.cell, plan.task, root / plan.cell.folder
+@dataclass(frozen=True)
+class Job:
+    """A cell to be trained, from its last checkpoint; `seconds` have gone by before."""
 
-    def to_result(self, seconds: float) -> None:
-        """From the beginning, or a checkpoint, to the result; `seconds` have gone by."""
-        begun = time.perf_counter()
+    cell: Cell
+    root: Path
+    logger: str
+    compute: Compute
+    seconds: float = 0.0
+
+
+def work(
+    job: Job,
+    note: Note = lambda line: None,
+    *,
+    plan: Prepared | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> None:
+    """Trains a cell to its result; of several processes that do so together the first writes it.
+
+    `check` is called before anything is written, and raises if the cell is another's by now.
+    """
+    job = replace(job, compute=job.compute.of_rank(ranks.rank()))
+    with surroundings.undisturbed(job.compute):
+        plan = (plan or prepared(job.cell)).on(job.compute)
+        _Run(job, plan, note, check).to_result()
+
+
+def _work_together(job: Job, note: Note, check: Callable[[], None]) -> None:
+    """In one process for each device of the cell; begun anew from the checkpoint if one dies."""
+    many, cuda = job.cell.devices, job.compute.kind == CUDA
+    for attempt in range(ATTEMPTS):
         try:
-            network, chosen = self._network()
-            result = self._result(network) | chosen
-        except Exception as error:
-            # Of any kind, as tasks and treatments may be a user's own. The folder says why, and
-            # the error is raised again: nothing is swallowed here.
-            store.write_failure(self.folder, f"{type(error).__name__}: {error}")
-            raise
-        result["seconds"] = round(seconds + time.perf_counter() - begun, 2)
+            together(work, job, ranks=many, cuda=cuda, note=note, check=check)
+            return
+        except BrokenProcessPool:
+            if attempt + 1 == ATTEMPTS:
+                raise RuntimeError(
+                    f"one of its {many} processes died, {ATTEMPTS} times, as for want of memory"
+                ) from None
+
+
+@contextmanager
+def _failure_told(folder: Path) -> Iterator[None]:
+    """Leaves the reason in the folder if the block raises an error."""
+    try:
+        yield
+    except Busy:  # by another process, whose folder it is by now
+        raise
+    except Exception as error:
+        # Of any kind, as tasks and treatments may be a user's own. The folder says why, and
+        # the error is raised again: nothing is swallowed here.
+        store.write_failure(folder, f"{type(error).__name__}: {error}")
+        raise
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    job: Job
+    plan: Prepared
+    note: Note
+    check: Callable[[], None]
+    begun: float = field(default_factory=time.perf_counter)
+
+    @property
+    def cell(self) -> Cell:
+        return self.job.cell
+
+    @property
+    def task(self) -> Task:
+        return self.plan.task
+
+    @property
+    def folder(self) -> Path:
+        return self.job.root / self.cell.folder
+
+    def to_result(self) -> None:
+        """From the beginning, or a checkpoint, to the result."""
+        network, chosen = self._network()
+        metric = self.task.evaluate(network)
+        if ranks.rank():
+            return
+        self.check()
+        result = self._result(network, metric) | chosen
+        seconds = self.job.seconds + time.perf_counter() - self.begun
+        result["seconds"] = round(seconds, 2)
+        self.check()
         store.write_json(self.folder / store.RESULT, result)
         checkpoints.remove_checkpoints(self.folder)
 
@@ -102,7 +181,7 @@ class _Run:
 
     def _trained(self) -> tuple[nn.Module, dict[str, Any]]:
         learner, keeps_best = self._learner(), self.cell.keep == "best"
-        history = History(self.folder, self.plan, self.note)
+        history = History(self.folder, self.plan, self.note, self.check)
         best = checkpoints.KeepBest(history)
         callbacks = [
             Treating(self.plan.treatment, epochs=self.plan.epochs),
@@ -110,14 +189,20 @@ class _Run:
             *([best] if keeps_best else []),
             checkpoints.checkpoints(self.folder, self.cell.record_every),
         ]
-        checkpoint = checkpoints.last_whole(self.folder)
-        with surroundings.logging_to(self.logger, self.folder, self.cell.folder) as log:
+        checkpoint = None if ranks.rank() else checkpoints.last_whole(self.folder)
+        checkpoint = ranks.of_first(checkpoint)
+        with self._logging() as log:
             self._trainer(callbacks, log).fit(learner, ckpt_path=checkpoint)
-        learner.network.to(self.compute.device)  # Lightning takes it back to the CPU
+        learner.network.to(self.job.compute.device)  # Lightning takes it back to the CPU
         if keeps_best:
             best.load_(learner.network)
         finish_(learner.network, self.plan.treatment)
         return learner.network, self._chosen(learner.network, history)
+
+    def _logging(self) -> AbstractContextManager[Logger | bool]:
+        if ranks.rank():
+            return nullcontext(False)
+        return surroundings.logging_to(self.job.logger, self.folder, self.cell.folder)
 
     def _started(self) -> nn.Module:
         cell = self.cell
@@ -128,11 +213,11 @@ class _Run:
     def _loaded(self, cell: Cell, source: Cell | None) -> nn.Module:
         network = zoo.network(cell.network, self.task, cell.seed)
         if source is not None:
-            network.load_state_dict(load_file(self.root / source.folder / WEIGHTS))
+            network.load_state_dict(load_file(self.job.root / source.folder / WEIGHTS))
         return network
 
     def _learner(self) -> Learner:
-        teacher, place = self.cell.teacher, self.compute.device
+        teacher, place = self.cell.teacher, self.job.compute.device
         taught = teacher and self._loaded(teacher, teacher).to(place)
         return Learner(self._started().to(place), self.plan, taught)
 
@@ -148,9 +233,9 @@ class _Run:
             "stopped_epoch": last if last < history.last_epoch else None,
         }
 
-    def _trainer(self, callbacks: list[L.Callback], logger: Logger) -> L.Trainer:
+    def _trainer(self, callbacks: list[L.Callback], logger: Logger | bool) -> L.Trainer:
         return L.Trainer(
-            **self.compute.lightning,
+            **self.job.compute.lightning,
             precision=PRECISIONS[self.cell.precision],
             max_epochs=self.plan.last_epoch,
             gradient_clip_val=self.plan.optimization.clip,
@@ -165,8 +250,7 @@ class _Run:
             num_sanity_val_steps=0,
         )
 
-    def _result(self, network: nn.Module) -> dict[str, Any]:
-        metric = self.task.evaluate(network)
+    def _result(self, network: nn.Module, metric: float) -> dict[str, Any]:
         network.cpu()
         start = self._started()
         num_weights = sum(weight.numel() for weight in network.parameters())

@@ -43,6 +43,7 @@ def undisturbed(compute: Compute = HOST) -> Iterator[None]:
                 "GPU available but not used",
                 "Experiment logs directory .* exists and is not empty",
                 "Checkpoint directory .* exists and is not empty",
+                r"It is recommended to use `self\.log\(",  # they are equal on all ranks
                 r"`isinstance\(treespec, LeafSpec\)`",
             ):
                 warnings.filterwarnings("ignore", message=message)
