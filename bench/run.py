@@ -20,6 +20,7 @@ SCRIPTS = (
         "scale",
         "parameters",
         "step",
+        "load",
         "kmeans",
         "gather",
         "compact",

@@ -70,7 +70,8 @@ class Mosaic:
                 f"indices must have shape ({self.layout.num_blocks},), got "
                 f"{tuple(indices.shape)}"
             )
-        if len(indices):
+        narrow = self._narrow()
+        if narrow is None and len(indices):
             few = indices.int() if indices.dtype == torch.uint16 else indices
             low, high = (int(end) for end in few.aminmax())
             if low < 0 or high >= len(motifs):
@@ -82,7 +83,16 @@ class Mosaic:
         if self.scales is not None:
             object.__setattr__(self, "scales", check_scales(self.scales, self.layout))
         object.__setattr__(self, "motifs", motifs.detach().clone())
-        object.__setattr__(self, "indices", indices.to(index_dtype(len(motifs)), copy=True))
+        if narrow is None:
+            narrow = indices.to(index_dtype(len(motifs)), copy=True)
+        object.__setattr__(self, "indices", narrow)
+
+    def _narrow(self) -> Tensor | None:
+        """A copy of the indices in their own dtype, checked in one pass where there is code for it."""
+        indices, count = self.indices, len(self.motifs)
+        if indices.device.type != "cpu" or indices.dtype != torch.int32:
+            return None
+        return cpu.narrow(indices, count, index_dtype(count))
 
     @classmethod
     def of(cls, model: nn.Module, config: MosaicConfig | None = None) -> "Mosaic":

@@ -16,6 +16,8 @@ from momos.blocks import PIECE, Layout
 from momos.config import MosaicConfig, check_whole
 from momos.mosaic import Mosaic
 from momos.parameters import check_used
+from momos.vq import cpu
+from momos.vq.flats import assign, rewrite_, take
 from momos.vq.motifs import distinct_motifs, kmeans_motifs, sample_positions, with_zero
 from momos.vq.nearest import searcher
 
@@ -76,20 +78,25 @@ def project_(
     check_used(model, (place.name for place in layout.placements))
     if generator is None:
         generator = torch.Generator().manual_seed(config.seed)
+    tensors = [tensor for _, tensor in layout.tensors(model)]
+    flats = [tensor.reshape(-1) for tensor in tensors]
     if motifs is None:
-        motifs = _choose(model, layout, config, generator)
+        motifs = _choose(model, layout, flats, config, generator)
     elif motifs.ndim != 2 or motifs.shape[1] != config.block_size:
         raise ValueError(
             f"motifs must have shape (k, {config.block_size}), got {tuple(motifs.shape)}"
         )
     if not motifs.is_meta:  # the search refuses those
-        motifs = motifs.detach().to(next(layout.tensors(model))[1].device)
-    indices = _assign(model, layout, motifs)
-    _keep(model, layout, motifs, indices)
+        motifs = motifs.detach().to(flats[0].device)
+    indices = _assign(layout, flats, motifs)
+    _keep(flats, motifs, indices)
     _check_range(layout, motifs, indices)
     mosaic = Mosaic(motifs, indices, layout, config=config)
-    distortion, moved = _difference(model, mosaic)
-    mosaic.write_(model)
+    distortion, moved = rewrite_(flats, motifs, indices)
+    for tensor, flat in zip(tensors, flats, strict=True):
+        if flat.data_ptr() != tensor.data_ptr():  # not contiguous: flat is a copy
+            tensor.copy_(flat.view(tensor.shape))
+    mosaic.remember_(model)
     return Projection(mosaic, distortion, moved)
 
 
@@ -201,40 +208,44 @@ def check_projectable(config: MosaicConfig) -> None:
 
 
 def _choose(
-    model: nn.Module, layout: Layout, config: MosaicConfig, generator: torch.Generator
+    model: nn.Module,
+    layout: Layout,
+    flats: list[Tensor],
+    config: MosaicConfig,
+    generator: torch.Generator,
 ) -> Tensor:
     num_motifs = config.motifs_for(layout.num_blocks)
     if config.selection == "sample":  # only the drawn blocks are read
         rows = sample_positions(
             layout.num_blocks, num_motifs - config.zero_motif, generator=generator
         )
-        motifs = layout.take(model, rows)
-        _check_finite(model, layout, motifs)
+        motifs = take(flats, rows, layout.block_size)
+        if motifs is None:
+            motifs = layout.take(model, rows)
+        if not _finite(motifs):
+            _refuse(layout, flats)
         return with_zero(motifs, config.zero_motif)
     blocks = layout.read(model)
-    _check_finite(model, layout, blocks)
+    if not _finite(blocks):
+        _refuse(layout, flats)
     choose = distinct_motifs if config.selection == "distinct" else kmeans_motifs
     return choose(blocks, num_motifs, zero_motif=config.zero_motif, generator=generator)
 
 
-def _assign(model: nn.Module, layout: Layout, motifs: Tensor) -> Tensor:
-    search = searcher(motifs)
-    indices = torch.empty(layout.num_blocks, dtype=torch.int32, device=motifs.device)
-    for start, blocks in layout.pieces(model):
-        try:
-            found = search(blocks)
-        except ValueError:
-            _check_finite(model, layout, blocks)
-            raise
-        indices[start : start + len(blocks)] = found
-    return indices
+def _assign(layout: Layout, flats: list[Tensor], motifs: Tensor) -> Tensor:
+    try:
+        return assign(flats, motifs)
+    except ValueError:
+        _refuse(layout, flats)
+        raise
 
 
-def _keep(model: nn.Module, layout: Layout, motifs: Tensor, indices: Tensor) -> None:
-    holding = Holding(motifs)
-    for placement, tensor in layout.tensors(model):
-        own = indices[placement.start : placement.stop]
-        holding.keep(tensor.reshape(-1), own)
+def _keep(flats: list[Tensor], motifs: Tensor, indices: Tensor) -> None:
+    holding, start, size = Holding(motifs), 0, motifs.shape[1]
+    for flat in flats:
+        stop = start - (-len(flat) // size)
+        holding.keep(flat, indices[start:stop])
+        start = stop
 
 
 class Holding:
@@ -293,26 +304,17 @@ def _check_range(layout: Layout, motifs: Tensor, indices: Tensor) -> None:
             )
 
 
-def _difference(model: nn.Module, mosaic: Mosaic) -> tuple[float, int]:
-    device = mosaic.motifs.device
-    distortion = torch.zeros((), dtype=torch.float64, device=device)
-    moved = torch.zeros((), dtype=torch.int64, device=device)
-    for placement, tensor in mosaic.layout.tensors(model):
-        flat = tensor.reshape(-1)
-        for start, new in mosaic.rebuilt(placement):
-            old = flat[start : start + len(new)]
-            distortion += (old.double() - new.double()).square().sum()
-            moved += (old != new).sum()
-    return float(distortion), int(moved)
+def _finite(values: Tensor) -> bool:
+    if values.device.type == "cpu":
+        return cpu.finite(values)
+    return bool(torch.isfinite(values).all())
 
 
-def _check_finite(model: nn.Module, layout: Layout, blocks: Tensor) -> None:
-    """Refuses blocks that are not finite; names the first such parameter."""
-    if bool(torch.isfinite(blocks).all()):
-        return
-    for placement, tensor in layout.tensors(model):
-        if count := int((~torch.isfinite(tensor)).sum()):
+def _refuse(layout: Layout, flats: list[Tensor]) -> None:
+    """Names the first parameter that is not finite, if there is one."""
+    for placement, flat in zip(layout.placements, flats, strict=True):
+        if count := int((~torch.isfinite(flat)).sum()):
             raise ValueError(
-                f"weights must be finite, got {count} of {tensor.numel()} NaN or infinite in "
+                f"weights must be finite, got {count} of {flat.numel()} NaN or infinite in "
                 f"parameter {placement.name!r}"
             )
