@@ -193,7 +193,7 @@ def test_arrays_find_their_motifs_and_are_measured() -> None:
 
 
 def test_a_device_without_an_engine_is_warned_of_once() -> None:
-    engines._warn_of_host.cache_clear()
+    engines.warn_of_host.cache_clear()
     with pretended() as where:
         blocks, motifs = torch.rand(9, 2), torch.rand(3, 2)
         blocks, motifs = blocks.to(where.device), motifs.to(where.device)

@@ -45,10 +45,11 @@ def test_blocks_are_found_and_rewritten_as_the_definition_says(inputs) -> None:
         with patch.object(
             cpu, "native", lambda name=name: import_module(f"momos.vq._{name}")
         ):
-            indices = flats.assign(tensors, motifs)
+            found = flats.assign(tensors, motifs)
+            indices = found.indices
             assert torch.equal(indices.long(), nearest_reference(blocks, motifs))
             mine = [flat.clone() for flat in tensors]
-            distortion, moved = flats.rewrite_(mine, motifs, indices)
+            distortion, moved = flats.rewrite_(mine, motifs, found)
         start, errors, changes = 0, 0.0, 0
         for flat, new in zip(tensors, mine, strict=True):
             own = indices[start : start - (-len(flat) // size)]
@@ -76,8 +77,8 @@ def test_threads_change_no_bit(threads) -> None:
     for count in (1, threads):
         mine = [flat.clone() for flat in tensors]
         with patch.object(torch, "get_num_threads", lambda count=count: count):
-            indices = flats.assign(mine, motifs)
-            found.append((indices.tolist(), flats.rewrite_(mine, motifs, indices)))
+            one = flats.assign(mine, motifs)
+            found.append((one.indices.tolist(), flats.rewrite_(mine, motifs, one)))
     assert found[0] == found[1]
 
 
@@ -85,7 +86,7 @@ def test_wrong_indices_and_rows_are_refused() -> None:
     tensors, motifs = [torch.zeros(5)], torch.zeros(3, 2)
     for wrong in (-1, 3):
         with pytest.raises(IndexError, match="indices must name motifs"):
-            flats.rewrite_(tensors, motifs, torch.tensor([0, 1, wrong]).int())
+            flats.rewrite_(tensors, motifs, flats.Found(torch.tensor([0, 1, wrong]).int()))
         with pytest.raises(IndexError, match="rows must be those of blocks"):
             flats.take(tensors, torch.tensor([wrong]), 2)
     assert cpu.narrow(torch.tensor([0, 3]).int(), 3, torch.uint8) is None
@@ -108,7 +109,7 @@ def search(number: int) -> Tensor:
     with patch.object(torch, "get_num_threads", lambda: 3):
         return flats.assign(
             [torch.randn(50_000, generator=g)], torch.randn(64, 2, generator=g)
-        )
+        ).indices
 
 
 def in_a_child(number: int, results: multiprocessing.Queue) -> None:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Float32, Int, Int8, Integer
+from jaxtyping import Float, Float32, Int, Int8, Int32, Integer
 from torch import Tensor, nn
 
 from momos.blocks import DTYPES, PIECE, Layout, Placement, grouped
@@ -93,6 +93,30 @@ class Mosaic:
         if indices.device.type != "cpu" or indices.dtype != torch.int32:
             return None
         return cpu.narrow(indices, count, index_dtype(count))
+
+    @classmethod
+    def checked(
+        cls,
+        motifs: Float[Tensor, "k s"],
+        indices: Int32[Tensor, " m"],
+        layout: Layout,
+        config: MosaicConfig,
+    ) -> "Mosaic":
+        """One that need not be checked again, for which a device would have to be waited for."""
+        mosaic = cls.__new__(cls)
+        few = None
+        if indices.device.type == "cpu":
+            few = cpu.narrow(indices, len(motifs), index_dtype(len(motifs)))
+        values = {
+            "motifs": motifs.detach().clone(),
+            "indices": indices.to(index_dtype(len(motifs))) if few is None else few,
+            "layout": layout,
+            "scales": None,
+            "config": config,
+        }
+        for name, value in values.items():
+            object.__setattr__(mosaic, name, value)
+        return mosaic
 
     @classmethod
     def of(cls, model: nn.Module, config: MosaicConfig | None = None) -> "Mosaic":

@@ -88,11 +88,15 @@ def project_(
         )
     if not motifs.is_meta:  # the search refuses those
         motifs = motifs.detach().to(flats[0].device)
-    indices = _assign(layout, flats, motifs)
-    _keep(flats, motifs, indices)
-    _check_range(layout, motifs, indices)
-    mosaic = Mosaic(motifs, indices, layout, config=config)
-    distortion, moved = rewrite_(flats, motifs, indices)
+    try:
+        found = assign(flats, motifs)
+        _keep(flats, motifs, found.indices)
+        _check_range(layout, motifs, found.indices)
+        distortion, moved = rewrite_(flats, motifs, found)
+    except ValueError:
+        _refuse(layout, flats)
+        raise
+    mosaic = Mosaic.checked(motifs, found.indices, layout, config)
     for tensor, flat in zip(tensors, flats, strict=True):
         if flat.data_ptr() != tensor.data_ptr():  # not contiguous: flat is a copy
             tensor.copy_(flat.view(tensor.shape))
@@ -222,8 +226,8 @@ def _choose(
         motifs = take(flats, rows, layout.block_size)
         if motifs is None:
             motifs = layout.take(model, rows)
-        if not _finite(motifs):
-            _refuse(layout, flats)
+        if motifs.device.type == "cpu" and not cpu.finite(motifs):
+            _refuse(layout, flats)  # elsewhere the search says so, which waits once
         return with_zero(motifs, config.zero_motif)
     blocks = layout.read(model)
     if not _finite(blocks):
@@ -232,20 +236,23 @@ def _choose(
     return choose(blocks, num_motifs, zero_motif=config.zero_motif, generator=generator)
 
 
-def _assign(layout: Layout, flats: list[Tensor], motifs: Tensor) -> Tensor:
-    try:
-        return assign(flats, motifs)
-    except ValueError:
-        _refuse(layout, flats)
-        raise
-
-
 def _keep(flats: list[Tensor], motifs: Tensor, indices: Tensor) -> None:
+    """Lets blocks keep a motif that they equal; padded blocks of one length together."""
     holding, start, size = Holding(motifs), 0, motifs.shape[1]
+    short: dict[tuple[torch.dtype, int], tuple[list[Tensor], list[int]]] = {}
     for flat in flats:
-        stop = start - (-len(flat) // size)
-        holding.keep(flat, indices[start:stop])
-        start = stop
+        whole, rest = divmod(len(flat), size)
+        holding.keep(flat[: whole * size], indices[start : start + whole])
+        if rest:
+            tails, places = short.setdefault((flat.dtype, rest), ([], []))
+            tails.append(flat[whole * size :])
+            places.append(start + whole)
+        start += whole + (rest > 0)
+    for tails, places in short.values():
+        at = torch.tensor(places, device="cpu").to(indices.device)
+        own = indices[at]
+        holding.keep_equal(torch.stack(tails), own)
+        indices[at] = own
 
 
 class Holding:
@@ -265,17 +272,19 @@ class Holding:
         size = self.motifs.shape[1]
         whole, rest = divmod(len(flat), size)
         if torch.promote_types(self.motifs.dtype, flat.dtype) != flat.dtype and whole:
-            self._keep_equal(flat[: whole * size].view(-1, size), indices[:whole])
+            self.keep_equal(flat[: whole * size].view(-1, size), indices[:whole])
         if rest:
-            self._keep_equal(flat[None, whole * size :], indices[whole:])
+            self.keep_equal(flat[None, whole * size :], indices[whole:])
 
-    def _keep_equal(self, blocks: Tensor, indices: Tensor) -> None:
+    def keep_equal(self, blocks: Tensor, indices: Tensor) -> None:
+        """The same for blocks that may lack their last values."""
         held, search = self._held(blocks.dtype, blocks.shape[1])
         for start in range(0, len(blocks), PIECE):
             some = blocks[start : start + PIECE]
             found = search(some).int()
             same = (held.index_select(0, found) == some).all(1)
-            indices[start : start + PIECE][same] = found[same]
+            own = indices[start : start + PIECE]
+            own.copy_(torch.where(same, found, own))
 
     def _held(self, dtype: torch.dtype, size: int) -> tuple[Tensor, Search]:
         if (dtype, size) not in self._searches:

@@ -249,9 +249,9 @@ class Fitting:
         rate_weight: float = 0.0,
     ) -> Int32[Tensor, " m"]:
         """Each block's best motif; code lengths are those of `usage`, and ignored without it."""
-        indices = torch.empty(len(blocks), dtype=torch.int32, device=blocks.device)
         rated = usage is not None and rate_weight > 0
         per_bit = rate_weight * self._mean_square(blocks) if rated else 0.0
+        indices = torch.empty(0, dtype=torch.int32, device=blocks.device)
         for share in self.shares:
             among = motifs[share.motifs]
             penalties = None
@@ -259,6 +259,10 @@ class Fitting:
                 penalties = per_bit * code_lengths(usage[share.motifs])
             for rows, importance in self._parts(share):
                 found = _best(blocks[rows], among, penalties, importance)
+                if len(self.shares) == 1 and self.importance is None:
+                    return found.int()
+                if not len(indices):
+                    indices = indices.new_empty(len(blocks))
                 indices[rows] = found.int() + share.first
         return indices
 

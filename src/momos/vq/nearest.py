@@ -208,9 +208,24 @@ def _check(name: str, rows: Tensor) -> None:
         raise ValueError(f"{name} must have two dimensions, got shape {tuple(rows.shape)}")
 
 
-def _cuda_searcher(motifs: Tensor, *, padded: bool) -> Callable[[Tensor], Tensor]:
-    from momos.vq import triton  # compiled on first use, so imported on first use
+def has_kernels(device: torch.device) -> bool:
+    """Whether there are kernels for a device."""
+    return device.type == "cuda" and device.type in _MAKERS
 
+
+def _cuda_searcher(motifs: Tensor, *, padded: bool) -> Callable[[Tensor], Tensor]:
+    from momos.vq import grid, triton  # compiled on first use, so imported on first use
+
+    made = grid.Grid.of(motifs) if motifs.shape[1] <= 2 else None
+    if made is not None and float(made.candidates()) <= grid.MOST_CANDIDATES:
+
+        def find(blocks: Tensor) -> Tensor:
+            found, flag = grid.search(made, blocks)
+            if bool(flag):
+                raise FloatingPointError("blocks must be finite")
+            return found
+
+        return find
     search = triton.searcher(motifs)
 
     def finite(blocks: Tensor) -> Tensor:

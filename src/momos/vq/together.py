@@ -47,11 +47,12 @@ class Table:
     memory: tuple[int, ...]  # by which a table that is out of date is known
     dtype: torch.dtype
     block_size: int
+    tile: int  # blocks of a tile
 
     @classmethod
-    def of(cls, parts: Sequence[Part], block_size: int) -> "Table":
-        device, rows, tiles, scale = parts[0].latent.device, [], [], 0
-        for number, part in enumerate(parts):
+    def of(cls, parts: Sequence[Part], block_size: int, tile: int = BLOCK_M) -> "Table":
+        device, rows, counts, scale = parts[0].latent.device, [], [], 0
+        for part in parts:
             total = part.latent.numel()
             inner = total // max(1, part.num_scales)
             memory = (part.latent.data_ptr(), part.value.data_ptr())
@@ -59,18 +60,27 @@ class Table:
                 [*memory, total, part.start, scale, inner, part.first, part.num_motifs]
             )
             scale += part.num_scales
-            blocks = -(-total // block_size)
-            tiles += [(number, first) for first in range(0, blocks, BLOCK_M)]
+            counts.append(-(-total // (block_size * tile)))
         return cls(
             torch.tensor(rows, dtype=torch.int64, device="cpu").to(device),
-            torch.tensor(tiles, dtype=torch.int32, device="cpu").to(device),
+            _tiles(counts, tile).to(device),
             torch.tensor([p.weight for p in parts], dtype=torch.float64, device="cpu").to(
                 device
             ),
             memory_of(parts),
             parts[0].latent.dtype,
             block_size,
+            tile,
         )
+
+
+def _tiles(counts: Sequence[int], tile: int) -> Int32[Tensor, "p 2"]:
+    """The number and the first block of each tile, tensor by tensor, on the CPU."""
+    many = torch.tensor(counts, device="cpu")
+    number = torch.arange(len(counts), device="cpu").repeat_interleave(many)
+    before = many.cumsum(0) - many
+    first = (torch.arange(len(number), device="cpu") - before[number]) * tile
+    return torch.stack([number, first], 1).int()
 
 
 def memory_of(parts: Sequence[Part]) -> tuple[int, ...]:
