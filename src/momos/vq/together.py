@@ -14,7 +14,7 @@ from typing import no_type_check
 import torch
 import triton
 import triton.language as tl
-from jaxtyping import Float, Float32, Float64, Int, Int32, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int, Int32, Int64
 from torch import Tensor
 
 BLOCK_M = 128  # blocks of a tile
@@ -105,8 +105,11 @@ def assign(
     *,
     out: Int32[Tensor, " m"],
     kept: Int32[Tensor, " m"] | None = None,
+    fixed: Bool[Tensor, ""] | None = None,
 ) -> Assigned:
     """Writes each block's motif of least squared distance + squared root to `out`, or those `kept`.
+
+    Where `fixed` is given, it says on the device whether they are kept.
 
     `roots` are of penalties, 0 without. `scales` are empty where blocks are not divided.
     """
@@ -119,11 +122,12 @@ def assign(
     with torch.cuda.device_of(motifs):
         _assign[(programs,)](
             table.fields, table.tiles, table.weights, motifs, roots, scales,
-            out if kept is None else kept, out, flags, partial,
+            out if kept is None else kept, flags if fixed is None else fixed, out, flags,
+            partial,
             len(table.tiles), len(motifs), 1.0 + (size + 5) * 2.0**-22,
             (size + 1) * 2.0**-116,
-            S=size, DTYPE=DTYPES[table.dtype], SCALED=len(scales) > 0, KEPT=kept is not None,
-            FIELDS=FIELDS, BLOCK_M=BLOCK_M, BLOCK_K=BLOCK_K,
+            S=size, DTYPE=DTYPES[table.dtype], SCALED=len(scales) > 0,
+            KEPT=0 if kept is None else 1 if fixed is None else 2, FIELDS=FIELDS, BLOCK_M=BLOCK_M, BLOCK_K=BLOCK_K,
             enable_fp_fusion=False,  # pyright: ignore[reportCallIssue]
         )  # fmt: skip
     added = partial.sum(0)
@@ -187,7 +191,7 @@ def _value(
 @triton.jit
 @no_type_check
 def _assign(
-    fields, tiles, weights, motifs, roots, scales, kept, found, flags, partial,
+    fields, tiles, weights, motifs, roots, scales, kept, fixed, found, flags, partial,
     num_tiles, num_motifs, grow, tiny,
     S: tl.constexpr, DTYPE: tl.constexpr, SCALED: tl.constexpr, KEPT: tl.constexpr,
     FIELDS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr,
@@ -211,11 +215,16 @@ def _assign(
             tl.store(flags + number, 1)
         root = roots + number * num_motifs + first
         own_motifs = motifs + first * S
-        if KEPT:
+        index = tl.zeros([BLOCK_M], tl.int32)
+        among = count
+        if KEPT == 2:  # where indices are fixed, there is nothing to search
+            among = tl.where(tl.load(fixed).to(tl.int32) > 0, 0, count)
+        if KEPT > 0:
             index = tl.load(kept + start + lane, mask=inside, other=0) - first.to(tl.int32)
-        else:
+        if KEPT != 1:
             index = _search(
-                latent, numel, scale, inner, lane, own_motifs, root, count, grow, tiny,
+                latent, numel, scale, inner, lane, own_motifs, root,
+                among, index, grow, tiny,
                 S, SCALED, BLOCK_M, BLOCK_K,
             )  # fmt: skip
         tl.store(found + start + lane, index + first.to(tl.int32), mask=inside)
@@ -240,13 +249,12 @@ def _assign(
 @triton.jit
 @no_type_check
 def _search(
-    latent, numel, scale, inner, lane, motifs, roots, count, grow, tiny,
+    latent, numel, scale, inner, lane, motifs, roots, count, index, grow, tiny,
     S: tl.constexpr, SCALED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """The motif of each block, among those of its tensor."""
+    """The motif of each block, among those of its tensor; `index` if `count` is 0."""
     best = tl.full([BLOCK_M], float("inf"), tl.float32)
     second, reach = best, tl.full([BLOCK_M], 1.0, tl.float32)
-    index = tl.zeros([BLOCK_M], tl.int32)
     for begin in range(0, count, BLOCK_K):
         column = begin + tl.arange(0, BLOCK_K)
         known = column < count
@@ -270,7 +278,7 @@ def _search(
         second = tl.minimum(tl.minimum(second, rival), tl.maximum(best, near))
         index = tl.where(near < best, name, index)
         best = tl.minimum(best, near)
-    contested = (second <= best * grow + tiny * reach) & (lane * S < numel)
+    contested = (second <= best * grow + tiny * reach) & (lane * S < numel) & (count > 0)
     if tl.max(contested.to(tl.int32)) > 0:
         exact = _verdict(
             latent, numel, scale, inner, lane, motifs, roots, count,
