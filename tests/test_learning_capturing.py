@@ -23,7 +23,8 @@ def learning(device: Any = "cpu", **options: Any) -> tuple[nn.Module, Reassign]:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 4)).to(device)
     momos.parametrize_(model, CONFIG, learn="weights")
-    return model, Reassign(model, **({"total_steps": 6} | options))
+    settings: dict[str, Any] = {"total_steps": 6} | options
+    return model, Reassign(model, **settings)
 
 
 def move(model: nn.Module, step: int) -> None:

@@ -119,7 +119,7 @@ def in_a_child(number: int, results: multiprocessing.Queue) -> None:
 def test_threads_are_shared_by_callers_and_made_anew_after_a_fork() -> None:
     """A process that is forked has none of its parent's threads, but its locks as they were."""
     expected = [search(number) for number in range(4)]
-    found: list[Tensor | None] = [None] * 4
+    found: list[Tensor] = [torch.empty(0)] * 4
 
     def call(number: int) -> None:
         found[number] = search(number)

@@ -113,7 +113,7 @@ def projected() -> str:
         if not torch.equal(found.indices, expected.indices):
             return f"indices of {dtypes}"
         here = flats.take(theirs, rows, 2)
-        if taken is not None and not torch.equal(taken, here):
+        if taken is not None and here is not None and not torch.equal(taken, here):
             return f"rows of {dtypes}"
         distortion, moved = flats.rewrite_(theirs, motifs, expected)
         if abs(counts[0] - distortion) > 1e-12 * distortion or counts[1] != moved:

@@ -19,7 +19,7 @@ from momos.parameters import check_used
 from momos.vq import cpu
 from momos.vq.flats import assign, rewrite_, take
 from momos.vq.motifs import distinct_motifs, kmeans_motifs, sample_positions, with_zero
-from momos.vq.nearest import searcher
+from momos.vq.nearest import has_kernels, searcher
 
 Search = Callable[[Tensor], Tensor]
 
@@ -230,6 +230,8 @@ def _choose(
             _refuse(layout, flats)  # elsewhere the search says so, which waits once
         return with_zero(motifs, config.zero_motif)
     blocks = layout.read(model)
+    if not has_kernels(blocks.device):
+        blocks = blocks.cpu()  # not all devices have float64
     if not _finite(blocks):
         _refuse(layout, flats)
     choose = distinct_motifs if config.selection == "distinct" else kmeans_motifs

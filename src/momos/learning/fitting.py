@@ -273,18 +273,21 @@ class Fitting:
         motifs: Float[Tensor, "k s"],
         *,
         revive: bool,
+        usage: Int[Tensor, " k"] | None = None,
     ) -> Float[Tensor, "k s"]:
         """Motifs at the weighted mean of their blocks; the zero motif and unused motifs do not move.
 
         With `revive`, unused motifs move to the blocks farthest from their own motifs instead.
+        `usage` is that of `indices`, if it is known.
         """
+        if usage is None:
+            usage = usage_of(indices, len(motifs))
         if self.importance is not None and self.importance.by_weight is not None:
             weights = self.importance.by_weight.to(blocks.device)
             moved = weighted_means(blocks, weights, indices, unused=motifs)
         else:
-            moved = self._means(blocks, indices, motifs)
+            moved = self._means(blocks, indices, motifs, usage)
         if revive:
-            usage = usage_of(indices, len(motifs))
             for share in self.shares:
                 self._revive(share, blocks, motifs, usage, moved)
         return moved.masked_fill(self.zero_motifs.to(moved.device)[:, None], 0)
@@ -295,7 +298,9 @@ class Fitting:
             return 1.0
         return float(blocks.double().square().sum()) / self.layout.num_weights
 
-    def _means(self, blocks: Tensor, indices: Tensor, motifs: Tensor) -> Tensor:
+    def _means(
+        self, blocks: Tensor, indices: Tensor, motifs: Tensor, usage: Tensor
+    ) -> Tensor:
         """Mean of the blocks of each motif, weighted by the importance of their tensors."""
         parts = [(slice(None), 1.0)]
         if self.importance is not None:
@@ -307,7 +312,10 @@ class Fitting:
         for rows, weight in parts:
             own = sum_by_motif(blocks[rows], indices[rows], len(motifs))
             sums += weight * own.double()
-            total += weight * usage_of(indices[rows], len(motifs)).double()[:, None]
+            some = usage
+            if self.importance is not None:
+                some = usage_of(indices[rows], len(motifs))
+            total += weight * some.double()[:, None]
         means = sums / total.clamp(min=torch.finfo(total.dtype).tiny)
         return torch.where(total > 0, means.to(motifs.dtype), motifs)
 

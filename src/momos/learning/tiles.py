@@ -72,8 +72,8 @@ class _Woven(torch.autograd.Function):
     def forward(ctx: Any, motifs: Tensor, bank: Bank, place: Placement) -> Tensor:
         ctx.bank, ctx.place = bank, place
         scale = bank.scale(place)
-        ctx.single = scale is None or len(scale) == 1
-        if scale is not None and not ctx.single:
+        ctx.each = scale is not None and len(scale) > 1
+        if scale is not None and ctx.each:
             scale = spread(scale, place, 0, place.num_weights)
         ctx.save_for_backward(bank.indices, bank.step, scale)
         return bank.weight(place)
@@ -85,14 +85,14 @@ class _Woven(torch.autograd.Function):
         flat = gradients[0].reshape(-1)
         if scale is not None:
             flat = flat.to(torch.float64 if place.dtype == torch.float64 else torch.float32)
-        if not ctx.single:
+        if scale is not None and ctx.each:
             flat = flat * scale.to(flat.dtype)
-        if scale is None or not ctx.single:
+        if scale is None or ctx.each:
             flat = flat.to(motifs.dtype)
         short = -len(flat) % motifs.shape[1]
         rows = (pad(flat, (0, short)) if short else flat).view(-1, motifs.shape[1])
         sums = sum_by_motif(rows, indices[place.start : place.stop], len(motifs))
-        if scale is not None and ctx.single:
+        if scale is not None and not ctx.each:
             sums = sums * scale.to(sums.dtype)
         sums = sums.to(motifs.dtype)
         if bank.on_grid:

@@ -101,7 +101,7 @@ def _edges(values: Tensor, count: int) -> Float64[Tensor, " e"]:
 
 
 def search(
-    grid: Grid, blocks: Float[Tensor, "m s"]
+    made: Grid, blocks: Float[Tensor, "m s"]
 ) -> tuple[Int32[Tensor, " m"], Int32[Tensor, ""]]:
     """Index of the motif nearest to each block, and 1 if a block is not finite."""
     found = torch.empty(len(blocks), dtype=torch.int32, device=blocks.device)
@@ -109,29 +109,30 @@ def search(
     if len(blocks):
         with torch.cuda.device_of(blocks):
             _blocks[(triton.cdiv(len(blocks), BLOCK_M),)](
-                blocks.contiguous(), *_of(grid), found, flag, len(blocks),
-                grid.side, grid.edges.shape[1],
-                S=blocks.shape[1], BLOCK_M=BLOCK_M, num_warps=1,
-                enable_fp_fusion=False,
-            )  # fmt: skip  # pyright: ignore[reportCallIssue]
+                blocks.contiguous(), made.x, made.y, made.names, made.starts, made.edges,
+                found, flag, len(blocks),
+                made.side, made.edges.shape[1],
+                S=blocks.shape[1], BLOCK_M=BLOCK_M,
+                num_warps=1,  # pyright: ignore[reportCallIssue]
+                enable_fp_fusion=False,  # pyright: ignore[reportCallIssue]
+            )  # fmt: skip
     return found, flag
 
 
-def assign(grid: Grid, table: Table, *, out: Int32[Tensor, " m"]) -> Int32[Tensor, " t"]:
+def assign(made: Grid, table: Table, *, out: Int32[Tensor, " m"]) -> Int32[Tensor, " t"]:
     """Writes each block's motif to `out`, of all tensors in one launch; which are not finite."""
     flags = torch.zeros(len(table.fields), dtype=torch.int32, device=out.device)
     with torch.cuda.device_of(out):
         _tensors[(len(table.tiles),)](
-            table.fields, table.tiles, *_of(grid), out, flags,
-            grid.side, grid.edges.shape[1],
+            table.fields, table.tiles, made.x, made.y, made.names, made.starts,
+            made.edges, out, flags,
+            made.side, made.edges.shape[1],
             S=table.block_size, DTYPE=KINDS[table.dtype], FIELDS=FIELDS,
-            TILE=table.tile, BLOCK_M=BLOCK_M, num_warps=1, enable_fp_fusion=False,
-        )  # fmt: skip  # pyright: ignore[reportCallIssue]
+            TILE=table.tile, BLOCK_M=BLOCK_M,
+            num_warps=1,  # pyright: ignore[reportCallIssue]
+            enable_fp_fusion=False,  # pyright: ignore[reportCallIssue]
+        )  # fmt: skip
     return flags
-
-
-def _of(grid: Grid) -> tuple[Tensor, ...]:
-    return grid.x, grid.y, grid.names, grid.starts, grid.edges
 
 
 # Rounding is monotone, so a motif beyond an edge has a rounded distance of at least the rounded

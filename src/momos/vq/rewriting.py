@@ -65,8 +65,8 @@ def rewrite(
             table.fields, table.tiles, motifs.contiguous(), indices, refused, partial,
             S=table.block_size, DTYPE=KINDS[table.dtype], FIELDS=FIELDS,
             TILE=table.tile, BLOCK_M=2 * BLOCK_M,
-            enable_fp_fusion=False,
-        )  # fmt: skip  # pyright: ignore[reportCallIssue]
+            enable_fp_fusion=False,  # pyright: ignore[reportCallIssue]
+        )  # fmt: skip
     return partial.sum(0)
 
 
