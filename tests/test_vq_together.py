@@ -237,22 +237,11 @@ def compile_kernels(names: list[str]) -> dict[str, dict[str, int]]:
         "FIELDS": together.FIELDS,
         "BLOCK_M": together.BLOCK_M,
     }
-    tables, floats = ["*i64", "*i32"], ["*fp32"] * 3
+    tables, floats, ints = ["*i64", "*i32"], ["*fp32"] * 3, ["*i32"] * 2
+    scalars = ["i32", "i32", "fp32", "fp32"]
     of_kernel: dict[str, tuple[list[str], dict[str, Any]]] = {
         "_assign": (
-            [
-                *tables,
-                "*fp64",
-                *floats,
-                "*i32",
-                "*i1",
-                "*i32",
-                "*i32",
-                "*fp64",
-                "i32",
-                "i32",
-            ]
-            + ["fp32", "fp32"],
+            [*tables, "*fp64", *floats, "*i32", "*i1", *ints, "*fp64", *scalars],
             {"KEPT": 2, "BLOCK_K": together.BLOCK_K, "DTYPE": together.tl.float32},
         ),
         "_write": ([*tables, *floats, "*i32"], {"DTYPE": together.tl.bfloat16}),

@@ -334,9 +334,7 @@ class Bank(nn.Module):
                 blocks, self.motifs, usage=usage, rate_weight=rate_weight
             )
         usage = usage_of(indices, len(self.motifs))
-        motifs = self.fitting.move(
-            blocks, indices, self.motifs, revive=revive, usage=usage
-        )
+        motifs = self.fitting.move(blocks, indices, self.motifs, revive=revive, usage=usage)
         changed = int((indices != self.indices).sum())
         self.indices.copy_(indices)
         self.motifs.copy_(motifs)
