@@ -14,7 +14,9 @@ NATIVE = "src/momos/vq/native"
 CODEC = "src/momos/codec/native"
 COMPACT = "src/momos/compact/native"
 BINDING = "src/momos/native/binding.hpp"
-HEADERS = ("cells", "engine", "flat", "grid", "lanes", "parallel", "sums", "tiles")
+HEADERS = (
+    *("cells", "engine", "flat", "grid", "lanes", "parallel", "parts", "sums", "tiles"),
+)
 LATTICE_HEADERS = ("balance", "contexts", "lattice", "rans", "table", "trellis", "viterbi")
 # Exactness: a multiply and an add must round twice (see native/engine.hpp).
 FLAGS = [
@@ -25,8 +27,7 @@ FLAGS = [
     "-fno-wrapv",  # which Python's own flags turn on; it costs the inner loops a third
     "-Wno-psabi",
 ]
-# Threads: OpenMP shares torch's pool on Linux; elsewhere the standard library's are used.
-THREADS = ["-fopenmp"] if platform.system() == "Linux" else ["-pthread"]
+THREADS = ["-pthread"]
 INSTRUCTION_SETS = {"portable": []}
 LATTICES: dict[str, list[str]] = {"_lattice": []}
 if platform.machine() in ("x86_64", "AMD64"):

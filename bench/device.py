@@ -75,6 +75,43 @@ def ms(seconds: float) -> str:
     return f"{1000 * seconds:.3g} ms"
 
 
+def captured_steps_repeat(machine: Machine) -> bool:
+    """A captured graph of a capturable step, replayed, against steps that are not captured."""
+    found = []
+    for capturable in (True, False):
+        model = small(machine.device)
+        config = momos.MosaicConfig.learned(num_motifs=32, rate_weight=0.3)
+        momos.parametrize_(model, config, learn="weights")
+        reassign = momos.Reassign(model, total_steps=40, capturable=capturable)
+        step = captured(machine, reassign.step) if capturable else reassign.step
+        for _ in range(0 if capturable and not machine.dry else 3):
+            step()  # as often as before the capture
+        for number in range(12):
+            with torch.no_grad():
+                for weight in model.parameters():
+                    shift = (torch.arange(weight.numel()) + number).sin()
+                    weight.add_(0.05 * shift.view(weight.shape).to(weight.device))
+            step()
+        found.append((reassign.steps, reassign.bank.indices, reassign.bank.motifs))
+    (count, *tensors), (steps, *others) = found
+    return count == steps == 15 and all(map(torch.equal, tensors, others))
+
+
+def captured(machine: Machine, work: Callable[[], object]) -> Callable[[], object]:
+    """The work as a CUDA graph that is replayed; in a dry run the work itself."""
+    if machine.dry:
+        return work
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):  # compiles, and makes what is kept
+            work()
+    with torch.cuda.graph(graph, stream=stream):
+        work()
+    torch.cuda.current_stream().wait_stream(stream)
+    return graph.replay
+
+
 def correctness(machine: Machine) -> Iterator[tuple[str, bool]]:
     """What must hold before any time means something."""
     for size, k in ((1, 300), (2, 4096), (4, 256), (8, 256)):
@@ -93,6 +130,7 @@ def correctness(machine: Machine) -> Iterator[tuple[str, bool]]:
     momos.project_(cpu, config)
     yield "project_ is the CPU's", equal(there, cpu)
     yield "steps learn the CPU's indices", steps_agree(machine)
+    yield "a captured step repeats", captured_steps_repeat(machine)
 
 
 def small(device: torch.device | str) -> nn.Module:
@@ -182,6 +220,33 @@ def table_of_sums(machine: Machine) -> None:
     say("k-means, 10⁶ × 4, k=256, 25 iterations", ms(means), "–")
 
 
+def table_of_projectors(machine: Machine) -> None:
+    head("Projector.step", "time", "÷ one pass over the weights")
+    for name, build, _, _ in networks(machine):
+        model = build().to(machine.device)
+        projector = momos.Projector(model, momos.MosaicConfig(block_size=2, capacity=0.05))
+        weights = [p.detach() for p in model.parameters()]
+        flat = torch.cat([weight.reshape(-1) for weight in weights])
+        out = torch.empty_like(flat)
+
+        def fresh(weights: list[Tensor] = weights, flat: Tensor = flat) -> None:
+            """Weights that are no mosaic yet, as after a step of an optimizer."""
+            start = 0
+            for weight in weights:
+                weight.view(-1).copy_(flat[start : start + weight.numel()])
+                start += weight.numel()
+
+        def both(projector: momos.Projector = projector, fresh=fresh) -> None:
+            fresh()
+            projector.step()
+
+        whole, copying, once = machine.seconds(
+            both, fresh, lambda flat=flat, out=out: torch.add(flat, 1, out=out), repeat=7
+        )
+        own = max(whole - copying, 0.0)
+        say(name, ms(own), f"{own / once:.1f}")
+
+
 def table_of_projections(machine: Machine) -> None:
     head("project_", "time", "÷ nearest alone")
     for weights in (986_634, 5_526_346, 85_000_000):
@@ -196,6 +261,14 @@ def table_of_projections(machine: Machine) -> None:
             repeat=5,
         )
         say(f"n={weights:,}, s=2", ms(whole), f"{whole / alone:.1f}")
+
+
+KINDS = (
+    "motifs",
+    "weights every=1",
+    "weights every=1, sensitivities",
+    "weights every=1, capturable and captured",
+)
 
 
 def networks(
@@ -214,18 +287,23 @@ def table_of_steps(machine: Machine) -> None:
     head("training step", "time", "÷ plain")
     for name, build, images, half in networks(machine):
         labels = torch.arange(len(images), device=machine.device) % 10
-        (plain,) = machine.seconds(training(build, images, labels, half, ""))
+        (plain,) = machine.seconds(training(machine, build, images, labels, half, ""))
         say(f"{name}, plain", ms(plain), "1")
-        for kind in ("motifs", "weights every=1", "weights every=1, sensitivities"):
-            work = training(build, images, labels, half, kind)
-            plainly = training(build, images, labels, half, "")
+        for kind in KINDS:
+            work = training(machine, build, images, labels, half, kind)
+            plainly = training(machine, build, images, labels, half, "")
             own, plain = machine.seconds(work, plainly)
             say(f"{name}, {kind}", ms(own), f"{own / plain:.2f}")
 
 
 def training(
-    build: Callable[[], nn.Module], images: Tensor, labels: Tensor, half: bool, kind: str
-) -> Callable[[], None]:
+    machine: Machine,
+    build: Callable[[], nn.Module],
+    images: Tensor,
+    labels: Tensor,
+    half: bool,
+    kind: str,
+) -> Callable[[], object]:
     torch.manual_seed(0)
     model = build().to(images.device)
 
@@ -243,7 +321,8 @@ def training(
         learn = "motifs" if kind == "motifs" else "weights"
         momos.parametrize_(model, config, learn=learn, importance=importance)
         if learn == "weights":
-            reassign = momos.Reassign(model, total_steps=10_000)
+            capturable = kind.endswith("captured")
+            reassign = momos.Reassign(model, total_steps=10_000, capturable=capturable)
     optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
 
     def step() -> None:
@@ -253,7 +332,7 @@ def training(
         if reassign is not None:
             reassign.step()
 
-    return step
+    return captured(machine, step) if kind.endswith("captured") else step
 
 
 def machine_of(arguments: list[str]) -> Machine:
@@ -265,6 +344,15 @@ def machine_of(arguments: list[str]) -> Machine:
     return Machine(torch.device("cpu" if dry else "cuda"), dry)
 
 
+TABLES = (
+    table_of_steps,
+    table_of_nearest,
+    table_of_sums,
+    table_of_projections,
+    table_of_projectors,
+)
+
+
 def main(arguments: list[str] | None = None) -> None:
     begun, machine = time.perf_counter(), machine_of(arguments or sys.argv[1:])
     name = "the CPU, dry" if machine.dry else torch.cuda.get_device_name()
@@ -273,7 +361,7 @@ def main(arguments: list[str] | None = None) -> None:
     for what, right in correctness(machine):
         print(f"{'right' if right else 'WRONG'}: {what}", flush=True)
         wrong += [] if right else [what]
-    for table in (table_of_steps, table_of_nearest, table_of_sums, table_of_projections):
+    for table in TABLES:
         if time.perf_counter() - begun > LIMIT:
             print(f"{table.__name__} left out: {LIMIT:.0f} s are over", flush=True)
             continue

@@ -61,7 +61,8 @@ class Traffic(TorchDispatchMode):
 
 def main() -> None:
     if len(sys.argv) > 1:
-        return measure(int(sys.argv[1]), Path(sys.argv[2]))
+        measure(int(sys.argv[1]), Path(sys.argv[2]))
+        return
     with tempfile.TemporaryDirectory() as folder:
         processes = start_processes(
             measure, (Path(folder),), nprocs=RANKS, start_method="spawn"

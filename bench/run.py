@@ -20,6 +20,7 @@ SCRIPTS = (
         "scale",
         "parameters",
         "step",
+        "load",
         "kmeans",
         "gather",
         "compact",
@@ -40,9 +41,9 @@ SCRIPTS = (
         "bdm",
     ),
 )
-LONG = ("compress_all",)  # run only when they are named
+LONG = ("compress_all", "device")  # run only when they are named
 HEAD = (
-    "# Benchmarks\n\n`make bench` runs them all, but for compress_all.py, and writes this page; "
+    "# Benchmarks\n\n`make bench` runs them all, but for compress_all.py and device.py, and writes this page; "
     "`python bench/run.py NAMES`\nruns some. Every ratio is of times taken in one run, in turn.\n"
 )
 

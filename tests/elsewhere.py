@@ -116,6 +116,8 @@ class Device:
 
     def put(self, values: Tensor) -> Tensor:
         """A tensor of the device with these values."""
+        if values.dtype == torch.float64 and self.device.type == "mps":
+            raise TypeError("the MPS framework doesn't support float64")
         return There(values.detach().clone(), self)
 
     def run(self, func: Any, args: tuple, kwargs: dict, flat: list[Tensor]) -> Any:
@@ -137,6 +139,8 @@ class Device:
         given = {id(each.here): each for each in flat if isinstance(each, There)}
 
         def sent(value: Tensor) -> Tensor:  # in place, it is one that was given
+            if value.dtype == torch.float64 and self.device.type == "mps":
+                raise TypeError("the MPS framework doesn't support float64")
             return given[id(value)] if id(value) in given else There(value, self)
 
         return replaced(result, sent)

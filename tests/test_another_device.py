@@ -45,10 +45,10 @@ def state(model: nn.Module) -> dict[str, list]:
     return {name: tensor.tolist() for name, tensor in model.state_dict().items()}
 
 
-def same(work: Callable[[Where], Any]) -> bool:
+def same(work: Callable[[Where], Any], name: str = "xpu:0") -> bool:
     """Whether `work` gives the same with its model on another device."""
     expected = work("cpu")
-    with pretended() as where:
+    with pretended(name) as where:
         return work(where.device) == expected
 
 
@@ -144,6 +144,23 @@ def test_a_model_is_projected_and_found(config, dtype, path) -> None:
     assert same(work)
 
 
+@pytest.mark.parametrize("config", PROJECTED)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_device_without_float64_projects(config, dtype) -> None:
+    """What needs it is computed on the CPU."""
+
+    def work(device: Where) -> list:
+        model = network(device).to(dtype)
+        done = momos.Projector(model, config).step()
+        assert done is not None
+        moved = [done.distortion, done.moved, done.mosaic.indices.tolist()]
+        return [*moved, state(model)]
+
+    assert same(work, "mps:0")
+    with pretended("mps:0") as where, pytest.raises(TypeError, match="float64"):
+        torch.ones(2).to(where.device).double()
+
+
 def test_scales_are_folded_and_weights_measured() -> None:
     def work(device: Where) -> list:
         model, init = network(device), network(device)
@@ -193,7 +210,7 @@ def test_arrays_find_their_motifs_and_are_measured() -> None:
 
 
 def test_a_device_without_an_engine_is_warned_of_once() -> None:
-    engines._warn_of_host.cache_clear()
+    engines.warn_of_host.cache_clear()
     with pretended() as where:
         blocks, motifs = torch.rand(9, 2), torch.rand(3, 2)
         blocks, motifs = blocks.to(where.device), motifs.to(where.device)

@@ -91,5 +91,5 @@ def test_the_script_for_a_gpu_runs_dry(capsys) -> None:
     device["main"](["--dry"])
     printed = capsys.readouterr().out
     assert "WRONG" not in printed
-    for table in ("training step", "nearest", "work", "project_"):
+    for table in ("training step", "nearest", "work", "project_", "Projector.step"):
         assert f"| {table} |" in printed

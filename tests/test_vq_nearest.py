@@ -538,7 +538,9 @@ def test_no_matrix_of_blocks_by_motifs_is_made(size):
 
 def test_spread_motifs_of_two_values_are_searched_in_a_grid():
     motifs = normal(seeded(0), 20_000, 2)
-    assert cpu.native().candidates(cpu.build(motifs, wide=False)) < cpu.MOST_CANDIDATES
+    assert cpu.native().candidates(cpu.build(motifs, wide=False)) < min(
+        cpu.MOST_CANDIDATES.values()
+    )
 
 
 def test_motifs_on_a_line_are_not_searched_in_a_grid():
@@ -654,10 +656,17 @@ def test_the_compiled_part_reads_no_buffer_of_another_size(instruction_set):
         with pytest.raises(ValueError, match="num_motifs or block_size out of range"):
             native.build(kind, motifs[:0].numpy(), 0, 2, False)
         engine = native.build(kind, motifs.numpy(), 5, 2, False)
-        with pytest.raises(ValueError, match="blocks must have 24 bytes, got 28"):
-            native.query(engine, torch.ones(7).numpy(), indices.numpy(), 1)
-        with pytest.raises(ValueError, match="indices must have 16 bytes, got 12"):
-            native.query(engine, torch.ones(4, 2).numpy(), indices.numpy(), 1)
+        parts, three = (torch.ones(5).numpy(),), indices.numpy()  # two blocks and a half
+        assert native.query(engine, parts, 0, 3, three, 1) == 0
+        for first, last in ((-1, 2), (2, 1), (1, 4)):
+            with pytest.raises(
+                ValueError, match=f"blocks {first} to {last} are not among 3"
+            ):
+                native.query(engine, parts, first, last, three, 1)
+        with pytest.raises(ValueError, match="indices must have 8 bytes, got 12"):
+            native.query(engine, parts, 1, 3, three, 1)
+        with pytest.raises(ValueError, match="part 0 must have whole values of 4 bytes"):
+            native.query(engine, (b"123456",), 0, 1, three[:1], 1)
     with pytest.raises(ValueError, match="out of range"):
         native.build("grid", torch.ones(5, 3).numpy(), 5, 3, False)
     with pytest.raises(ValueError, match="kind must be cells, grid or flat, got tree"):

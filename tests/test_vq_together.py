@@ -122,6 +122,14 @@ def fault(**options: Any) -> str:
     same = together.assign(table, motifs, roots, scales, out=again, kept=indices)
     if not torch.equal(again, indices) or not torch.equal(same.sums, done.sums):
         return "kept indices"
+    for fixed in (False, True):  # as the device says
+        third, old = torch.full_like(indices, -1), (indices if fixed else again * 0)
+        said = torch.tensor(fixed)
+        done = together.assign(
+            table, motifs, roots, scales, out=third, kept=old, fixed=said
+        )
+        if not torch.equal(third, indices) or not torch.equal(same.sums, done.sums):
+            return f"indices that are fixed: {fixed}"
     step = torch.tensor(0.37)
     together.write(table, motifs, scales, step, indices)
     ends = [0, *torch.tensor([part.num_scales for part in parts]).cumsum(0).tolist()]
@@ -229,11 +237,12 @@ def compile_kernels(names: list[str]) -> dict[str, dict[str, int]]:
         "FIELDS": together.FIELDS,
         "BLOCK_M": together.BLOCK_M,
     }
-    tables, floats, ints = ["*i64", "*i32"], ["*fp32"] * 3, ["*i32"] * 3
+    tables, floats, ints = ["*i64", "*i32"], ["*fp32"] * 3, ["*i32"] * 2
+    scalars = ["i32", "i32", "fp32", "fp32"]
     of_kernel: dict[str, tuple[list[str], dict[str, Any]]] = {
         "_assign": (
-            [*tables, "*fp64", *floats, *ints, "*fp64", "i32", "i32", "fp32", "fp32"],
-            {"KEPT": False, "BLOCK_K": together.BLOCK_K, "DTYPE": together.tl.float32},
+            [*tables, "*fp64", *floats, "*i32", "*i1", *ints, "*fp64", *scalars],
+            {"KEPT": 2, "BLOCK_K": together.BLOCK_K, "DTYPE": together.tl.float32},
         ),
         "_write": ([*tables, *floats, "*i32"], {"DTYPE": together.tl.bfloat16}),
     }

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Float32, Int, Int8, Integer
+from jaxtyping import Float, Float32, Int, Int8, Int32, Integer
 from torch import Tensor, nn
 
 from momos.blocks import DTYPES, PIECE, Layout, Placement, grouped
@@ -80,7 +80,8 @@ class Mosaic:
                 f"indices must have shape ({self.layout.num_rows},), got "
                 f"{tuple(indices.shape)}"
             )
-        if len(indices):
+        narrow = self._narrow()
+        if narrow is None and len(indices):
             few = indices.int() if indices.dtype == torch.uint16 else indices
             low, high = (int(end) for end in few.aminmax())
             if low < 0 or high >= len(motifs):
@@ -92,7 +93,40 @@ class Mosaic:
         if self.scales is not None:
             object.__setattr__(self, "scales", check_scales(self.scales, self.layout))
         object.__setattr__(self, "motifs", motifs.detach().clone())
-        object.__setattr__(self, "indices", indices.to(index_dtype(len(motifs)), copy=True))
+        if narrow is None:
+            narrow = indices.to(index_dtype(len(motifs)), copy=True)
+        object.__setattr__(self, "indices", narrow)
+
+    def _narrow(self) -> Tensor | None:
+        """A copy of the indices in their own dtype, checked in one pass where there is code for it."""
+        indices, count = self.indices, len(self.motifs)
+        if indices.device.type != "cpu" or indices.dtype != torch.int32:
+            return None
+        return cpu.narrow(indices, count, index_dtype(count))
+
+    @classmethod
+    def checked(
+        cls,
+        motifs: Float[Tensor, "k s"],
+        indices: Int32[Tensor, " m"],
+        layout: Layout,
+        config: MosaicConfig,
+    ) -> "Mosaic":
+        """One that need not be checked again, for which a device would have to be waited for."""
+        mosaic = cls.__new__(cls)
+        few = None
+        if indices.device.type == "cpu":
+            few = cpu.narrow(indices, len(motifs), index_dtype(len(motifs)))
+        values = {
+            "motifs": motifs.detach().clone(),
+            "indices": indices.to(index_dtype(len(motifs))) if few is None else few,
+            "layout": layout,
+            "scales": None,
+            "config": config,
+        }
+        for name, value in values.items():
+            object.__setattr__(mosaic, name, value)
+        return mosaic
 
     @classmethod
     def of(cls, model: nn.Module, config: MosaicConfig | None = None) -> "Mosaic":

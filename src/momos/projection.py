@@ -19,8 +19,10 @@ from momos.mosaic import Mosaic
 from momos.parameters import check_used
 from momos.sharded import ShardedLayout, layout_of
 from momos.shards import Ranks
+from momos.vq import cpu
+from momos.vq.flats import assign, rewrite_, take
 from momos.vq.motifs import distinct_motifs, kmeans_motifs, sample_positions, with_zero
-from momos.vq.nearest import searcher
+from momos.vq.nearest import has_kernels, searcher
 from momos.vq.rows import Rows
 
 Search = Callable[[Tensor], Tensor]
@@ -81,6 +83,12 @@ def project_(
     check_used(model, (place.name for place in layout.placements))
     if generator is None:
         generator = torch.Generator().manual_seed(config.seed)
+    if motifs is not None and (motifs.ndim != 2 or motifs.shape[1] != config.block_size):
+        raise ValueError(
+            f"motifs must have shape (k, {config.block_size}), got {tuple(motifs.shape)}"
+        )
+    if not ranks.groups and not isinstance(layout, ShardedLayout):
+        return _project_alone_(model, layout, config, motifs, generator)
     ranks.share_(generator)
     with ranks.together():
         if motifs is None:
@@ -92,19 +100,47 @@ def project_(
     return projection
 
 
+def _project_alone_(
+    model: nn.Module,
+    layout: Layout,
+    config: MosaicConfig,
+    motifs: Tensor | None,
+    generator: torch.Generator,
+) -> Projection:
+    """The projection in one process: each pass is over all tensors at once."""
+    tensors = [tensor for _, tensor in layout.tensors(model)]
+    flats = [tensor.reshape(-1) for tensor in tensors]
+    if motifs is None:
+        motifs = _choose(model, layout, config, generator, flats)
+    if not motifs.is_meta:  # the search refuses those
+        motifs = motifs.detach().to(flats[0].device)
+    try:
+        found = assign(flats, motifs)
+        _keep(flats, motifs, found.indices)
+        _check_range(layout, motifs, found.indices)
+        distortion, moved = rewrite_(flats, motifs, found)
+    except ValueError:
+        check_finite(layout, list(zip(layout.placements, flats, strict=True)))
+        raise
+    mosaic = Mosaic.checked(motifs, found.indices, layout, config)
+    for tensor, flat in zip(tensors, flats, strict=True):
+        if flat.data_ptr() != tensor.data_ptr():  # not contiguous: flat is a copy
+            tensor.copy_(flat.view(tensor.shape))
+    mosaic.remember_(model)
+    return Projection(mosaic, distortion, moved)
+
+
 def _projected(
     model: nn.Module, layout: Layout, config: MosaicConfig, motifs: Tensor
 ) -> Projection:
-    """The projection of `model` onto `motifs`, which is not written into it yet."""
-    if motifs.ndim != 2 or motifs.shape[1] != config.block_size:
-        raise ValueError(
-            f"motifs must have shape (k, {config.block_size}), got {tuple(motifs.shape)}"
-        )
+    """The projection of a spread model onto `motifs`, which is not written into it yet."""
     if not motifs.is_meta:  # the search refuses those
-        motifs = motifs.detach().to(next(layout.tensors(model))[1].device)
+        motifs = motifs.to(next(layout.tensors(model))[1].device)
     edges = layout.edges(model)
-    indices = _assign(model, layout, motifs, edges)
-    _keep(model, layout, motifs, indices, edges)
+    indices = _assign_spread(model, layout, motifs, edges)
+    holding = Holding(motifs)
+    for placement, flat in layout.flats(model, edges):
+        holding.keep(flat, indices[placement.start : placement.stop])
     _check_range(layout, motifs, indices)
     mosaic = Mosaic(motifs, indices, layout, config=config)
     return Projection(mosaic, *_difference(model, mosaic))
@@ -218,17 +254,28 @@ def check_projectable(config: MosaicConfig) -> None:
 
 
 def _choose(
-    model: nn.Module, layout: Layout, config: MosaicConfig, generator: torch.Generator
+    model: nn.Module,
+    layout: Layout,
+    config: MosaicConfig,
+    generator: torch.Generator,
+    flats: list[Tensor] | None = None,
 ) -> Tensor:
+    """Motifs from the weights, which are whole in this process if they are given as `flats`."""
     num_motifs = config.motifs_for(layout.num_blocks)
     if config.selection == "sample":  # only the drawn blocks are read
         rows = sample_positions(
             layout.num_blocks, num_motifs - config.zero_motif, generator=generator
         )
-        motifs = layout.take(model, rows)
-        _check_finite(model, layout, motifs)
+        motifs = take(flats, rows, layout.block_size) if flats else None
+        if motifs is None:
+            motifs = layout.take(model, rows)
+        # Elsewhere the search says so, which waits for the device only once.
+        if not flats or motifs.device.type == "cpu":
+            _check_finite(model, layout, motifs)
         return with_zero(motifs, config.zero_motif)
     blocks = layout.counted(layout.read(model))
+    if not has_kernels(blocks.device):
+        blocks = blocks.cpu()  # not all devices have float64
     _check_finite(model, layout, blocks)
     choose = distinct_motifs if config.selection == "distinct" else kmeans_motifs
     rows = Rows.of(blocks)
@@ -237,7 +284,7 @@ def _choose(
     return choose(rows, num_motifs, zero_motif=config.zero_motif, generator=generator)
 
 
-def _assign(
+def _assign_spread(
     model: nn.Module, layout: Layout, motifs: Tensor, edges: Tensor | None
 ) -> Tensor:
     search, wrong = searcher(motifs), None
@@ -254,12 +301,23 @@ def _assign(
     return indices
 
 
-def _keep(
-    model: nn.Module, layout: Layout, motifs: Tensor, indices: Tensor, edges: Tensor | None
-) -> None:
-    holding = Holding(motifs)
-    for placement, flat in layout.flats(model, edges):
-        holding.keep(flat, indices[placement.start : placement.stop])
+def _keep(flats: list[Tensor], motifs: Tensor, indices: Tensor) -> None:
+    """Lets blocks keep a motif that they equal; padded blocks of one length together."""
+    holding, start, size = Holding(motifs), 0, motifs.shape[1]
+    short: dict[tuple[torch.dtype, int], tuple[list[Tensor], list[int]]] = {}
+    for flat in flats:
+        whole, rest = divmod(len(flat), size)
+        holding.keep(flat[: whole * size], indices[start : start + whole])
+        if rest:
+            tails, places = short.setdefault((flat.dtype, rest), ([], []))
+            tails.append(flat[whole * size :])
+            places.append(start + whole)
+        start += whole + (rest > 0)
+    for tails, places in short.values():
+        at = torch.tensor(places, device="cpu").to(indices.device)
+        own = indices[at]
+        holding.keep_equal(torch.stack(tails), own)
+        indices[at] = own
 
 
 class Holding:
@@ -279,17 +337,19 @@ class Holding:
         size = self.motifs.shape[1]
         whole, rest = divmod(len(flat), size)
         if torch.promote_types(self.motifs.dtype, flat.dtype) != flat.dtype and whole:
-            self._keep_equal(flat[: whole * size].view(-1, size), indices[:whole])
+            self.keep_equal(flat[: whole * size].view(-1, size), indices[:whole])
         if rest:
-            self._keep_equal(flat[None, whole * size :], indices[whole:])
+            self.keep_equal(flat[None, whole * size :], indices[whole:])
 
-    def _keep_equal(self, blocks: Tensor, indices: Tensor) -> None:
+    def keep_equal(self, blocks: Tensor, indices: Tensor) -> None:
+        """The same for blocks that may lack their last values."""
         held, search = self._held(blocks.dtype, blocks.shape[1])
         for start in range(0, len(blocks), PIECE):
             some = blocks[start : start + PIECE]
             found = search(some).int()
             same = (held.index_select(0, found) == some).all(1)
-            indices[start : start + PIECE][same] = found[same]
+            own = indices[start : start + PIECE]
+            own.copy_(torch.where(same, found, own))
 
     def _held(self, dtype: torch.dtype, size: int) -> tuple[Tensor, Search]:
         if (dtype, size) not in self._searches:
@@ -339,5 +399,11 @@ def _difference(model: nn.Module, mosaic: Mosaic) -> tuple[float, int]:
 
 def _check_finite(model: nn.Module, layout: Layout, blocks: Tensor) -> None:
     """Refuses blocks that are not finite; names the first such parameter."""
-    if layout.ranks.any(not bool(torch.isfinite(blocks).all())):
+    if layout.ranks.any(not _finite(blocks)):
         check_finite(layout, list(layout.tensors(model)))
+
+
+def _finite(values: Tensor) -> bool:
+    if values.device.type == "cpu":
+        return cpu.finite(values)
+    return bool(torch.isfinite(values).all())

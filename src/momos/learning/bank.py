@@ -390,13 +390,13 @@ class Bank(nn.Module):
             indices = self.fitting.assign(
                 blocks, self.motifs, usage=usage, rate_weight=rate_weight
             )
-        motifs = self.fitting.move(blocks, indices, self.motifs, revive=revive)
+        usage = self.fitting.usage(indices, len(self.motifs))
+        motifs = self.fitting.move(blocks, indices, self.motifs, revive=revive, usage=usage)
         changed = self.count(indices != self.indices)
         self.indices.copy_(indices)
         self.motifs.copy_(motifs)
         self.rate_weight.fill_(rate_weight)
         self.followed = True
-        usage = self.usage()
         self.update_(usage)
         return changed, int((usage > 0).sum())
 

@@ -250,9 +250,9 @@ class Fitting:
         rate_weight: float = 0.0,
     ) -> Int32[Tensor, " m"]:
         """Each block's best motif; code lengths are those of `usage`, and ignored without it."""
-        indices = torch.empty(len(blocks), dtype=torch.int32, device=blocks.device)
         rated = usage is not None and rate_weight > 0
         per_bit = rate_weight * self._mean_square(blocks) if rated else 0.0
+        indices = torch.empty(0, dtype=torch.int32, device=blocks.device)
         for share in self.shares:
             among = motifs[share.motifs]
             penalties = None
@@ -260,6 +260,10 @@ class Fitting:
                 penalties = per_bit * code_lengths(usage[share.motifs])
             for rows, importance in self._parts(share):
                 found = _best(blocks[rows], among, penalties, importance)
+                if len(self.shares) == 1 and self.importance is None:
+                    return found.int()
+                if not len(indices):
+                    indices = indices.new_empty(len(blocks))
                 indices[rows] = found.int() + share.first
         return indices
 
@@ -270,18 +274,21 @@ class Fitting:
         motifs: Float[Tensor, "k s"],
         *,
         revive: bool,
+        usage: Int[Tensor, " k"] | None = None,
     ) -> Float[Tensor, "k s"]:
         """Motifs at the weighted mean of their blocks; the zero motif and unused motifs do not move.
 
         With `revive`, unused motifs move to the blocks farthest from their own motifs instead.
+        `usage` is that of `indices`, if it is known.
         """
+        if usage is None:
+            usage = self.usage(indices, len(motifs))
         if self.importance is not None and self.importance.by_weight is not None:
             weights = self.importance.by_weight.to(blocks.device)
             moved = self._weighted(blocks, weights, indices, motifs)
         else:
-            moved = self._means(blocks, indices, motifs)
+            moved = self._means(blocks, indices, motifs, usage)
         if revive:
-            usage = self._usage(indices, len(motifs))
             for share in self.shares:
                 self._revive(share, blocks, motifs, usage, moved)
         return moved.masked_fill(self.zero_motifs.to(moved.device)[:, None], 0)
@@ -292,7 +299,9 @@ class Fitting:
             return 1.0
         return float(blocks.double().square().sum()) / self.layout.num_weights
 
-    def _means(self, blocks: Tensor, indices: Tensor, motifs: Tensor) -> Tensor:
+    def _means(
+        self, blocks: Tensor, indices: Tensor, motifs: Tensor, usage: Tensor
+    ) -> Tensor:
         """Mean of the blocks of each motif, weighted by the importance of their tensors."""
         parts = [(slice(None), 1.0)]
         if self.importance is not None:
@@ -302,7 +311,7 @@ class Fitting:
         sums = motifs.new_zeros(motifs.shape, dtype=torch.float64)
         total = motifs.new_zeros(len(motifs), 1, dtype=torch.float64)
         spans = [rows for rows, _ in parts]
-        found = self._summed(blocks, indices, spans, len(motifs))
+        found = self._summed(blocks, indices, spans, usage)
         for (own, count), (_, weight) in zip(found, parts, strict=True):
             sums += weight * own.double()
             total += weight * count.double()[:, None]
@@ -312,12 +321,16 @@ class Fitting:
     # A fitting of sharded blocks overrides the following, which need the blocks of all ranks.
 
     def _summed(
-        self, blocks: Tensor, indices: Tensor, parts: list[slice], num_motifs: int
+        self, blocks: Tensor, indices: Tensor, parts: list[slice], usage: Tensor
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The sum and the number of each motif's blocks, for each part of the rows."""
+        """The sum and the number of each motif's blocks, for each part of the rows.
+
+        `usage` is that of all rows.
+        """
         for rows in parts:
-            own = sum_by_motif(blocks[rows], indices[rows], num_motifs)
-            yield own, usage_of(indices[rows], num_motifs)
+            own = sum_by_motif(blocks[rows], indices[rows], len(usage))
+            whole = len(parts) == 1
+            yield own, usage if whole else usage_of(indices[rows], len(usage))
 
     def _weighted(
         self, blocks: Tensor, weights: Tensor, indices: Tensor, motifs: Tensor
@@ -325,7 +338,8 @@ class Fitting:
         """Motifs at the mean of their blocks, weighted by the importance of each weight."""
         return weighted_means(blocks, weights, indices, unused=motifs)
 
-    def _usage(self, indices: Int32[Tensor, " m"], num_motifs: int) -> Int[Tensor, " k"]:
+    def usage(self, indices: Int32[Tensor, " m"], num_motifs: int) -> Int[Tensor, " k"]:
+        """How many blocks have each motif."""
         return usage_of(indices, num_motifs)
 
     def _rows(self, share: Share, blocks: Tensor) -> Rows:

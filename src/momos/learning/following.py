@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float32, Float64, Int, Int64
+from jaxtyping import Bool, Float32, Float64, Int, Int64
 from torch import Tensor
 
 from momos.learning.fitting import check_finite
@@ -34,6 +34,7 @@ class Following:
     flags: Int[
         Tensor, " p"
     ]  # parameters that were not finite since they were last looked at
+    phases: Bool[Tensor, "2"]  # false and true, on the device
     memory: tuple[int, ...]
 
     @classmethod
@@ -59,13 +60,21 @@ class Following:
             none = torch.zeros(0, device=device)
             scales.append(none if plain is None else torch.cat([plain[n] for n in numbers]))
         flags = torch.zeros(len(bank.layout.placements), dtype=torch.int32, device=device)
-        return cls(bank, tables, scales, flags, memory)
+        phases = torch.tensor([False, True], device="cpu").to(device)
+        return cls(bank, tables, scales, flags, phases, memory)
 
     @torch.no_grad()
     def follow_(
-        self, *, rate_weight: float, move_only: bool, revive: bool, check: bool
+        self,
+        *,
+        rate_weight: float | Float64[Tensor, ""],
+        move_only: bool | Bool[Tensor, ""],
+        revive: bool,
+        check: bool,
     ) -> Int64[Tensor, "2"]:
         """Re-assigns, unless `move_only`, and moves motifs; how many blocks changed, motifs used.
+
+        Both may be numbers on the device, which are then not waited for.
 
         Raises:
             ValueError: if this is a `check`, and a weight was not finite (names the parameter).
@@ -77,6 +86,8 @@ class Following:
         sums = motifs.new_zeros(motifs.shape, dtype=torch.float64)
         total, usage = sums[:, 0].clone(), bank.counts.new_zeros(len(motifs)).long()
         lengths = self._lengths(rate_weight)
+        if not isinstance(move_only, Tensor):
+            move_only = self.phases[int(move_only)]
         flags = torch.zeros_like(self.flags)
         for (table, inverse, numbers), scales in zip(self.tables, self.scales, strict=True):
             done = together.assign(
@@ -85,7 +96,8 @@ class Following:
                 _roots(lengths, inverse, motifs.dtype),
                 scales,
                 out=indices,
-                kept=bank.indices if move_only else None,
+                kept=bank.indices,
+                fixed=move_only,
             )
             sums, total, usage = sums + done.sums, total + done.total, usage + done.usage
             flags.index_copy_(0, numbers, done.flags)
@@ -98,7 +110,10 @@ class Following:
         bank.indices.copy_(torch.where(good, indices, bank.indices))
         motifs.copy_(torch.where(good, moved, motifs))
         bank.counts.copy_(torch.where(good, usage, bank.counts))
-        bank.rate_weight.fill_(rate_weight)
+        if isinstance(rate_weight, Tensor):
+            bank.rate_weight.copy_(rate_weight)
+        else:
+            bank.rate_weight.fill_(rate_weight)
         bank.followed = True
         if bank.on_grid:
             bank.step.copy_(_grid_step(motifs, bank.counts, bank.config.bits))
@@ -126,11 +141,11 @@ class Following:
             f"weights must be finite relative to their scales, got others in {name!r}"
         )
 
-    def _lengths(self, rate_weight: float) -> Float64[Tensor, " k"]:
+    def _lengths(self, rate_weight: float | Tensor) -> Float64[Tensor, " k"]:
         """The penalty of each motif, by its share of its group."""
         bank = self.bank
         penalties = bank.motifs.new_zeros(len(bank.motifs), dtype=torch.float64)
-        if rate_weight > 0:
+        if isinstance(rate_weight, Tensor) or rate_weight > 0:
             for share in bank.fitting.shares:
                 usage = bank.counts[share.motifs].long()
                 penalties[share.motifs] = rate_weight * code_lengths(usage)

@@ -12,6 +12,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from momos.config import check_whole
+from momos.learning.capturing import Capturable
 from momos.learning.fitting import scales_of
 from momos.learning.following import CHECK_EVERY, Following
 from momos.learning.parametrize import bank_of
@@ -79,6 +80,11 @@ class Reassign(KeepsGenerator):
 
     Under `DistributedDataParallel` each rank calls `step`; the plan is that of the first one.
 
+    With `capturable`, `step` is one operator that torch.compile takes as it is and a CUDA graph can
+    capture (call it a few times before, as all of the training step): its count is on the device, and
+    it returns None. `every` is 1 then and `dense` 0, unused motifs stay where they are, and weights
+    that are not finite are refused by `check`, which waits for the device.
+
     `state_dict` belongs in the checkpoint, with the model's and the optimizer's: a resumed run is
     then, on the CPU, the same bit for bit.
 
@@ -114,6 +120,7 @@ class Reassign(KeepsGenerator):
         dense: float = 0.0,
         ramp: float = 0.6,
         fixed: float = 0.15,
+        capturable: bool = False,
     ) -> None:
         check_whole("total_steps", total_steps, least=1)
         check_parts(every=every, dense=dense, ramp=ramp, fixed=fixed)
@@ -125,6 +132,7 @@ class Reassign(KeepsGenerator):
             )
         self.total_steps, self.every = total_steps, every
         self.dense, self.ramp, self.fixed = dense, ramp, fixed
+        self.captured: Capturable | None = Capturable(self) if capturable else None
         self.steps = 0
         self.generator = torch.Generator().manual_seed(self.bank.config.seed)
         self._following: Following | None = None
@@ -134,6 +142,17 @@ class Reassign(KeepsGenerator):
         self.bank.copied = False
         if dense > 0:
             self.bank.start_(learning=False)
+
+    @property
+    def steps(self) -> int:
+        """How many steps were counted; with `capturable` this waits for the device."""
+        return self._steps if self.captured is None else int(self.captured.clock)
+
+    @steps.setter
+    def steps(self, count: int) -> None:
+        self._steps = count
+        if self.captured is not None:
+            self.captured.clock.fill_(count)
 
     @property
     def rate_weight(self) -> float:
@@ -179,6 +198,9 @@ class Reassign(KeepsGenerator):
             ValueError: if a weight is not finite (names the parameter; on CUDA up to 64 steps
                 later). Motifs, indices and the count are then as before.
         """
+        if self.captured is not None:
+            self.captured.step()
+            return None
         self._agree()
         before, self.steps = self.steps, self.steps + 1
         with ExitStack() as undo:
@@ -204,6 +226,30 @@ class Reassign(KeepsGenerator):
         vars(self).update(plan)
         self.generator.set_state(state)
         self._agreed = True
+
+    def advance_(self) -> None:
+        """What a step does once it is counted, with `capturable`."""
+        captured, bank = self.captured, self.bank
+        assert captured is not None
+        following = captured.prepared()
+        if following is None:
+            part = self.steps / self.total_steps
+            self._follow(move_only=part > 1 - self.fixed and not bank.whole, revive=False)
+            return
+        rate_weight, fixed = captured.rate_and_phase(self)
+        following.follow_(
+            rate_weight=rate_weight, move_only=fixed, revive=False, check=False
+        )
+
+    def check(self) -> None:
+        """Waits for the device and refuses weights that were not finite in a step since the last check.
+
+        Raises:
+            ValueError: if there were any; names the parameter.
+        """
+        following = self._following if self.captured is None else self.captured.following
+        if following is not None:
+            following.check()
 
     def _step(self) -> Reassignment | None:
         part = self.steps / self.total_steps
@@ -231,6 +277,11 @@ class Reassign(KeepsGenerator):
             UserWarning,
             stacklevel=4,  # the caller of step and its decorator
         )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if self.captured is not None:
+            self.captured.belong_to(self)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to continue as if never interrupted."""
@@ -267,15 +318,16 @@ class Reassign(KeepsGenerator):
         bank.start_(learning=True)
         return Reassignment(bank.layout.num_blocks, int((bank.usage() > 0).sum()), 0.0)
 
-    def _follow(self, *, move_only: bool) -> Reassignment:
+    def _follow(self, *, move_only: bool, revive: bool = True) -> Reassignment:
         bank, rate_weight = self.bank, self.rate_weight
+        revive = revive and not rate_weight and not move_only
         following = Following.of(bank, self._following)
         if following is not None:
             self._following = following
             counts = following.follow_(
                 rate_weight=rate_weight,
                 move_only=move_only,
-                revive=not rate_weight and not move_only,
+                revive=revive,
                 check=self.steps % CHECK_EVERY == 0 or self.steps == self.total_steps,
             )
             return _Later(counts, rate_weight)
@@ -285,7 +337,7 @@ class Reassign(KeepsGenerator):
                 bank.usage(),
                 rate_weight=rate_weight,
                 move_only=move_only,
-                revive=not rate_weight and not move_only,
+                revive=revive,
             )
             undo.pop_all()
         return Reassignment(changed, used, rate_weight)
@@ -295,7 +347,7 @@ class Reassign(KeepsGenerator):
 PARTS: dict[str, Any] = {
     name: parameter.default
     for name, parameter in signature(Reassign).parameters.items()
-    if parameter.default is not parameter.empty
+    if parameter.default is not parameter.empty and name != "capturable"
 }
 
 

@@ -274,13 +274,13 @@ class ShardedFitting(Fitting):
         total = _reduced(self.shards.ranks, squares.sum(1), self.layout.num_blocks)
         return float(total) / self.layout.num_weights
 
-    def _usage(self, indices: Int32[Tensor, " r"], num_motifs: int) -> Int[Tensor, " k"]:
+    def usage(self, indices: Int32[Tensor, " r"], num_motifs: int) -> Int[Tensor, " k"]:
         return self.shards.ranks.sum(usage_of(self.layout.counted(indices), num_motifs))
 
     def _summed(
-        self, blocks: Tensor, indices: Tensor, parts: list[Any], num_motifs: int
+        self, blocks: Tensor, indices: Tensor, parts: list[Any], usage: Tensor
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        shards = self.shards
+        shards, num_motifs = self.shards, len(usage)
         spans = [shards.span(number) for number in range(len(self.layout.placements))]
         grid = Grid.of(_bound(shards.ranks, blocks), self.layout.num_blocks)
         shape = (len(parts), 3, num_motifs, blocks.shape[1])

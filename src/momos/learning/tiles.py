@@ -8,6 +8,7 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 from torch.autograd.grad_mode import _unsafe_preserve_version_counter
+from torch.nn.functional import pad
 from torch.nn.utils.parametrize import ParametrizationList, register_parametrization
 
 from momos.blocks import Layout, Placement, memory
@@ -17,7 +18,7 @@ from momos.learning.sharding import like, pack, unpack
 from momos.learning.states import refresh_
 from momos.shards import is_fully_sharded, is_sharded
 from momos.stored import spread
-from momos.vq.gather import straight_through
+from momos.vq.gather import simple, straight_through, sum_by_motif
 
 MODULES = "parametrizations"  # the child in which torch keeps them
 ORDER = "_momos_order"  # the attribute of a module that keeps the order of its parameters
@@ -67,11 +68,48 @@ class MotifTile(Tile):
     def forward(self) -> Tensor:
         if not torch.compiler.is_compiling():
             refresh_(self.bank)
+        if simple():
+            return _Woven.apply(self.bank.motifs, self.bank, self.place)
         return self.bank.weight(self.place)
 
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, ...]:
         """Keeps nothing of the weight: the bank has everything."""
         return ()
+
+
+class _Woven(torch.autograd.Function):
+    """`Bank.weight` as one step of the graph instead of eight, with the same gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, motifs: Tensor, bank: Bank, place: Placement) -> Tensor:
+        ctx.bank, ctx.place = bank, place
+        scale = bank.scale(place)
+        ctx.each = scale is not None and len(scale) > 1
+        if scale is not None and ctx.each:
+            scale = spread(scale, place, 0, place.num_weights)
+        ctx.save_for_backward(bank.indices, bank.step, scale)
+        return bank.weight(place)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        bank, place, motifs = ctx.bank, ctx.place, ctx.bank.motifs
+        indices, step, scale = ctx.saved_tensors
+        flat = gradients[0].reshape(-1)
+        if scale is not None:
+            flat = flat.to(torch.float64 if place.dtype == torch.float64 else torch.float32)
+        if scale is not None and ctx.each:
+            flat = flat * scale.to(flat.dtype)
+        if scale is None or ctx.each:
+            flat = flat.to(motifs.dtype)
+        short = -len(flat) % motifs.shape[1]
+        rows = (pad(flat, (0, short)) if short else flat).view(-1, motifs.shape[1])
+        sums = sum_by_motif(rows, indices[place.start : place.stop], len(motifs))
+        if scale is not None and not ctx.each:
+            sums = sums * scale.to(sums.dtype)
+        sums = sums.to(motifs.dtype)
+        if bank.on_grid:
+            sums = sums / step
+        return sums.masked_fill(bank.zeros, 0), None, None
 
 
 class WeightTile(Tile):

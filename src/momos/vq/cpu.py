@@ -5,11 +5,12 @@ an m × k matrix, and lets float64 decide (any s). `cells` precomputes which mot
 each cell (s ≤ 2, and one more value of each motif). All are described and proved exact in `native/`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import import_module
 from time import perf_counter
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,8 +19,9 @@ from torch.nn.functional import pad
 from momos.vq.exact import Grid
 
 # Beyond this many motifs looked at per block the grid has degenerated (motifs on a line or in
-# clumps), and the k-d tree of the flat engine is faster (bench/engines.py measures both).
-MOST_CANDIDATES = 150
+# clumps), and the k-d tree of the flat engine is faster (bench/engines.py measures both). With
+# AVX-512 it has not been measured since the grid computes in vectors without it.
+MOST_CANDIDATES = {"portable": 100, "avx2": 150, "avx512": 150}
 FEWEST_FOR_CELLS = (
     1 << 12
 )  # blocks: preparing cells costs as much as searching for this many
@@ -69,7 +71,8 @@ def build(
     arguments = (values.numpy(), num_motifs, block_size, wide)
     if kind is None and block_size <= 2:
         engine = native().build("grid", *arguments)
-        if native().candidates(engine) <= MOST_CANDIDATES:
+        instructions = native().__name__.rpartition("_")[2]
+        if native().candidates(engine) <= MOST_CANDIDATES[instructions]:
             return engine
     return native().build(kind or "flat", *arguments, num_blocks)
 
@@ -82,22 +85,95 @@ def query(engine: object, blocks: Tensor, *, wide: bool, num_values: int = 1) ->
     Raises:
         FloatingPointError: if a block is not finite.
     """
-    values = blocks.to(_dtype(wide)).contiguous()
-    indices = torch.empty(len(values), dtype=torch.int32, device="cpu")
+    return _query(engine, [blocks], len(blocks), wide=wide, num_values=num_values)
+
+
+def assign(flats: Sequence[Tensor], motifs: Tensor) -> Tensor:
+    """Nearest motif (int32) of the blocks of flat tensors, each padded by zeros to whole blocks.
+
+    Raises:
+        FloatingPointError: if a value is not finite.
+    """
+    wide = torch.float64 in (motifs.dtype, *(flat.dtype for flat in flats))
+    num_blocks = sum(-(-len(flat) // motifs.shape[1]) for flat in flats)
+    engine = build(motifs, wide=wide)
+    return _query(engine, flats, num_blocks, wide=wide, num_values=motifs.numel())
+
+
+def _query(
+    engine: object, given: Sequence[Tensor], num_blocks: int, *, wide: bool, num_values: int
+) -> Tensor:
+    parts = tuple(part.to(_dtype(wide)).contiguous().numpy() for part in given)
+    indices = torch.empty(num_blocks, dtype=torch.int32, device="cpu")
     threads = torch.get_num_threads()
     least = FEWEST_BLOCKS * threads
     count = threads * min(max(FIRST_WORK // num_values, FEWEST_BLOCKS), MOST_FIRST)
     start = 0
-    while start < len(values):
-        begun, piece = perf_counter(), slice(start, start + count)
-        if native().query(engine, values[piece].numpy(), indices[piece].numpy(), threads):
+    while start < num_blocks:
+        begun, stop = perf_counter(), min(start + count, num_blocks)
+        own = indices[start:stop].numpy()
+        if native().query(engine, parts, start, stop, own, threads):
             raise FloatingPointError("blocks must be finite")
-        start, took = start + count, perf_counter() - begun
-        if took < SECONDS / 2:
+        start, took = stop, perf_counter() - begun
+        if took < SECONDS / 16:
+            count *= 16
+        elif took < SECONDS / 2:
             count *= 2
         elif took > SECONDS:
             count = max(least, count // 2)
     return indices
+
+
+def take(flats: Sequence[Tensor], rows: Tensor, block_size: int) -> Tensor:
+    """The blocks at `rows` of flat tensors of one dtype, as `assign` counts them."""
+    blocks = flats[0].new_empty(len(rows), block_size)
+    parts = tuple(bytes_of(flat) for flat in flats)
+    width = block_size * blocks.itemsize
+    if not native().take(parts, rows.long().numpy(), bytes_of(blocks), width):
+        raise IndexError("rows must be those of blocks")
+    return blocks
+
+
+def rewrite_(flats: Sequence[Tensor], motifs: Tensor, indices: Tensor) -> tuple[float, int]:
+    """Replaces every block of flat tensors by its motif, all float32 or all float64.
+
+    Returns the sum of the squared differences, and how many values are not what they were. Sums
+    depend neither on the number of threads nor on the processor.
+    """
+    good, distortion, moved = native().rewrite(
+        tuple(flat.numpy() for flat in flats),
+        motifs.contiguous().numpy(),
+        indices.numpy(),
+        motifs.shape[1],
+        motifs.dtype == torch.float64,
+        torch.get_num_threads(),
+    )
+    if not good:
+        raise IndexError("indices must name motifs")
+    for flat in flats:
+        torch.autograd.graph.increment_version(flat)
+    return distortion, moved
+
+
+def finite(values: Tensor) -> bool:
+    """Whether all values are finite, in one parallel region."""
+    wide = values.dtype == torch.float64
+    few = values.detach().to(_dtype(wide)).contiguous()
+    return native().finite(few.numpy(), wide, torch.get_num_threads())
+
+
+def narrow(indices: Tensor, num_motifs: int, dtype: torch.dtype) -> Tensor | None:
+    """A copy of int32 indices in an unsigned or equal integer type; None if one names no motif."""
+    few = torch.empty(len(indices), dtype=dtype, device="cpu")
+    own = indices.contiguous().numpy()
+    threads = torch.get_num_threads()
+    return few if native().narrow(own, few.numpy(), num_motifs, threads) else None
+
+
+def bytes_of(tensor: Tensor) -> Any:
+    """The memory of a tensor, as a NumPy array of some dtype of its size."""
+    flat = tensor.detach().contiguous()
+    return (flat.view(torch.int16) if flat.dtype == torch.bfloat16 else flat).numpy()
 
 
 def add_differences(

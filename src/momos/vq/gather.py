@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from momos.vq import cpu
 
@@ -110,9 +111,23 @@ def straight_through(
             raise ValueError(
                 f"latent and value must share one {what}, got {wanted} and {found}"
             )
+    if simple():
+        return _StraightThroughSimple.apply(latent, value)
     compiling = torch.compiler.is_compiling()
     kind = _StraightThrough if compiling else _StraightThroughForward
     return kind.apply(latent, value)
+
+
+def simple() -> bool:
+    """Whether gradients are at most autograd's own: no torch.compile, torch.func, forward derivatives.
+
+    A Function without `setup_context` will do then, whose call costs a quarter.
+    """
+    return not (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+    )
 
 
 class _Gather(torch.autograd.Function):
@@ -183,6 +198,16 @@ class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
         """Nothing is kept."""
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None
+
+
+class _StraightThroughSimple(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, latent: Tensor, value: Tensor) -> Tensor:
+        return value.view_as(value)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
@@ -283,7 +308,7 @@ def _gather_cpu(motifs: Tensor, indices: Tensor) -> Tensor:
 def _write(blocks: Tensor, motifs: Tensor, indices: Tensor) -> None:
     width, threads = motifs.shape[1] * motifs.itemsize, torch.get_num_threads()
     if not cpu.native().gather(
-        _buffer(motifs), _buffer(indices), _buffer(blocks), width, threads
+        cpu.bytes_of(motifs), cpu.bytes_of(indices), cpu.bytes_of(blocks), width, threads
     ):
         raise _wrong(indices, len(motifs))
 
@@ -295,7 +320,7 @@ def _sum_cpu(rows: Tensor, indices: Tensor, num_motifs: int) -> Tensor:
     size, threads = rows.shape[1], torch.get_num_threads()
     sums = values.new_empty(num_motifs, size)
     if not cpu.native().sum_by_motif(
-        _buffer(values), _buffer(few), _buffer(sums), size, wide, threads
+        cpu.bytes_of(values), cpu.bytes_of(few), cpu.bytes_of(sums), size, wide, threads
     ):
         raise _wrong(few, num_motifs)
     return sums.to(rows.dtype)
@@ -315,11 +340,6 @@ def _wrong(indices: Tensor, num_motifs: int) -> ValueError:
     return ValueError(
         f"indices must be at least 0 and below {num_motifs}, got {low} to {high}"
     )
-
-
-def _buffer(tensor: Tensor) -> Any:
-    flat = tensor.detach().contiguous()
-    return (flat.view(torch.int16) if flat.dtype == torch.bfloat16 else flat).numpy()
 
 
 def _gather_plain(motifs: Tensor, indices: Tensor) -> Tensor:

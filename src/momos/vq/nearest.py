@@ -17,7 +17,7 @@ several. Where float64 would over- or underflow, the definition is computed piec
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import torch
@@ -74,17 +74,7 @@ def searcher(
     Indices are returned in the integer type that the engine works in. With `padded`, blocks
     have one value less than motifs, and a 0 is appended to each.
     """
-    _check("motifs", motifs)
-    if len(motifs) == 0 or motifs.shape[1] == 0:
-        raise ValueError(
-            f"motifs must have at least one row and one value, got shape {tuple(motifs.shape)}"
-        )
-    if motifs.is_meta:
-        raise ValueError("motifs must hold values, got a meta tensor")
-    if count := int((~torch.isfinite(motifs)).sum()):
-        raise ValueError(
-            f"motifs must be finite, got {count} values that are NaN or infinite"
-        )
+    check_motifs(motifs)
     motifs = motifs.detach()
     size = motifs.shape[1] - padded
     make = _MAKERS.get(motifs.device.type, _hosted_searcher)
@@ -104,10 +94,7 @@ def searcher(
         try:
             return search(blocks.detach())
         except FloatingPointError:
-            count = int((~torch.isfinite(blocks)).sum())
-            raise ValueError(
-                f"blocks must be finite, got {count} values that are NaN or infinite"
-            ) from None
+            raise not_finite([blocks]) from None
 
     return checked
 
@@ -190,6 +177,34 @@ def add_differences(
     counts.index_add_(0, rows, torch.ones_like(rows, dtype=torch.float64))
 
 
+def check_motifs(motifs: Tensor) -> None:
+    """Refuses motifs that nothing can be nearest to.
+
+    Raises:
+        TypeError: if they are not floating.
+        ValueError: if there are none, or a value is not finite.
+    """
+    _check("motifs", motifs)
+    if len(motifs) == 0 or motifs.shape[1] == 0:
+        raise ValueError(
+            f"motifs must have at least one row and one value, got shape {tuple(motifs.shape)}"
+        )
+    if motifs.is_meta:
+        raise ValueError("motifs must hold values, got a meta tensor")
+    if motifs.device.type == "cpu" and cpu.finite(motifs):
+        return
+    if count := int((~torch.isfinite(motifs)).sum()):
+        raise ValueError(
+            f"motifs must be finite, got {count} values that are NaN or infinite"
+        )
+
+
+def not_finite(blocks: Sequence[Tensor]) -> ValueError:
+    """The error that names how many values of blocks are not finite."""
+    count = sum(int((~torch.isfinite(some)).sum()) for some in blocks)
+    return ValueError(f"blocks must be finite, got {count} values that are NaN or infinite")
+
+
 def _check(name: str, rows: Tensor) -> None:
     if not rows.is_floating_point() or rows.itemsize < 2:
         raise TypeError(
@@ -199,9 +214,24 @@ def _check(name: str, rows: Tensor) -> None:
         raise ValueError(f"{name} must have two dimensions, got shape {tuple(rows.shape)}")
 
 
-def _cuda_searcher(motifs: Tensor, *, padded: bool) -> Callable[[Tensor], Tensor]:
-    from momos.vq import triton  # compiled on first use, so imported on first use
+def has_kernels(device: torch.device) -> bool:
+    """Whether there are kernels for a device."""
+    return device.type == "cuda" and device.type in _MAKERS
 
+
+def _cuda_searcher(motifs: Tensor, *, padded: bool) -> Callable[[Tensor], Tensor]:
+    from momos.vq import grid, triton  # compiled on first use, so imported on first use
+
+    made = grid.Grid.of(motifs) if motifs.shape[1] <= 2 else None
+    if made is not None and float(made.candidates()) <= grid.MOST_CANDIDATES:
+
+        def find(blocks: Tensor) -> Tensor:
+            found, flag = grid.search(made, blocks)
+            if bool(flag):
+                raise FloatingPointError("blocks must be finite")
+            return found
+
+        return find
     search = triton.searcher(motifs)
 
     def finite(blocks: Tensor) -> Tensor:
@@ -214,13 +244,14 @@ def _cuda_searcher(motifs: Tensor, *, padded: bool) -> Callable[[Tensor], Tensor
 
 def _hosted_searcher(motifs: Tensor, *, padded: bool) -> Callable[[Tensor], Tensor]:
     """On devices without an engine: the CPU's, since not all of them have float64."""
-    _warn_of_host(motifs.device.type)
+    warn_of_host(motifs.device.type)
     search = cpu.searcher(motifs.cpu(), padded=padded)
     return lambda blocks: search(blocks.cpu()).to(motifs.device)
 
 
 @cache
-def _warn_of_host(kind: str) -> None:
+def warn_of_host(kind: str) -> None:
+    """Warns once that a kind of device has its blocks searched by the CPU."""
     warnings.warn(
         f"momos has no engine for {kind}: blocks are copied to the CPU and searched there, "
         "which is slow",

@@ -14,7 +14,7 @@ from typing import no_type_check
 import torch
 import triton
 import triton.language as tl
-from jaxtyping import Float, Float32, Float64, Int, Int32, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int, Int32, Int64
 from torch import Tensor
 
 BLOCK_M = 128  # blocks of a tile
@@ -47,11 +47,12 @@ class Table:
     memory: tuple[int, ...]  # by which a table that is out of date is known
     dtype: torch.dtype
     block_size: int
+    tile: int  # blocks of a tile
 
     @classmethod
-    def of(cls, parts: Sequence[Part], block_size: int) -> "Table":
-        device, rows, tiles, scale = parts[0].latent.device, [], [], 0
-        for number, part in enumerate(parts):
+    def of(cls, parts: Sequence[Part], block_size: int, tile: int = BLOCK_M) -> "Table":
+        device, rows, counts, scale = parts[0].latent.device, [], [], 0
+        for part in parts:
             total = part.latent.numel()
             inner = total // max(1, part.num_scales)
             memory = (part.latent.data_ptr(), part.value.data_ptr())
@@ -59,18 +60,27 @@ class Table:
                 [*memory, total, part.start, scale, inner, part.first, part.num_motifs]
             )
             scale += part.num_scales
-            blocks = -(-total // block_size)
-            tiles += [(number, first) for first in range(0, blocks, BLOCK_M)]
+            counts.append(-(-total // (block_size * tile)))
         return cls(
             torch.tensor(rows, dtype=torch.int64, device="cpu").to(device),
-            torch.tensor(tiles, dtype=torch.int32, device="cpu").to(device),
+            _tiles(counts, tile).to(device),
             torch.tensor([p.weight for p in parts], dtype=torch.float64, device="cpu").to(
                 device
             ),
             memory_of(parts),
             parts[0].latent.dtype,
             block_size,
+            tile,
         )
+
+
+def _tiles(counts: Sequence[int], tile: int) -> Int32[Tensor, "p 2"]:
+    """The number and the first block of each tile, tensor by tensor, on the CPU."""
+    many = torch.tensor(counts, device="cpu")
+    number = torch.arange(len(counts), device="cpu").repeat_interleave(many)
+    before = many.cumsum(0) - many
+    first = (torch.arange(len(number), device="cpu") - before[number]) * tile
+    return torch.stack([number, first], 1).int()
 
 
 def memory_of(parts: Sequence[Part]) -> tuple[int, ...]:
@@ -95,8 +105,11 @@ def assign(
     *,
     out: Int32[Tensor, " m"],
     kept: Int32[Tensor, " m"] | None = None,
+    fixed: Bool[Tensor, ""] | None = None,
 ) -> Assigned:
     """Writes each block's motif of least squared distance + squared root to `out`, or those `kept`.
+
+    Where `fixed` is given, it says on the device whether they are kept.
 
     `roots` are of penalties, 0 without. `scales` are empty where blocks are not divided.
     """
@@ -109,11 +122,12 @@ def assign(
     with torch.cuda.device_of(motifs):
         _assign[(programs,)](
             table.fields, table.tiles, table.weights, motifs, roots, scales,
-            out if kept is None else kept, out, flags, partial,
+            out if kept is None else kept, flags if fixed is None else fixed, out, flags,
+            partial,
             len(table.tiles), len(motifs), 1.0 + (size + 5) * 2.0**-22,
             (size + 1) * 2.0**-116,
-            S=size, DTYPE=DTYPES[table.dtype], SCALED=len(scales) > 0, KEPT=kept is not None,
-            FIELDS=FIELDS, BLOCK_M=BLOCK_M, BLOCK_K=BLOCK_K,
+            S=size, DTYPE=DTYPES[table.dtype], SCALED=len(scales) > 0,
+            KEPT=0 if kept is None else 1 if fixed is None else 2, FIELDS=FIELDS, BLOCK_M=BLOCK_M, BLOCK_K=BLOCK_K,
             enable_fp_fusion=False,  # pyright: ignore[reportCallIssue]
         )  # fmt: skip
     added = partial.sum(0)
@@ -177,7 +191,7 @@ def _value(
 @triton.jit
 @no_type_check
 def _assign(
-    fields, tiles, weights, motifs, roots, scales, kept, found, flags, partial,
+    fields, tiles, weights, motifs, roots, scales, kept, fixed, found, flags, partial,
     num_tiles, num_motifs, grow, tiny,
     S: tl.constexpr, DTYPE: tl.constexpr, SCALED: tl.constexpr, KEPT: tl.constexpr,
     FIELDS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr,
@@ -201,11 +215,16 @@ def _assign(
             tl.store(flags + number, 1)
         root = roots + number * num_motifs + first
         own_motifs = motifs + first * S
-        if KEPT:
+        index = tl.zeros([BLOCK_M], tl.int32)
+        among = count
+        if KEPT == 2:  # where indices are fixed, there is nothing to search
+            among = tl.where(tl.load(fixed).to(tl.int32) > 0, 0, count)
+        if KEPT > 0:
             index = tl.load(kept + start + lane, mask=inside, other=0) - first.to(tl.int32)
-        else:
+        if KEPT != 1:
             index = _search(
-                latent, numel, scale, inner, lane, own_motifs, root, count, grow, tiny,
+                latent, numel, scale, inner, lane, own_motifs, root,
+                among, index, grow, tiny,
                 S, SCALED, BLOCK_M, BLOCK_K,
             )  # fmt: skip
         tl.store(found + start + lane, index + first.to(tl.int32), mask=inside)
@@ -230,13 +249,12 @@ def _assign(
 @triton.jit
 @no_type_check
 def _search(
-    latent, numel, scale, inner, lane, motifs, roots, count, grow, tiny,
+    latent, numel, scale, inner, lane, motifs, roots, count, index, grow, tiny,
     S: tl.constexpr, SCALED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """The motif of each block, among those of its tensor."""
+    """The motif of each block, among those of its tensor; `index` if `count` is 0."""
     best = tl.full([BLOCK_M], float("inf"), tl.float32)
     second, reach = best, tl.full([BLOCK_M], 1.0, tl.float32)
-    index = tl.zeros([BLOCK_M], tl.int32)
     for begin in range(0, count, BLOCK_K):
         column = begin + tl.arange(0, BLOCK_K)
         known = column < count
@@ -260,7 +278,7 @@ def _search(
         second = tl.minimum(tl.minimum(second, rival), tl.maximum(best, near))
         index = tl.where(near < best, name, index)
         best = tl.minimum(best, near)
-    contested = (second <= best * grow + tiny * reach) & (lane * S < numel)
+    contested = (second <= best * grow + tiny * reach) & (lane * S < numel) & (count > 0)
     if tl.max(contested.to(tl.int32)) > 0:
         exact = _verdict(
             latent, numel, scale, inner, lane, motifs, roots, count,

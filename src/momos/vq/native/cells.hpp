@@ -9,14 +9,12 @@
 //
 // Blocks beyond the motifs' surroundings are compared with all of them.
 #pragma once
-#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <limits>
 #include <vector>
 
 #include "engine.hpp"
-#include "parallel.hpp"
 
 namespace momos {
 
@@ -80,36 +78,32 @@ class Cells final : public Engine {
         return seen / double(x_.size());
     }
 
-    int64_t query(const void* blocks, int64_t num_blocks, int32_t* indices,
-                  int num_threads) const override {
-        return size_ == 1 ? query<1>(blocks, num_blocks, indices, num_threads)
-                          : query<2>(blocks, num_blocks, indices, num_threads);
+    int64_t grain(int64_t, int) const override { return 8192; }
+
+    int64_t query(const void* blocks, int64_t num_blocks, int32_t* indices) const override {
+        return size_ == 1 ? query<1>(blocks, num_blocks, indices)
+                          : query<2>(blocks, num_blocks, indices);
     }
 
    private:
     bool too_many() const { return lists_.size() > kMost * cells_.size(); }
 
     template <int S>
-    int64_t query(const void* blocks, int64_t num_blocks, int32_t* indices,
-                  int num_threads) const {
-        std::atomic<int64_t> not_finite{0};
-        for_pieces(num_blocks, 16384, num_threads, [&](int64_t begin, int64_t end) {
-            const T* block = static_cast<const T*>(blocks) + begin * S;
-            int64_t bad = 0;
-            for (int64_t b = begin; b < end; ++b, block += S) {
-                const double x = block[0], y = S == 2 ? block[S - 1] : 0;
-                const int32_t cell = cell_of(x, y);
-                if (cell >= 0) {
-                    const int32_t entry = cells_[cell];
-                    indices[b] = entry >= 0 ? entry : best(&lists_[~entry], x, y);
-                } else {
-                    bad += !(std::isfinite(x) && std::isfinite(y));
-                    indices[b] = best(x, y);
-                }
+    int64_t query(const void* blocks, int64_t num_blocks, int32_t* indices) const {
+        const T* block = static_cast<const T*>(blocks);
+        int64_t bad = 0;
+        for (int64_t b = 0; b < num_blocks; ++b, block += S) {
+            const double x = block[0], y = S == 2 ? block[S - 1] : 0;
+            const int32_t cell = cell_of(x, y);
+            if (cell >= 0) {
+                const int32_t entry = cells_[cell];
+                indices[b] = entry >= 0 ? entry : best(&lists_[~entry], x, y);
+            } else {
+                bad += !(std::isfinite(x) && std::isfinite(y));
+                indices[b] = best(x, y);
             }
-            not_finite += bad;
-        });
-        return not_finite;
+        }
+        return bad;
     }
 
     // Motifs with a margin around them, cut into cells.

@@ -13,10 +13,11 @@ namespace momos {
 
 struct Engine {
     virtual ~Engine() = default;
-    // Writes the nearest motif of each of `num_blocks` blocks; returns how many blocks hold a
-    // value that is not finite (their indices are then meaningless).
-    virtual int64_t query(const void* blocks, int64_t num_blocks, int32_t* indices,
-                          int num_threads) const = 0;
+    // Writes the nearest motif of each of `num_blocks` blocks, in this thread; returns how many
+    // blocks hold a value that is not finite (their indices are then meaningless).
+    virtual int64_t query(const void* blocks, int64_t num_blocks, int32_t* indices) const = 0;
+    // Of `num_blocks` blocks, how many to give to a thread at once.
+    virtual int64_t grain(int64_t num_blocks, int num_threads) const = 0;
     // Motifs looked at for a block that lies on a motif, on average.
     virtual double candidates() const = 0;
 };

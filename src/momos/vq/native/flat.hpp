@@ -14,14 +14,12 @@
 // loop.
 #pragma once
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <numeric>
 #include <vector>
 
 #include "engine.hpp"
 #include "lanes.hpp"
-#include "parallel.hpp"
 #include "tiles.hpp"
 
 namespace momos {
@@ -43,30 +41,15 @@ class Flat final : public Engine, Tiles<T, S> {
 
     double candidates() const override { return double(num_motifs_); }
 
-    int64_t query(const void* blocks, int64_t num_blocks, int32_t* indices,
-                  int num_threads) const override {
-        std::atomic<int64_t> not_finite{0};
-        const T* values = static_cast<const T*>(blocks);
+    int64_t grain(int64_t num_blocks, int num_threads) const override {
         // Among many motifs a block may take long, so few of them are worth a thread.
         const int64_t least = std::clamp<int64_t>((int64_t(1) << 22) / num_motifs_, kLanes, 256);
-        const int64_t grain =
-            std::clamp<int64_t>(num_blocks / (4 * std::max(1, num_threads)), least, 65536);
-        for_pieces(num_blocks, grain, num_threads, [&](int64_t begin, int64_t end) {
-            not_finite += piece(values + begin * size(), end - begin, indices + begin);
-        });
-        return not_finite;
+        return std::clamp<int64_t>(num_blocks / (4 * std::max(1, num_threads)), least, 65536);
     }
 
-   private:
-    // What was learnt of one group: for each tile, a lower bound on its smallest distance.
-    struct Visit {
-        int64_t group;
-        Lanes rest;  // what the distances of its motifs add to twice their half, less the slack
-        Lanes lower[kTiles];
-    };
-
-    // Blocks of one piece, sorted by leaf and taken kLanes at a time.
-    int64_t piece(const T* blocks, int64_t count, int32_t* indices) const {
+    // Blocks sorted by leaf and taken kLanes at a time.
+    int64_t query(const void* values, int64_t count, int32_t* indices) const override {
+        const T* blocks = static_cast<const T*>(values);
         std::vector<int32_t> leaves(count), order(count), next(num_groups_ + 1, 0);
         int64_t bad = 0;
         for (int64_t b = 0; b < count; ++b) {
@@ -86,6 +69,14 @@ class Flat final : public Engine, Tiles<T, S> {
                    visits, scaled.data(), shifted.data());
         return 0;
     }
+
+   private:
+    // What was learnt of one group: for each tile, a lower bound on its smallest distance.
+    struct Visit {
+        int64_t group;
+        Lanes rest;  // what the distances of its motifs add to twice their half, less the slack
+        Lanes lower[kTiles];
+    };
 
     void travel(const T* blocks, const int32_t* order, int64_t count,
                 const std::vector<int32_t>& leaves, int32_t* indices,
@@ -245,6 +236,7 @@ std::unique_ptr<Engine> make_flat(const Motifs& motifs) {
     switch (motifs.block_size) {
         case 3: return std::make_unique<Flat<T, 3>>(motifs);
         case 4: return std::make_unique<Flat<T, 4>>(motifs);
+        case 5: return std::make_unique<Flat<T, 5>>(motifs);  // four values and a code length
         case 8: return std::make_unique<Flat<T, 8>>(motifs);
         case 16: return std::make_unique<Flat<T, 16>>(motifs);
         default: return std::make_unique<Flat<T, 0>>(motifs);

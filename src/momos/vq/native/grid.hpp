@@ -19,7 +19,6 @@
 
 #include "engine.hpp"
 #include "lanes.hpp"
-#include "parallel.hpp"
 
 namespace momos {
 
@@ -68,17 +67,14 @@ class Grid final : public Engine {
         return seen / index_.size();
     }
 
-    int64_t query(const void* blocks, int64_t num_blocks, int32_t* indices,
-                  int num_threads) const override {
-        std::atomic<int64_t> not_finite{0};
+    int64_t grain(int64_t, int) const override { return 4096; }
+
+    int64_t query(const void* blocks, int64_t num_blocks, int32_t* indices) const override {
         const T* values = static_cast<const T*>(blocks);
-        for_pieces(num_blocks, 16384, num_threads, [&](int64_t begin, int64_t end) {
-            int64_t bad = 0;
-            for (int64_t i = begin; i < end; i += kBatch)
-                bad += batch(values + i * size_, std::min<int64_t>(kBatch, end - i), indices + i);
-            not_finite += bad;
-        });
-        return not_finite;
+        int64_t bad = 0;
+        for (int64_t i = 0; i < num_blocks; i += kBatch)
+            bad += batch(values + i * size_, std::min<int64_t>(kBatch, num_blocks - i), indices + i);
+        return bad;
     }
 
    private:
@@ -204,11 +200,8 @@ class Grid final : public Engine {
     }
 
     void look(Best& best, double x, double y, int32_t begin, int32_t end) const {
-        for (int32_t i = begin; i < end; i += kRead) {
-            const Distances dx = load(x_.data() + i) - x;
-            const Distances dy = load(y_.data() + i) - y;
-            best.see(dx * dx + dy * dy, i);
-        }
+        for (int32_t i = begin; i < end; i += kRead)
+            best.see(squares(load(x_.data() + i), x, load(y_.data() + i), y), i);
     }
 
     int32_t search(T block_x, T block_y, int column, int row) const {

@@ -83,20 +83,22 @@ static inline Lanes root(Lanes a) {
 #endif
 }
 
-// Eight float64 distances, and where the best of each lane was found.
-using Distances = double __attribute__((vector_size(64)));
-using Positions = int64_t __attribute__((vector_size(64)));
-
-static inline Distances load(const float* values) {
+// Eight float64 distances, in as many vectors as the processor needs: the compiler computes with
+// wider ones number by number.
 #if defined(__AVX512F__)
-    return (Distances)_mm512_cvtps_pd(_mm256_loadu_ps(values));
+constexpr int kWide = 8;
+#elif defined(__AVX2__)
+constexpr int kWide = 4;
 #else
-    using Eight = float __attribute__((vector_size(32)));
-    Eight eight;
-    std::memcpy(&eight, values, sizeof eight);
-    return __builtin_convertvector(eight, Distances);
+constexpr int kWide = 2;
 #endif
-}
+constexpr int kVectors = 8 / kWide;
+using Wide = double __attribute__((vector_size(8 * kWide)));
+using Places = int64_t __attribute__((vector_size(8 * kWide)));
+
+struct Distances {
+    Wide part[kVectors];
+};
 
 static inline Distances load(const double* values) {
     Distances eight;
@@ -104,51 +106,101 @@ static inline Distances load(const double* values) {
     return eight;
 }
 
-static inline double smallest(Distances distance) {
+static inline Distances load(const float* values) {
+    Distances eight;
+    for (int v = 0; v < kVectors; ++v) {
 #if defined(__AVX512F__)
-    return _mm512_reduce_min_pd((__m512d)distance);
+        eight.part[v] = (Wide)_mm512_cvtps_pd(_mm256_loadu_ps(values));
+#elif defined(__AVX2__)
+        eight.part[v] = (Wide)_mm256_cvtps_pd(_mm_loadu_ps(values + v * kWide));
 #else
-    double result = distance[0];
-    for (int l = 1; l < 8; ++l) result = distance[l] < result ? distance[l] : result;
+        for (int l = 0; l < kWide; ++l) eight.part[v][l] = values[v * kWide + l];
+#endif
+    }
+    return eight;
+}
+
+// (a - x)^2 + (b - y)^2, each operation rounded.
+static inline Distances squares(const Distances& a, double x, const Distances& b, double y) {
+    Distances sum;
+    for (int v = 0; v < kVectors; ++v) {
+        const Wide dx = a.part[v] - x, dy = b.part[v] - y;
+        sum.part[v] = dx * dx + dy * dy;
+    }
+    return sum;
+}
+
+static inline double smallest(const Distances& distance) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_min_pd((__m512d)distance.part[0]);
+#else
+    Wide least = distance.part[0];
+    for (int v = 1; v < kVectors; ++v)
+        least = distance.part[v] < least ? distance.part[v] : least;
+    double result = least[0];
+    for (int l = 1; l < kWide; ++l) result = least[l] < result ? least[l] : result;
     return result;
 #endif
 }
 
+// Bit l is set where lane l is.
+static inline unsigned bits_of(Places lanes) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+    return unsigned(_mm256_movemask_pd((__m256d)lanes));
+#else
+    unsigned bits = 0;
+    for (int l = 0; l < kWide; ++l) bits |= unsigned(lanes[l] & 1) << l;
+    return bits;
+#endif
+}
+
 // Bit l is set where distance[l] is `value`.
-static inline unsigned equal(Distances distance, double value) {
+static inline unsigned equal(const Distances& distance, double value) {
 #if defined(__AVX512F__)
-    return _mm512_cmp_pd_mask((__m512d)distance, _mm512_set1_pd(value), _CMP_EQ_OQ);
+    return _mm512_cmp_pd_mask((__m512d)distance.part[0], _mm512_set1_pd(value), _CMP_EQ_OQ);
 #else
     unsigned lanes = 0;
-    for (int l = 0; l < 8; ++l) lanes |= unsigned(distance[l] == value) << l;
+    for (int v = 0; v < kVectors; ++v)
+        lanes |= bits_of(distance.part[v] == value) << (v * kWide);
     return lanes;
 #endif
 }
 
 struct Best {
-    Distances distance;
-    Positions position;
+    Distances distance;  // the smallest that each lane saw
+    Places position[kVectors];
+#if defined(__AVX512F__)
     unsigned ties = 0;  // lanes that saw their best distance twice
+#else
+    Places ties[kVectors] = {};
+#endif
 
     Best() {
-        distance = std::numeric_limits<double>::infinity() - Distances{};
-        position = Positions{};
+        for (int v = 0; v < kVectors; ++v) {
+            distance.part[v] = std::numeric_limits<double>::infinity() - Wide{};
+            position[v] = Places{};
+        }
     }
 
     // Lane l saw distance d[l] at position start + l.
-    void see(Distances d, int64_t start) {
-        const Positions at = Positions{0, 1, 2, 3, 4, 5, 6, 7} + start;
+    void see(const Distances& d, int64_t start) {
 #if defined(__AVX512F__)
-        ties |= _mm512_cmp_pd_mask((__m512d)d, (__m512d)distance, _CMP_EQ_OQ);
-        const __mmask8 better = _mm512_cmp_pd_mask((__m512d)d, (__m512d)distance, _CMP_LT_OQ);
-        distance = (Distances)_mm512_mask_mov_pd((__m512d)distance, better, (__m512d)d);
-        position = (Positions)_mm512_mask_mov_epi64((__m512i)position, better, (__m512i)at);
+        const Places at = Places{0, 1, 2, 3, 4, 5, 6, 7} + start;
+        const __m512d seen = (__m512d)d.part[0], best = (__m512d)distance.part[0];
+        ties |= _mm512_cmp_pd_mask(seen, best, _CMP_EQ_OQ);
+        const __mmask8 better = _mm512_cmp_pd_mask(seen, best, _CMP_LT_OQ);
+        distance.part[0] = (Wide)_mm512_mask_mov_pd(best, better, seen);
+        position[0] = (Places)_mm512_mask_mov_epi64((__m512i)position[0], better, (__m512i)at);
 #else
-        const Positions equal = d == distance;
-        for (int l = 0; l < 8; ++l) ties |= unsigned(equal[l] & 1) << l;
-        const Positions better = d < distance;
-        distance = better ? d : distance;
-        position = better ? at : position;
+        for (int v = 0; v < kVectors; ++v) {
+            Places at = start + v * kWide - Places{};
+            for (int l = 1; l < kWide; ++l) at[l] += l;
+            const Wide seen = d.part[v], best = distance.part[v];
+            ties[v] |= seen == best;
+            const Places better = seen < best;
+            distance.part[v] = better ? seen : best;
+            position[v] = better ? at : position[v];
+        }
 #endif
     }
 
@@ -157,8 +209,20 @@ struct Best {
     // The position of the smallest distance, or -1 if more than one has it.
     int64_t only(double smallest) const {
         const unsigned lanes = equal(distance, smallest);
-        if ((lanes & (lanes - 1)) || (lanes & ties) || lanes == 0) return -1;
-        return position[__builtin_ctz(lanes)];
+        if ((lanes & (lanes - 1)) || (lanes & tied()) || lanes == 0) return -1;
+        const int l = __builtin_ctz(lanes);
+        return position[l / kWide][l % kWide];
+    }
+
+   private:
+    unsigned tied() const {
+#if defined(__AVX512F__)
+        return ties;
+#else
+        unsigned lanes = 0;
+        for (int v = 0; v < kVectors; ++v) lanes |= bits_of(ties[v]) << (v * kWide);
+        return lanes;
+#endif
     }
 };
 

@@ -1,7 +1,8 @@
 // The Python binding: build(kind, motifs, num_motifs, block_size, is_double, num_blocks that are
 // expected) -> engine and
-// query(engine, blocks, indices, num_threads) -> how many blocks were not finite; add, the sums
-// that k-means needs; gather and sum_by_motif, which training needs.
+// query(engine, parts, first, last, indices, num_threads) -> how many blocks were not finite; add,
+// the sums that k-means needs; gather and sum_by_motif, which training needs; take and rewrite,
+// which projections need. Parts are a tuple of the values of tensors (parts.hpp).
 // Buffers are checked against the counts before anything reads them; the interpreter lock is
 // released while an engine works. Compiled once per instruction set, each time as a module of
 // its own (setup.py), so that no shared inline function is of the wrong set.
@@ -10,6 +11,7 @@
 #include "cells.hpp"
 #include "flat.hpp"
 #include "grid.hpp"
+#include "parts.hpp"
 #include "sums.hpp"
 
 #define QUOTED(name) #name
@@ -26,7 +28,7 @@ constexpr const char* kEngineName = "momos.vq.nearest.engine";
 
 struct Built {
     std::unique_ptr<momos::Engine> engine;
-    Py_ssize_t bytes_per_block;
+    Py_ssize_t bytes_per_block, bytes_per_value;
 };
 
 std::unique_ptr<momos::Engine> make(const std::string& kind, const momos::Motifs& motifs,
@@ -70,7 +72,7 @@ PyObject* build(PyObject*, PyObject* args) {
     // cells: the last value of a block is 0, and not given
     const bool short_blocks = std::string(kind) == "cells";
     const Py_ssize_t given = bytes - (short_blocks ? bytes / block_size : 0);
-    auto* built = new (std::nothrow) Built{nullptr, given};
+    auto* built = new (std::nothrow) Built{nullptr, given, bytes / block_size};
     if (!built) return PyErr_NoMemory();
     const momos::Motifs motifs{values.view.buf, num_motifs, block_size, is_double != 0};
     if (!unlocked([&] { built->engine = make(kind, motifs, num_blocks); })) {
@@ -82,24 +84,159 @@ PyObject* build(PyObject*, PyObject* args) {
     });
 }
 
+// The values of several tensors; their buffers are held as long as this lives.
+struct Tensors {
+    std::vector<Buffer> buffers;
+    momos::Parts parts;
+
+    explicit Tensors(Py_ssize_t width) : parts(width) {}
+
+    // `given` is a tuple of buffers of whole values of `item` bytes; false with a Python error set.
+    bool hold(PyObject* given, Py_ssize_t item, bool written) {
+        const Py_ssize_t count = PyTuple_Size(given);
+        if (count < 0) return false;
+        buffers = std::vector<Buffer>(count);
+        for (Py_ssize_t i = 0; i < count; ++i) {
+            Py_buffer& view = buffers[i].view;
+            const int flags = written ? PyBUF_WRITABLE : PyBUF_SIMPLE;
+            if (PyObject_GetBuffer(PyTuple_GetItem(given, i), &view, flags)) return false;
+            if (view.len % item) {
+                PyErr_Format(PyExc_ValueError, "part %zd must have whole values of %zd bytes, got %zd",
+                             i, item, view.len);
+                return false;
+            }
+            parts.add(static_cast<char*>(view.buf), view.len);
+        }
+        return true;
+    }
+};
+
 PyObject* query(PyObject*, PyObject* args) {
-    PyObject* capsule;
-    Buffer blocks, indices;
+    PyObject *capsule, *given;
+    Buffer indices;
+    Py_ssize_t first, last;
     int num_threads;
-    if (!PyArg_ParseTuple(args, "Oy*w*i", &capsule, &blocks.view, &indices.view, &num_threads))
+    if (!PyArg_ParseTuple(args, "OO!nnw*i", &capsule, &PyTuple_Type, &given, &first, &last,
+                          &indices.view, &num_threads))
         return nullptr;
     auto* built = static_cast<Built*>(PyCapsule_GetPointer(capsule, kEngineName));
     if (!built) return nullptr;
-    const Py_ssize_t count = blocks.view.len / built->bytes_per_block;
-    if (!expect(blocks, count * built->bytes_per_block, "blocks")) return nullptr;
-    if (!expect(indices, count * 4, "indices")) return nullptr;
+    Tensors tensors(built->bytes_per_block);
+    if (!tensors.hold(given, built->bytes_per_value, false)) return nullptr;
+    if (first < 0 || last < first || last > tensors.parts.num_blocks())
+        return PyErr_Format(PyExc_ValueError, "blocks %zd to %zd are not among %zd", first, last,
+                            Py_ssize_t(tensors.parts.num_blocks()));
+    if (!expect(indices, (last - first) * 4, "indices")) return nullptr;
     int64_t not_finite = 0;
     if (!unlocked([&] {
-            not_finite = built->engine->query(blocks.view.buf, count,
-                                              static_cast<int32_t*>(indices.view.buf), num_threads);
+            not_finite = momos::query(*built->engine, tensors.parts, first, last,
+                                      static_cast<int32_t*>(indices.view.buf), num_threads);
         }))
         return nullptr;
     return PyLong_FromLongLong(not_finite);
+}
+
+// Blocks of `width` bytes by their numbers (int64); whether all are in range.
+PyObject* take(PyObject*, PyObject* args) {
+    PyObject* given;
+    Buffer numbers, blocks;
+    Py_ssize_t width;
+    if (!PyArg_ParseTuple(args, "O!y*w*n", &PyTuple_Type, &given, &numbers.view, &blocks.view,
+                          &width))
+        return nullptr;
+    if (width < 1) return PyErr_Format(PyExc_ValueError, "width out of range");
+    Tensors tensors(width);
+    const Py_ssize_t count = numbers.view.len / 8;
+    if (!expect(numbers, count * 8, "numbers") || !expect(blocks, count * width, "blocks") ||
+        !tensors.hold(given, 1, false))
+        return nullptr;
+    bool good = false;
+    if (!unlocked([&] {
+            good = momos::take(tensors.parts, static_cast<const int64_t*>(numbers.view.buf), count,
+                               static_cast<char*>(blocks.view.buf));
+        }))
+        return nullptr;
+    return PyBool_FromLong(good);
+}
+
+template <class T>
+momos::Change write_motifs(const Tensors& tensors, const Buffer& motifs, const Buffer& indices,
+                           int num_threads) {
+    return momos::rewrite(tensors.parts, static_cast<const T*>(motifs.view.buf),
+                          motifs.view.len / tensors.parts.width(),
+                          static_cast<const int32_t*>(indices.view.buf), num_threads);
+}
+
+// Replaces every block by its motif; whether all indices name motifs, the sum of the squared
+// differences, and how many values changed.
+PyObject* rewrite(PyObject*, PyObject* args) {
+    PyObject* given;
+    Buffer motifs, indices;
+    int size, is_double, num_threads;
+    if (!PyArg_ParseTuple(args, "O!y*y*ipi", &PyTuple_Type, &given, &motifs.view, &indices.view,
+                          &size, &is_double, &num_threads))
+        return nullptr;
+    if (size < 1) return PyErr_Format(PyExc_ValueError, "block_size out of range");
+    const Py_ssize_t item = is_double ? 8 : 4, width = size * item;
+    Tensors tensors(width);
+    if (!tensors.hold(given, item, true) ||
+        !expect(motifs, motifs.view.len / width * width, "motifs") ||
+        !expect(indices, tensors.parts.num_blocks() * 4, "indices"))
+        return nullptr;
+    momos::Change change;
+    if (!unlocked([&] {
+            change = is_double ? write_motifs<double>(tensors, motifs, indices, num_threads)
+                               : write_motifs<float>(tensors, motifs, indices, num_threads);
+        }))
+        return nullptr;
+    return Py_BuildValue("(NdL)", PyBool_FromLong(change.good), change.distortion,
+                         static_cast<long long>(change.moved));
+}
+
+// Whether all values are finite.
+PyObject* finite(PyObject*, PyObject* args) {
+    Buffer values;
+    int is_double, num_threads;
+    if (!PyArg_ParseTuple(args, "y*pi", &values.view, &is_double, &num_threads)) return nullptr;
+    bool all = false;
+    if (!unlocked([&] {
+            all = is_double ? momos::finite(static_cast<const double*>(values.view.buf),
+                                            values.view.len / 8, num_threads)
+                            : momos::finite(static_cast<const float*>(values.view.buf),
+                                            values.view.len / 4, num_threads);
+        }))
+        return nullptr;
+    return PyBool_FromLong(all);
+}
+
+// int32 indices as unsigned integers of 1 or 2 bytes; whether all name motifs.
+PyObject* narrow(PyObject*, PyObject* args) {
+    Buffer indices, fewer;
+    Py_ssize_t num_motifs;
+    int num_threads;
+    if (!PyArg_ParseTuple(args, "y*w*ni", &indices.view, &fewer.view, &num_motifs, &num_threads))
+        return nullptr;
+    const Py_ssize_t count = indices.view.len / 4, item = count ? fewer.view.len / count : 1;
+    if ((item != 1 && item != 2 && item != 4) || !expect(indices, count * 4, "indices") ||
+        !expect(fewer, count * item, "narrow indices")) {
+        if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "narrow indices out of range");
+        return nullptr;
+    }
+    const auto* own = static_cast<const int32_t*>(indices.view.buf);
+    bool good = false;
+    if (!unlocked([&] {
+            if (item == 1)
+                good = momos::narrow(own, count, num_motifs,
+                                     static_cast<uint8_t*>(fewer.view.buf), num_threads);
+            else if (item == 2)
+                good = momos::narrow(own, count, num_motifs,
+                                     static_cast<uint16_t*>(fewer.view.buf), num_threads);
+            else
+                good = momos::narrow(own, count, num_motifs,
+                                     static_cast<int32_t*>(fewer.view.buf), num_threads);
+        }))
+        return nullptr;
+    return PyBool_FromLong(good);
 }
 
 // For each block of motif j: counts[j] += 1, and the two terms of block - motif j, by which sums
@@ -251,6 +388,11 @@ PyObject* instruction_sets(PyObject*, PyObject*) {
 PyMethodDef methods[] = {
     {"build", build, METH_VARARGS, "Engine of one kind over motifs."},
     {"query", query, METH_VARARGS, "Nearest motif of each block; returns how many are not finite."},
+    {"take", take, METH_VARARGS, "Blocks by their numbers; whether all are in range."},
+    {"rewrite", rewrite, METH_VARARGS,
+     "Replaces blocks by motifs; whether all indices are good, distortion, values moved."},
+    {"finite", finite, METH_VARARGS, "Whether all values are finite."},
+    {"narrow", narrow, METH_VARARGS, "Indices in fewer bytes; whether all name motifs."},
     {"add", add, METH_VARARGS, "Adds differences to the motifs, and counts, for k-means."},
     {"gather", gather, METH_VARARGS, "Blocks from motifs; whether all indices name motifs."},
     {"sum_by_motif", sum_by_motif, METH_VARARGS,
