@@ -44,7 +44,8 @@ def works() -> list[tuple[str, Callable[[], object]]]:
     def project() -> None:
         """Of weights that are no mosaic, as after a step of an optimizer."""
         with torch.no_grad():
-            torch._foreach_copy_(weights, first)
+            for weight, values in zip(weights, first, strict=True):
+                weight.copy_(values)
         momos.project_(model, config)
 
     motifs, indices = torch.randn(6745, 2), torch.randint(6745, (134_898,)).int()
