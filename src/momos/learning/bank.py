@@ -136,15 +136,14 @@ class Bank(nn.Module):
         self.counts.copy_(self.usage())
         self._note()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but what refers to the network around the bank, which a copy has not."""
+        return self.__dict__ | {"wrapper": _none, "seen": _none, "root": _none}
+
     def __deepcopy__(self, memo: dict[int, Any]) -> "Bank":
         other = self.__class__.__new__(self.__class__)
         memo[id(self)] = other
-        alone = self.__dict__ | {
-            "origin": None,
-            "wrapper": _none,
-            "seen": _none,
-            "root": _none,
-        }
+        alone = self.__getstate__() | {"origin": None}
         other.__dict__ = copy.deepcopy(alone, memo)
         other.copied = True
         if self.learn == "motifs":
