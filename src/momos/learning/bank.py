@@ -5,8 +5,7 @@ It is registered once, at the root of the network; the tiles of all parameters r
 
 import copy
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
 from itertools import accumulate
 from typing import Any, Literal
 
@@ -16,15 +15,14 @@ from torch import Tensor, nn
 
 from momos.blocks import Placement
 from momos.learning import states
-from momos.learning.fitting import Fitting, check_finite, scaled_blocks
+from momos.learning.fitting import Fitting, check_finite, finite_blocks
 from momos.learning.fully_sharded import restart_
 from momos.learning.latents import Whole
 from momos.learning.sharding import Shards
 from momos.learning.states import NAME as NAME
 from momos.learning.states import refresh_, trace_of
-from momos.learning.whole import round_
+from momos.learning.whole import round_tiles_
 from momos.mosaic import Mosaic, usage_of
-from momos.shards import local
 from momos.stored import grid_step, spread, stored_dtype, whole_steps
 from momos.vq.gather import gather, gather_, straight_through
 
@@ -191,16 +189,9 @@ class Bank(nn.Module):
         """Records the latent weights at the start of learning."""
         self.began = trace_of(self).tolist()
 
-    @torch.no_grad()
     def moved(self) -> bool:
         """Whether the latent weights have changed since the start of learning."""
-        if self.began is None:
-            return False
-        now = trace_of(self).tolist()
-        # Another device adds in another order.
-        tolerance = 1e-9 * math.sqrt(self.layout.num_weights * self.began[1])
-        pairs = zip(self.began, now, strict=True)
-        return any(not abs(one - two) <= tolerance for one, two in pairs)
+        return self.began is not None and states.moved(self, self.began)
 
     def _save_to_state_dict(
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
@@ -211,17 +202,11 @@ class Bank(nn.Module):
             destination[f"{prefix}indices"] = self.shards.saved_indices(self)
         states.complete(self, destination, prefix.removesuffix(f"{NAME}."))
 
-    def _load_from_state_dict(
-        self,
-        state_dict,
-        prefix,
-        local_metadata,
-        strict,
-        missing_keys,
-        unexpected_keys,
-        error_msgs,
+    def _load_from_state_dict(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, state_dict, prefix, *rest
     ) -> None:
-        if why := self._why_not(state_dict, prefix):
+        _, _, missing_keys, unexpected_keys, error_msgs = rest
+        if why := states.why_not(self, state_dict, prefix):
             error_msgs.append(why)  # which torch raises
             return
         root = prefix.removesuffix(f"{NAME}.")
@@ -231,15 +216,7 @@ class Bank(nn.Module):
         if self.shards is not None and f"{prefix}indices" in state_dict:
             given = self.shards.loaded_indices(self, state_dict[f"{prefix}indices"])
             state_dict = {**state_dict, f"{prefix}indices": given}
-        super()._load_from_state_dict(
-            state_dict,
-            prefix,
-            local_metadata,
-            strict,
-            missing_keys,
-            unexpected_keys,
-            error_msgs,
-        )
+        super()._load_from_state_dict(state_dict, prefix, *rest)
         states.accept(self, root, missing_keys, unexpected_keys)
         if f"{prefix}motifs" in state_dict:
             self.awaiting = False
@@ -252,27 +229,6 @@ class Bank(nn.Module):
                 name: tensor.clone() for name, tensor in self.constants().items()
             }
 
-    def _why_not(self, state_dict: Mapping[str, Tensor], prefix: str) -> str:
-        """Why a state cannot be loaded into this bank; empty if it can."""
-        for name, own in (*self._parameters.items(), *self._buffers.items()):
-            given = state_dict.get(prefix + name)
-            if own is None or given is None or name in self._non_persistent_buffers_set:
-                continue
-            shape = (self.layout.num_blocks,) if name == "indices" else tuple(own.shape)
-            if tuple(given.shape) != shape:
-                return (
-                    f"{prefix}{name} must have shape {shape}, got "
-                    f"{tuple(given.shape)} of another config"
-                )
-            if name == "settings" and given.tolist() != own.tolist():
-                return (
-                    f"bits and zero_motif must be {own.tolist()}, got {given.tolist()} of "
-                    "another config"
-                )
-            if name == "indices" and (most := _largest(given)) >= len(self.motifs):
-                return f"{prefix}{name} must be below {len(self.motifs)}, got {most}"
-        return ""
-
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Bank":
         """Motifs and scales move with the network, but only its weights change dtype."""
 
@@ -284,14 +240,7 @@ class Bank(nn.Module):
         places = self.layout.placements
         found = {p.dtype: fn(self.motifs.new_empty(0, dtype=p.dtype)).dtype for p in places}
         if any(kept != new for kept, new in found.items()):
-            places = tuple(replace(place, dtype=found[place.dtype]) for place in places)
-            self.layout = replace(self.layout, placements=places)
-            self.fitting = replace(self.fitting, layout=self.layout)
-            for tile, place in zip(self.tiles, places, strict=True):
-                tile.place = place
-            self.update_tiles_()
-            if self.began is not None:
-                self.begin()  # rounding is not training
+            states.convert_(self, found)
         self._mark()
         self._note()
         return self
@@ -366,12 +315,7 @@ class Bank(nn.Module):
                     f"parameter {tile.place.name!r} must have shape {tile.place.shape}, got "
                     f"{tuple(weight.shape)} (to shard learned weights, use fully_shard)"
                 )
-        blocks = scaled_blocks(self.layout, weights, scales, self.motifs.dtype)
-        # A sum is faster than checking each value, but the sum of finite values may overflow.
-        if not bool(torch.isfinite(blocks.sum()) or torch.isfinite(blocks).all()):
-            check_finite(self.layout, weights)
-            raise ValueError("weights must be finite relative to their scales")
-        return blocks
+        return finite_blocks(self.layout, weights, scales, self.motifs.dtype)
 
     @torch.no_grad()
     def follow_(
@@ -409,17 +353,7 @@ class Bank(nn.Module):
         if not bool(torch.isfinite(torch.stack([w.sum() for w in weights]).sum())):
             check_finite(self.layout, weights)
         self.scales.copy_(torch.cat(scales))
-        changed = 0
-        for tile, scale in zip(self.tiles, scales, strict=True):
-            place = tile.place
-            changed += round_(
-                tile.latent,
-                spread(scale, place, 0, place.num_weights),
-                self.indices[place.start : place.stop],
-                tile.value,
-                num_motifs=len(self.motifs),
-                threshold=float(self.threshold),
-            )
+        changed = round_tiles_(self, scales)
         self.rate_weight.fill_(rate_weight)
         self.followed = True
         usage = self.usage()
@@ -564,12 +498,6 @@ class Bank(nn.Module):
     def extra_repr(self) -> str:
         k, s = self.motifs.shape
         return f"{k} motifs of {s}, {len(self.indices)} blocks, learn={self.learn!r}"
-
-
-def _largest(indices: Tensor) -> int:
-    """The largest index, of those that this rank has."""
-    own = local(indices)
-    return int(own.max()) if own.numel() else 0
 
 
 def _none() -> None:

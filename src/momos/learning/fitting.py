@@ -153,6 +153,25 @@ def scaled_blocks(
     return blocks
 
 
+def finite_blocks(
+    layout: Layout,
+    weights: list[Tensor],
+    scales: tuple[Float32[Tensor, " c"], ...] | None,
+    dtype: torch.dtype,
+) -> Float[Tensor, "m s"]:
+    """`scaled_blocks`, if all are finite.
+
+    Raises:
+        ValueError: if one is not (names the parameter).
+    """
+    blocks = scaled_blocks(layout, weights, scales, dtype)
+    # A sum is faster than checking each value, but the sum of finite values may overflow.
+    if not bool(torch.isfinite(blocks.sum()) or torch.isfinite(blocks).all()):
+        check_finite(layout, weights)
+        raise ValueError("weights must be finite relative to their scales")
+    return blocks
+
+
 def check_finite(layout: Layout, weights: list[Tensor]) -> None:
     """Refuses weights that are NaN or infinite; names the first parameter that has any."""
     for place, weight in zip(layout.placements, weights, strict=True):

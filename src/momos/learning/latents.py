@@ -46,7 +46,7 @@ class LatentShard(Tensor):
     """The part of a latent weight that this rank holds: `held`, an ordinary tensor."""
 
     held: Tensor
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # pyright: ignore[reportAssignmentType]
 
     @staticmethod
     def __new__(cls, held: Tensor) -> "LatentShard":

@@ -309,17 +309,15 @@ class ShardedFitting(Fitting):
 
     def _rows(self, share: Share, blocks: Tensor) -> Rows:
         """The blocks of a share that this rank counts, numbered among those of all ranks."""
-        names = {place.name for place in share.members}
+        names, layout = {place.name for place in share.members}, self.shards.layout
         own, starts, lengths, before = [blocks[:0]], [], [], 0
-        for number, whole in enumerate(self.layout.whole.placements):
+        for number, whole in enumerate(layout.whole.placements):
             if whole.name not in names:
                 continue
             span = self.shards.span(number)
             count = span.stop - span.start
             if count > 0:
-                first = -(
-                    -int(self.layout.parts[number].starts[0]) // self.layout.block_size
-                )
+                first = -(-int(layout.parts[number].starts[0]) // layout.block_size)
                 starts.append(before + first)
                 lengths.append(count)
                 own.append(blocks[span])

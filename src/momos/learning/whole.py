@@ -1,10 +1,17 @@
 """Rounds weights to whole motifs: the whole numbers, in the order 0, -1, 1, -2, 2, ..."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import torch
 from jaxtyping import Float, Float32, Int32
 from torch import Tensor
 
 from momos.learning import _slopes as native
+from momos.stored import spread
+
+if TYPE_CHECKING:
+    from momos.learning.bank import Bank
 
 
 def whole_indices(
@@ -23,6 +30,22 @@ def whole_indices(
         number = torch.maximum(number, (size > threshold).to(number.dtype))
     place = number.clamp_(max=num_motifs // 2).mul_(2)  # 2v, or -2v - 1 below 0
     return place.sub_((flat < 0).to(place.dtype)).clamp_(min=0).int()
+
+
+def round_tiles_(bank: "Bank", scales: Sequence[Float32[Tensor, " c"]]) -> int:
+    """Rounds all latent weights of a bank; returns how many indices changed."""
+    changed = 0
+    for tile, scale in zip(bank.tiles, scales, strict=True):
+        place = tile.place
+        changed += round_(
+            tile.latent,
+            spread(scale, place, 0, place.num_weights),
+            bank.indices[place.start : place.stop],
+            tile.value,
+            num_motifs=len(bank.motifs),
+            threshold=float(bank.threshold),
+        )
+    return changed
 
 
 def round_(
