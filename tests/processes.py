@@ -46,8 +46,8 @@ def run(
     function: Callable[..., Any],
     size: int,
     *arguments: Any,
-    seconds: float = 60,
-    group_seconds: float = 30,
+    seconds: float = 300,
+    group_seconds: float = 120,
 ) -> list[Any]:
     """What `function(rank, *arguments)` returns on each of `size` ranks.
 

@@ -133,8 +133,8 @@ SETTINGS = [
     {"block_size": 3, "num_motifs": 9},
     {"block_size": 4, "num_motifs": 12, "selection": "distinct", "zero_motif": False},
     {"block_size": 2, "num_motifs": 64, "selection": "distinct"},  # of all blocks
-    {"block_size": 2, "capacity": 0.1, "selection": "kmeans"},
-    {"block_size": 3, "num_motifs": 12, "selection": "kmeans", "zero_motif": False},
+    {"block_size": 2, "capacity": 0.05, "selection": "kmeans"},
+    {"block_size": 3, "num_motifs": 7, "selection": "kmeans", "zero_motif": False},
     {"block_size": 40, "num_motifs": 4, "min_ndim": 2},  # longer than a shard
 ]
 
@@ -289,7 +289,7 @@ def abandoned(rank: int, dies: bool) -> float:
     if rank == 1:
         if dies:
             os._exit(7)
-        time.sleep(3)
+        time.sleep(6)
         return 0.0
     with pytest.raises(RuntimeError):
         momos.project_(model, config)
@@ -298,13 +298,13 @@ def abandoned(rank: int, dies: bool) -> float:
 
 def test_a_rank_that_dies_ends_the_others_with_an_error():
     with pytest.raises(Failed) as failure:
-        run(abandoned, 2, True, group_seconds=3)
+        run(abandoned, 2, True, group_seconds=20)
     assert "rank 1 of 2 ended with 7" in str(failure.value)
     assert "rank 0" not in str(failure.value)
 
 
 def test_a_rank_that_never_calls_ends_the_others_after_the_time_out():
-    assert 0.5 < run(abandoned, 2, False, group_seconds=1)[0] < 2.9
+    assert 1 < run(abandoned, 2, False, group_seconds=2)[0] < 5.5
 
 
 # Replicas, measures, checkpoints

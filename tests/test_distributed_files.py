@@ -8,6 +8,7 @@ import torch.distributed as dist
 from processes import run
 from test_distributed import (
     all_indices,
+    big,
     fsdp,
     hybrid,
     nested,
@@ -77,6 +78,28 @@ def loaded(make, spread, path: Path, plain: nn.Module) -> None:
     dist.barrier()
 
 
+def memory(rank: int, folder: str) -> None:
+    """Saves and loads while the largest tensor that ranks exchange is measured."""
+    sent: list[int] = []
+    reduce = dist.all_reduce
+
+    def counted(tensor, *arguments, **options):
+        sent.append(tensor.nbytes)
+        return reduce(tensor, *arguments, **options)
+
+    dist.all_reduce = counted
+    model, path = fsdp(big()), Path(folder, "big")
+    largest = max(p.nbytes for p in big().parameters())
+    momos.project_(model, momos.MosaicConfig(block_size=4, num_motifs=64, exclude=("2.*",)))
+    sent.clear()
+    report = momos.save(model, path)
+    assert max(sent) == largest  # a dense one; of blocks only indices travel
+    assert sum(sent) < 1.05 * report.dense_bytes / 2
+    sent.clear()
+    momos.load_(model, path)
+    assert max(sent) < 0.1 * largest
+
+
 def replicas(rank: int, folder: str) -> None:
     plain, path, expected = with_buffers(), Path(folder, "ddp"), Path(folder, f"one{rank}")
     model = DistributedDataParallel(with_buffers())
@@ -123,6 +146,10 @@ def failures(rank: int, folder: str) -> None:
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_a_file_of_a_sharded_model_is_that_of_the_whole_one(size, tmp_path):
     run(files, size, str(tmp_path))
+
+
+def test_no_more_than_one_whole_tensor_is_gathered_at_a_time(tmp_path):
+    run(memory, 2, str(tmp_path))
 
 
 def test_replicas_are_saved_once_under_the_names_of_the_network(tmp_path):

@@ -142,7 +142,7 @@ class Mosaic:
         counts = torch.zeros(2, len(layout.placements), dtype=torch.int64, device="cpu")
         with layout.ranks.together():
             for number, (placement, tensor) in enumerate(layout.tensors(model)):
-                counts[:, number] = torch.tensor(self._changes(placement, tensor))
+                counts[0, number], counts[1, number] = self._changes(placement, tensor)
                 if counts[0, number] and not layout.ranks.groups:
                     break
         changed = layout.ranks.sum(counts[0])

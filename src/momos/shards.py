@@ -35,6 +35,7 @@ SPREAD_ALIKE = "all sharded parameters must be on meshes of the same processes, 
 
 
 CPU = torch.device("cpu")
+AT_ONCE = 1 << 22  # bytes of several ranks in one message
 
 
 @dataclass(frozen=True)
@@ -118,13 +119,25 @@ class Ranks:
         if not self.groups:
             yield values
             return
+        shapes = [one.shape[1:] for one in values]
+        widths = [
+            prod(shape) * one.itemsize for one, shape in zip(values, shapes, strict=True)
+        ]
         count = torch.tensor([len(values[0])], device="cpu")
-        for number, size in enumerate(torch.cat(self.gather(count)).tolist()):
-            mine = number == self.number
-            yield tuple(
-                self.union(one if mine else one.new_zeros(size, *one.shape[1:]))
-                for one in values
-            )
+        counts = torch.cat(self.gather(count)).tolist()
+        own = [one.contiguous().reshape(-1).view(torch.uint8) for one in values]
+        for ranks in _together(counts, sum(widths)):
+            buffer = own[0].new_zeros(sum(counts[rank] for rank in ranks) * sum(widths))
+            parts = buffer.split([counts[rank] * sum(widths) for rank in ranks])
+            if self.number in ranks:
+                torch.cat(own, out=parts[ranks.index(self.number)])
+            parts = self.union(buffer).split([len(part) for part in parts])
+            for rank, part in zip(ranks, parts, strict=True):
+                rows = part.split([counts[rank] * width for width in widths])
+                yield tuple(
+                    row.clone().view(one.dtype).view(counts[rank], *shape)  # aligned
+                    for row, one, shape in zip(rows, values, shapes, strict=True)
+                )
 
     def first(self, values: Tensor) -> Tensor:
         """The `values` of the first rank."""
@@ -293,6 +306,17 @@ def _counts(tensor: Tensor, ranks: Ranks) -> bool:
         others = [g for g in ranks.groups if tuple(_members(g)) not in known]
         return first and all(group.rank() == 0 for group in others)
     return first
+
+
+def _together(counts: list[int], width: int) -> Iterator[list[int]]:
+    """Successive ranks that are heard at once: several if they say little."""
+    held: list[int] = []
+    for rank, count in enumerate(counts):
+        if held and (sum(counts[one] for one in held) + count) * width > AT_ONCE:
+            yield held
+            held = []
+        held.append(rank)
+    yield held
 
 
 def is_sharded(tensor: Tensor) -> bool:

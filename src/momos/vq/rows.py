@@ -78,13 +78,18 @@ class Rows:
         ends = torch.cat([sums.new_zeros(1), sums])[self._before.to(sums.device)].cpu()
         last = sums[-1:].cpu() if len(sums) else ends.new_zeros(1)
         each = torch.cat([ends, last]).diff() if len(ends) else ends
-        runs = torch.cat(self.ranks.gather(torch.stack([self.starts, each], 1)))
-        starts, order = runs[:, 0].sort()
-        passed = runs[order, 1].cumsum(0)
-        own = torch.searchsorted(starts, self.starts)
-        before = passed[own] - runs[order, 1][own] - ends
-        shift = before.repeat_interleave(self.lengths)
+        own, number = self._among_all
+        every = each.new_zeros(number)
+        every[own] = each
+        passed = self.ranks.sum(every).cumsum(0)
+        shift = (passed[own] - each - ends).repeat_interleave(self.lengths)
         return sums + shift.to(sums.device), int(passed[-1])
+
+    @cached_property
+    def _among_all(self) -> tuple[Int64[Tensor, " n"], int]:
+        """Which of the runs of all ranks, in order, the own ones are, and how many there are."""
+        starts = torch.cat(self.ranks.gather(self.starts)).sort().values
+        return torch.searchsorted(starts, self.starts), len(starts)
 
     @cached_property
     def bound(self) -> float:
