@@ -6,7 +6,6 @@ Times are in turn in one run; "processor" is time that a rank's own thread works
 """
 
 import statistics
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -27,7 +26,7 @@ from torch.utils._pytree import tree_leaves
 import momos
 from momos.study.tasks.architectures import mlp, resnet20
 
-RANKS, BATCH, ROUNDS = 2, 64, 12
+RANKS, BATCH, ROUNDS = 2, 64, 6
 CONFIG = momos.MosaicConfig.learned(rate_weight=0.2)
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "ResNet-20": (resnet20, (3, 32, 32)),
@@ -60,9 +59,6 @@ class Traffic(TorchDispatchMode):
 
 
 def main() -> None:
-    if len(sys.argv) > 1:
-        measure(int(sys.argv[1]), Path(sys.argv[2]))
-        return
     with tempfile.TemporaryDirectory() as folder:
         processes = start_processes(
             measure, (Path(folder),), nprocs=RANKS, start_method="spawn"
@@ -98,7 +94,7 @@ def measure(rank: int, folder: Path) -> None:
         for way, take in steps.items():
             with Traffic() as traffic:
                 take()
-            kept = times[way][2:]
+            kept = times[way][1:]
             wall, work = (statistics.median(own) for own in zip(*kept, strict=True))
             found[network, way] = wall, work, traffic.given.total()
     if rank == 0:

@@ -171,7 +171,7 @@ def test_the_mosaic_is_that_of_one_process(wrap, ranks, alone):
     cases = CASES | (REPLICATED if wrap is replicated else {})
     if ranks != (2 if wrap is replicated else 3):
         cases = {name: case for name, case in cases.items() if name in FEW}
-    for found in run(mosaics, ranks, ranks, wrap, cases, seconds=150):
+    for found in run(mosaics, ranks, ranks, wrap, cases):
         for name in cases:
             motifs, indices, bias, done = found[name]
             assert torch.equal(motifs, alone[name][0]), name

@@ -225,9 +225,7 @@ class Bank(nn.Module):
         self._mark()
         self.start_(learning=bool(self.started))
         if self.origin is not None:
-            self.origin = {
-                name: tensor.clone() for name, tensor in self.constants().items()
-            }
+            self.origin = {name: own.clone() for name, own in self.constants().items()}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Bank":
         """Motifs and scales move with the network, but only its weights change dtype."""
