@@ -233,13 +233,16 @@ def test_a_cell_whose_ranks_die_is_begun_anew_and_then_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
+    cell = Cell(task="digits", network="mlp:8", epochs=1, devices=3)
+    part = tmp_path / cell.folder / "last.ckpt.part"
 
     def dying(*arguments: Any, ranks: int, **others: Any) -> None:
         calls.append(ranks)
+        assert not part.exists()
+        part.touch()
         raise BrokenProcessPool
 
     monkeypatch.setattr(running, "together", dying)
-    cell = Cell(task="digits", network="mlp:8", epochs=1, devices=3)
     message = "one of its 3 processes died, 2 times, as for want of memory"
     with pytest.raises(RuntimeError, match=message):
         run(cell, tmp_path)

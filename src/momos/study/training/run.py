@@ -112,6 +112,7 @@ def _work_together(job: Job, note: Note, check: Callable[[], None]) -> None:
     """In one process for each device of the cell; begun anew from the checkpoint if one dies."""
     many, cuda = job.cell.devices, job.compute.kind == CUDA
     for attempt in range(ATTEMPTS):
+        store.clear(job.root / job.cell.folder)  # of what killed processes left
         try:
             together(work, job, ranks=many, cuda=cuda, note=note, check=check)
             return
