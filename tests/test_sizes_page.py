@@ -483,7 +483,7 @@ def test_records_are_held_against_published_files(tmp_path: Path) -> None:
     ]
     rows = {tuple(cells[1:3]): cells[3:8] for cells in found if len(cells) > 7}
     assert rows["lenet5", "Oktay et al. 2020"] == ["2 840", "–", "99.00", "–", "–"]
-    assert rows["lenet300", "learned motifs, target 6 400 bytes"] == [
+    assert rows["lenet300", "learned motifs, target 6 400 bytes, 12 epochs"] == [
         *("6 350", "167.9", "98.10 (98.00 to 98.20)", "2", "1.5")
     ]
     assert ("lenet5", "ours: not run") in rows
@@ -505,4 +505,4 @@ def test_records_are_drawn_with_the_published_marks() -> None:
     labels = axes.get_legend_handles_labels()[1]
     assert labels[:2] == ["Oktay et al. 2020", "Havasi et al. 2019 (MIRACLE)"]
     assert "dense, 2 epochs more (n = 1)" in labels
-    assert "learned motifs, target 350 000 bytes (n = 1)" in labels
+    assert "learned motifs, target 350 000 bytes, 2 epochs (n = 1)" in labels

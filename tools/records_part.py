@@ -100,12 +100,15 @@ def against_marks(task: str, own: Sequence[Cohort]) -> Canvas:
     metric = metric_of(own[0].first)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: grouped(int(x))))
+    drawn: list[str] = []
     for cohort in own:
         name, values = cohort.treatment, [*cohort.values.values()]
+        face = look_of(name, 0)["color"] if name not in drawn else "white"
+        drawn.append(name)
         look, middle = look_of(name, 0), mean(values)
         bar = [[middle - min(values)], [max(values) - middle]]
         label = f"{_label(cohort)} (n = {len(values)})"
-        look = {key: look[key] for key in ("color", "marker")}
+        look = {key: look[key] for key in ("color", "marker")} | {"mfc": face}
         axes.errorbar(
             cohort.file_bytes, middle, bar, capsize=3, ms=7, ls="", label=label, **look
         )
@@ -125,7 +128,8 @@ def against_marks(task: str, own: Sequence[Cohort]) -> Canvas:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    ticks = [lead * 10.0**power for power in range(1, 9) for lead in (1, 2, 5)]
+    leads = (1, 2, 5) if high / low < 100 else (1, 3) if high / low < 1000 else (1,)
+    ticks = [lead * 10.0**power for power in range(1, 9) for lead in leads]
     return [tick for tick in ticks if low <= tick <= high]
 
 
@@ -150,7 +154,9 @@ def _label(cohort: Cohort) -> str:
     settings = cohort.settings
     label = TREATMENTS[cohort.treatment].label
     if target := settings.get("target_bytes"):
-        return f"{label}, target {grouped(target)} bytes"
+        epochs = cohort.cell.epochs
+        more = "" if epochs is None else f", {epochs:g} epochs"
+        return f"{label}, target {grouped(target)} bytes{more}"
     given = [f"{n}={settings[n]}" for n in ("sparsity", "bits") if n in settings]
     further = [f"{cohort.cell.epochs:g} epochs more"] if cohort.cell.start else []
     return ", ".join([label, *given, *(further if cohort.treatment == DENSE else [])])
