@@ -1,5 +1,6 @@
 """Parametrizations of weights whose motifs are learned, installed into modules and removed again."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from copy import deepcopy
 from typing import Any
@@ -154,6 +155,15 @@ class WeightTile(Tile):
         with _unsafe_preserve_version_counter(out):
             out.copy_(value)
         return None
+
+    @torch.no_grad()
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "WeightTile":
+        super()._apply(fn, recurse)
+        # Undoes the rounding of a part that was converted to another dtype and back.
+        place, motifs = self.place, self.bank.motifs
+        if (self.value.dtype, self.value.device) == (place.dtype, motifs.device):
+            self.update_(self.bank.stored())
+        return self
 
     @torch.no_grad()
     def update_(self, stored: Tensor) -> None:
