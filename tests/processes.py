@@ -35,6 +35,7 @@ SLOW_TO_IMPORT = (
     "torch.distributed.fsdp",
     "torch.distributed.tensor.parallel",
 )
+STARTING = 300  # seconds; it imports torch, on a machine that may be busy
 SOURCES = TESTS.parent / "src"
 
 
@@ -60,7 +61,9 @@ def run(
         (work / "task").write_bytes(pickle.dumps(task))
         launcher = _launcher()
         _tell(launcher, [folder, size])
-        ranks = _hear(launcher, time.monotonic() + 60)
+        ranks = _hear(launcher, time.monotonic() + STARTING)
+        if not ranks:
+            raise Failed(f"the launcher of ranks must answer within {STARTING} seconds")
         codes = _hear(launcher, time.monotonic() + seconds)
         late = [] if codes else [r for r in range(size) if not (work / f"end{r}").exists()]
         if not codes:
