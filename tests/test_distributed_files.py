@@ -94,7 +94,9 @@ def memory(rank: int, folder: str) -> None:
     sent.clear()
     report = momos.save(model, path)
     assert max(sent) == largest  # a dense one; of blocks only indices travel
-    assert sum(sent) < 1.05 * report.dense_bytes / 2
+    assert (
+        sum(sent) < 1.25 * report.dense_bytes / 2
+    )  # those, an eighth as long, more than once
     sent.clear()
     momos.load_(model, path)
     assert max(sent) < 0.1 * largest

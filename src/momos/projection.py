@@ -58,11 +58,15 @@ def project_(
     Projecting again with the same motifs moves nothing. Without a `generator` the draw is that
     of `config.seed`.
 
+    Every rank of a sharded or replicated model calls this, and gets its part of the mosaic that
+    the whole model would have. The generator and the `motifs` of the first rank count.
+
     Raises:
         ValueError: if `config` has settings for learned motifs, no parameter is chosen, one is
-            sharded by FullyShardedDataParallel, has shards whose columns a block would cross, or is only what a weight is computed from (weight normalization, pruning), a
+            sharded by FullyShardedDataParallel, or so that a block would cross the columns of a
+            shard, or is only what a weight is computed from (weight normalization, pruning), a
             weight is not finite (names the parameter), or `motifs` have another block size. The
-            model is then unchanged.
+            model is then unchanged, and of several ranks all raise the same error.
 
     Example:
         >>> model = nn.Linear(64, 64)

@@ -125,7 +125,8 @@ class Ranks:
         ]
         count = torch.tensor([len(values[0])], device="cpu")
         counts = torch.cat(self.gather(count)).tolist()
-        own = [one.contiguous().reshape(-1).view(torch.uint8) for one in values]
+        there = [one.to(self.device).contiguous() for one in values]  # as one message
+        own = [one.reshape(-1).view(torch.uint8) for one in there]
         for ranks in _together(counts, sum(widths)):
             buffer = own[0].new_zeros(sum(counts[rank] for rank in ranks) * sum(widths))
             parts = buffer.split([counts[rank] * sum(widths) for rank in ranks])
@@ -135,7 +136,7 @@ class Ranks:
             for rank, part in zip(ranks, parts, strict=True):
                 rows = part.split([counts[rank] * width for width in widths])
                 yield tuple(
-                    row.clone().view(one.dtype).view(counts[rank], *shape)  # aligned
+                    row.clone().view(one.dtype).view(counts[rank], *shape).to(one.device)
                     for row, one, shape in zip(rows, values, shapes, strict=True)
                 )
 
