@@ -23,6 +23,7 @@ from commands import invoke
 from momos.study import runner
 from momos.study.cell import Cell, ordered
 from momos.study.execution.cluster import Cluster, connected
+from momos.study.execution.leases import LEASES
 from momos.study.runner import Event, Report, run_all
 from momos.study.store import finished, read
 
@@ -155,7 +156,7 @@ def test_a_folder_that_machines_do_not_share_is_refused_by_its_name(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        runner, "shared", lambda root: nullcontext(root / "elsewhere" / "mark")
+        runner, "shared", lambda root: nullcontext(root / "elsewhere" / LEASES / "mark")
     )
     message = f"{tmp_path / 'elsewhere'} must be a folder that all machines share"
     with pytest.raises(FileNotFoundError, match=message):

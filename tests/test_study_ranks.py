@@ -217,7 +217,7 @@ def test_the_death_of_a_rank_ends_the_others_at_once() -> None:
     begun = time.monotonic()
     with pytest.raises(BrokenProcessPool):
         together(ranked.die, None, ranks=2, note=processes.append)
-    assert time.monotonic() - begun < 120
+    assert time.monotonic() - begun < 900  # before the time-out of torch, 30 minutes
     assert len(processes) == 2
     for process in processes:
         with pytest.raises(ProcessLookupError):
