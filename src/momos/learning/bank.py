@@ -5,7 +5,7 @@ It is registered once, at the root of the network; the tiles of all parameters r
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import accumulate
 from typing import Any, Literal
@@ -22,9 +22,8 @@ from momos.learning.latents import Whole
 from momos.learning.sharding import Shards
 from momos.learning.states import NAME as NAME
 from momos.learning.states import refresh_, trace_of
-from momos.learning.whole import round_
+from momos.learning.whole import round_tiles_, stretched
 from momos.mosaic import Mosaic, usage_of
-from momos.shards import local
 from momos.stored import grid_step, spread, stored_dtype, whole_steps
 from momos.vq.gather import gather, gather_, straight_through
 
@@ -192,17 +191,6 @@ class Bank(nn.Module):
         """Records the latent weights at the start of learning."""
         self.began = trace_of(self).tolist()
 
-    @torch.no_grad()
-    def moved(self) -> bool:
-        """Whether the latent weights have changed since the start of learning."""
-        if self.began is None:
-            return False
-        now = trace_of(self).tolist()
-        # Another device adds in another order.
-        tolerance = 1e-9 * math.sqrt(self.layout.num_weights * self.began[1])
-        pairs = zip(self.began, now, strict=True)
-        return any(not abs(one - two) <= tolerance for one, two in pairs)
-
     def _save_to_state_dict(
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
     ) -> None:
@@ -222,7 +210,7 @@ class Bank(nn.Module):
         unexpected_keys,
         error_msgs,
     ) -> None:
-        if why := self._why_not(state_dict, prefix):
+        if why := states.why_not(self, state_dict, prefix):
             error_msgs.append(why)  # which torch raises
             return
         root = prefix.removesuffix(f"{NAME}.")
@@ -253,27 +241,6 @@ class Bank(nn.Module):
                 name: tensor.clone() for name, tensor in self.constants().items()
             }
 
-    def _why_not(self, state_dict: Mapping[str, Tensor], prefix: str) -> str:
-        """Why a state cannot be loaded into this bank; empty if it can."""
-        for name, own in (*self._parameters.items(), *self._buffers.items()):
-            given = state_dict.get(prefix + name)
-            if own is None or given is None or name in self._non_persistent_buffers_set:
-                continue
-            shape = (self.layout.num_blocks,) if name == "indices" else tuple(own.shape)
-            if tuple(given.shape) != shape:
-                return (
-                    f"{prefix}{name} must have shape {shape}, got "
-                    f"{tuple(given.shape)} of another config"
-                )
-            if name == "settings" and given.tolist() != own.tolist():
-                return (
-                    f"bits and zero_motif must be {own.tolist()}, got {given.tolist()} of "
-                    "another config"
-                )
-            if name == "indices" and (most := _largest(given)) >= len(self.motifs):
-                return f"{prefix}{name} must be below {len(self.motifs)}, got {most}"
-        return ""
-
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Bank":
         """Motifs and scales move with the network, but only its weights change dtype."""
 
@@ -285,6 +252,10 @@ class Bank(nn.Module):
         places = self.layout.placements
         found = {p.dtype: fn(self.motifs.new_empty(0, dtype=p.dtype)).dtype for p in places}
         if any(kept != new for kept, new in found.items()):
+            if self._shards is not None:
+                raise ValueError(
+                    "weights must change dtype before fully_shard, not after it"
+                )
             places = tuple(replace(place, dtype=found[place.dtype]) for place in places)
             self.layout = replace(self.layout, placements=places)
             self.fitting = replace(self.fitting, layout=self.layout)
@@ -361,12 +332,6 @@ class Bank(nn.Module):
         if self.shards is not None:
             return self.shards.blocks(self, scales)
         weights = [tile.latent for tile in self.tiles]
-        for tile, weight in zip(self.tiles, weights, strict=True):
-            if tuple(weight.shape) != tile.place.shape:
-                raise ValueError(
-                    f"parameter {tile.place.name!r} must have shape {tile.place.shape}, got "
-                    f"{tuple(weight.shape)} (to shard learned weights, use fully_shard)"
-                )
         blocks = scaled_blocks(self.layout, weights, scales, self.motifs.dtype)
         # A sum is faster than checking each value, but the sum of finite values may overflow.
         if not bool(torch.isfinite(blocks.sum()) or torch.isfinite(blocks).all()):
@@ -406,21 +371,11 @@ class Bank(nn.Module):
 
         Returns what `follow_` does.
         """
-        scales, weights = self.stretched(), [tile.latent for tile in self.tiles]
+        scales, weights = stretched(self), [tile.latent for tile in self.tiles]
         if not bool(torch.isfinite(torch.stack([w.sum() for w in weights]).sum())):
             check_finite(self.layout, weights)
         self.scales.copy_(torch.cat(scales))
-        changed = 0
-        for tile, scale in zip(self.tiles, scales, strict=True):
-            place = tile.place
-            changed += round_(
-                tile.latent,
-                spread(scale, place, 0, place.num_weights),
-                self.indices[place.start : place.stop],
-                tile.value,
-                num_motifs=len(self.motifs),
-                threshold=float(self.threshold),
-            )
+        changed = round_tiles_(self, scales)
         self.rate_weight.fill_(rate_weight)
         self.followed = True
         usage = self.usage()
@@ -458,22 +413,6 @@ class Bank(nn.Module):
         if not self._spans:
             return None
         return tuple(self.scales[start:stop] for start, stop in self._spans.values())
-
-    def stretched(self) -> tuple[Float32[Tensor, " c"], ...]:
-        """The scales of all parameters as `stretch` says, as a file holds them.
-
-        Raises:
-            ValueError: if one is not a normal bfloat16 number (names the parameter).
-        """
-        scales = (self.base * self.stretch.detach().exp()).bfloat16().float()
-        normal = torch.isfinite(scales) & (scales >= torch.finfo(torch.float32).tiny)
-        for name, (start, stop) in self._spans.items():
-            if not bool(normal[start:stop].all()):
-                raise ValueError(
-                    f"scales must be finite and above 0, but training moved one of parameter "
-                    f"{name!r} to {float(scales[start:stop][~normal[start:stop]][0])}"
-                )
-        return tuple(scales[start:stop] for start, stop in self._spans.values())
 
     def growth(self, place: Placement) -> Float32[Tensor, " n"]:
         """`stretch` of each weight, flat (or one number); its gradient is divided by √weights.
@@ -565,12 +504,6 @@ class Bank(nn.Module):
     def extra_repr(self) -> str:
         k, s = self.motifs.shape
         return f"{k} motifs of {s}, {len(self.indices)} blocks, learn={self.learn!r}"
-
-
-def _largest(indices: Tensor) -> int:
-    """The largest index, of those that this rank has."""
-    own = local(indices)
-    return int(own.max()) if own.numel() else 0
 
 
 def _none() -> None:

@@ -311,15 +311,14 @@ class ShardedFitting(Fitting):
         """The blocks of a share that this rank counts, numbered among those of all ranks."""
         names = {place.name for place in share.members}
         own, starts, lengths, before = [blocks[:0]], [], [], 0
-        for number, whole in enumerate(self.layout.whole.placements):
+        layout = self.shards.layout
+        for number, whole in enumerate(layout.whole.placements):
             if whole.name not in names:
                 continue
             span = self.shards.span(number)
             count = span.stop - span.start
             if count > 0:
-                first = -(
-                    -int(self.layout.parts[number].starts[0]) // self.layout.block_size
-                )
+                first = -(-int(layout.parts[number].starts[0]) // layout.block_size)
                 starts.append(before + first)
                 lengths.append(count)
                 own.append(blocks[span])

@@ -12,6 +12,7 @@ before anything reads it: blocks of the averaged weights take their best motif, 
 the mean of their blocks.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from torch import Tensor
 from momos.learning.latents import held
 from momos.learning.replicas import join_
 from momos.learning.sharding import like
+from momos.shards import local
 
 if TYPE_CHECKING:
     from momos.learning.bank import Bank
@@ -114,10 +116,6 @@ def _drop(keys: list[str], names: set[str]) -> None:
     keys[:] = [key for key in keys if key not in names]
 
 
-if TYPE_CHECKING:
-    from momos.learning.bank import Bank
-
-
 def trace_of(bank: "Bank") -> Float64[Tensor, "2"]:
     """Sum and norm of the latent weights, by which changes are detected."""
     weights = [held(tile.latent) for tile in bank.tiles] if bank.learn == "weights" else []
@@ -181,3 +179,43 @@ def settle_(bank: "Bank") -> None:
         revive=False,
     )
     bank.trace.copy_(trace)
+
+
+@torch.no_grad()
+def moved(bank: "Bank") -> bool:
+    """Whether the latent weights have changed since the start of learning."""
+    if bank.began is None:
+        return False
+    now = trace_of(bank).tolist()
+    # Another device adds in another order.
+    tolerance = 1e-9 * math.sqrt(bank.layout.num_weights * bank.began[1])
+    pairs = zip(bank.began, now, strict=True)
+    return any(not abs(one - two) <= tolerance for one, two in pairs)
+
+
+def why_not(bank: "Bank", state: Mapping[str, Tensor], prefix: str) -> str:
+    """Why a state cannot be loaded into a bank; empty if it can."""
+    for name, own in (*bank._parameters.items(), *bank._buffers.items()):
+        given = state.get(prefix + name)
+        if own is None or given is None or name in bank._non_persistent_buffers_set:
+            continue
+        shape = (bank.layout.num_blocks,) if name == "indices" else tuple(own.shape)
+        if tuple(given.shape) != shape:
+            return (
+                f"{prefix}{name} must have shape {shape}, got {tuple(given.shape)} of another "
+                "config"
+            )
+        if name == "settings" and given.tolist() != own.tolist():
+            return (
+                f"bits and zero_motif must be {own.tolist()}, got {given.tolist()} of another "
+                "config"
+            )
+        if name == "indices" and (most := _largest(given)) >= len(bank.motifs):
+            return f"{prefix}{name} must be below {len(bank.motifs)}, got {most}"
+    return ""
+
+
+def _largest(indices: Tensor) -> int:
+    """The largest index, of those that this rank has."""
+    own = local(indices)
+    return int(own.max()) if own.numel() else 0
