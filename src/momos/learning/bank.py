@@ -162,20 +162,10 @@ class Bank(nn.Module):
         The first time, on all ranks, the bank drops the indices that other ranks look after.
         """
         if self._shards is None and self.tiles and self.tiles[0].sharded:
-            self._shard_()
+            self._shards = Shards.of(self)
+            self._shards.keep_(self)
+            self._note()
         return self._shards
-
-    @torch.no_grad()
-    def _shard_(self) -> None:
-        shards = Shards.of(self)
-        self.indices = self.indices[shards.numbers().to(self.indices.device)]
-        self.fitting = shards.fitting(self.fitting)
-        self._shards = shards
-        for tile in self.tiles:
-            tile.shard_()
-        if self.began is not None:
-            self.begin()
-        self._note()
 
     def constants(self) -> dict[str, Tensor]:
         """The buffers that stay constant while motifs are learned by gradient."""

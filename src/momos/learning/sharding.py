@@ -79,6 +79,16 @@ class Shards:
         along = Ranks((group,) if group.size() > 1 else (), layout.ranks.device)
         return cls(layout, counts, along)
 
+    @torch.no_grad()
+    def keep_(self, bank: "Bank") -> None:
+        """Drops what other ranks look after; once."""
+        bank.indices = bank.indices[self.numbers().to(bank.indices.device)]
+        bank.fitting = self.fitting(bank.fitting)
+        for tile in bank.tiles:
+            tile.shard_()
+        if bank.began is not None:
+            bank.begin()
+
     @property
     def ranks(self) -> Ranks:
         return self.layout.ranks
