@@ -6,6 +6,7 @@ It is registered once, at the root of the network; the tiles of all parameters r
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from momos.learning.latents import Whole
 from momos.learning.sharding import Shards
 from momos.learning.states import NAME as NAME
 from momos.learning.states import refresh_, trace_of
-from momos.learning.whole import round_tiles_
+from momos.learning.whole import round_tiles_, stretched
 from momos.mosaic import Mosaic, usage_of
 from momos.stored import grid_step, spread, stored_dtype, whole_steps
 from momos.vq.gather import gather, gather_, straight_through
@@ -160,20 +161,10 @@ class Bank(nn.Module):
         The first time, on all ranks, the bank drops the indices that other ranks look after.
         """
         if self._shards is None and self.tiles and self.tiles[0].sharded:
-            self._shard_()
+            self._shards = Shards.of(self)
+            self._shards.keep_(self)
+            self._note()
         return self._shards
-
-    @torch.no_grad()
-    def _shard_(self) -> None:
-        shards = Shards.of(self)
-        self.indices = self.indices[shards.numbers().to(self.indices.device)]
-        self.fitting = shards.fitting(self.fitting)
-        self._shards = shards
-        for tile in self.tiles:
-            tile.shard_()
-        if self.began is not None:
-            self.begin()
-        self._note()
 
     def constants(self) -> dict[str, Tensor]:
         """The buffers that stay constant while motifs are learned by gradient."""
@@ -189,10 +180,6 @@ class Bank(nn.Module):
         """Records the latent weights at the start of learning."""
         self.began = trace_of(self).tolist()
 
-    def moved(self) -> bool:
-        """Whether the latent weights have changed since the start of learning."""
-        return self.began is not None and states.moved(self, self.began)
-
     def _save_to_state_dict(
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
     ) -> None:
@@ -202,10 +189,16 @@ class Bank(nn.Module):
             destination[f"{prefix}indices"] = self.shards.saved_indices(self)
         states.complete(self, destination, prefix.removesuffix(f"{NAME}."))
 
-    def _load_from_state_dict(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, state_dict, prefix, *rest
+    def _load_from_state_dict(
+        self,
+        state_dict,
+        prefix,
+        local_metadata,
+        strict,
+        missing_keys,
+        unexpected_keys,
+        error_msgs,
     ) -> None:
-        _, _, missing_keys, unexpected_keys, error_msgs = rest
         if why := states.why_not(self, state_dict, prefix):
             error_msgs.append(why)  # which torch raises
             return
@@ -216,7 +209,15 @@ class Bank(nn.Module):
         if self.shards is not None and f"{prefix}indices" in state_dict:
             given = self.shards.loaded_indices(self, state_dict[f"{prefix}indices"])
             state_dict = {**state_dict, f"{prefix}indices": given}
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+        super()._load_from_state_dict(
+            state_dict,
+            prefix,
+            local_metadata,
+            strict,
+            missing_keys,
+            unexpected_keys,
+            error_msgs,
+        )
         states.accept(self, root, missing_keys, unexpected_keys)
         if f"{prefix}motifs" in state_dict:
             self.awaiting = False
@@ -238,7 +239,18 @@ class Bank(nn.Module):
         places = self.layout.placements
         found = {p.dtype: fn(self.motifs.new_empty(0, dtype=p.dtype)).dtype for p in places}
         if any(kept != new for kept, new in found.items()):
-            states.convert_(self, found)
+            if self._shards is not None:
+                raise ValueError(
+                    "weights must change dtype before fully_shard, not after it"
+                )
+            places = tuple(replace(place, dtype=found[place.dtype]) for place in places)
+            self.layout = replace(self.layout, placements=places)
+            self.fitting = replace(self.fitting, layout=self.layout)
+            for tile, place in zip(self.tiles, places, strict=True):
+                tile.place = place
+            self.update_tiles_()
+            if self.began is not None:
+                self.begin()  # rounding is not training
         self._mark()
         self._note()
         return self
@@ -307,12 +319,6 @@ class Bank(nn.Module):
         if self.shards is not None:
             return self.shards.blocks(self, scales)
         weights = [tile.latent for tile in self.tiles]
-        for tile, weight in zip(self.tiles, weights, strict=True):
-            if tuple(weight.shape) != tile.place.shape:
-                raise ValueError(
-                    f"parameter {tile.place.name!r} must have shape {tile.place.shape}, got "
-                    f"{tuple(weight.shape)} (to shard learned weights, use fully_shard)"
-                )
         return finite_blocks(self.layout, weights, scales, self.motifs.dtype)
 
     @torch.no_grad()
@@ -347,7 +353,7 @@ class Bank(nn.Module):
 
         Returns what `follow_` does.
         """
-        scales, weights = self.stretched(), [tile.latent for tile in self.tiles]
+        scales, weights = stretched(self), [tile.latent for tile in self.tiles]
         if not bool(torch.isfinite(torch.stack([w.sum() for w in weights]).sum())):
             check_finite(self.layout, weights)
         self.scales.copy_(torch.cat(scales))
@@ -389,22 +395,6 @@ class Bank(nn.Module):
         if not self._spans:
             return None
         return tuple(self.scales[start:stop] for start, stop in self._spans.values())
-
-    def stretched(self) -> tuple[Float32[Tensor, " c"], ...]:
-        """The scales of all parameters as `stretch` says, as a file holds them.
-
-        Raises:
-            ValueError: if one is not a normal bfloat16 number (names the parameter).
-        """
-        scales = (self.base * self.stretch.detach().exp()).bfloat16().float()
-        normal = torch.isfinite(scales) & (scales >= torch.finfo(torch.float32).tiny)
-        for name, (start, stop) in self._spans.items():
-            if not bool(normal[start:stop].all()):
-                raise ValueError(
-                    f"scales must be finite and above 0, but training moved one of parameter "
-                    f"{name!r} to {float(scales[start:stop][~normal[start:stop]][0])}"
-                )
-        return tuple(scales[start:stop] for start, stop in self._spans.values())
 
     def growth(self, place: Placement) -> Float32[Tensor, " n"]:
         """`stretch` of each weight, flat (or one number); its gradient is divided by √weights.

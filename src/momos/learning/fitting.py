@@ -140,6 +140,12 @@ def scaled_blocks(
 ) -> Float[Tensor, "m s"]:
     """The blocks of `weights`, divided by their scales."""
     size = layout.block_size
+    for place, weight in zip(layout.placements, weights, strict=True):
+        if tuple(weight.shape) != place.shape:
+            raise ValueError(
+                f"parameter {place.name!r} must have shape {place.shape}, got "
+                f"{tuple(weight.shape)} (fully_shard is what may shard learned weights)"
+            )
     blocks = weights[0].new_empty(layout.num_blocks, size, dtype=dtype)
     for number, (place, weight) in enumerate(zip(layout.placements, weights, strict=True)):
         own, count = blocks[place.start : place.stop].view(-1), place.num_weights

@@ -67,7 +67,7 @@ class LatentShard(Tensor):
         return f"{type(self).__name__}({self.held})"
 
     @classmethod
-    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):  # type: ignore[override]
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):  # type: ignore
         plain, named = tree_map_only(cls, lambda shard: shard.held, (args, kwargs or {}))
         found = func(*plain, **named)
         if func in SHARDS:

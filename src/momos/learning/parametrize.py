@@ -28,7 +28,7 @@ from momos.learning.fully_sharded import release_
 from momos.learning.latents import Latent
 from momos.learning.replicas import WRAP_LAST
 from momos.learning.sharding import FIRST
-from momos.learning.states import refresh_
+from momos.learning.states import moved, refresh_
 from momos.learning.tiles import (
     Slot,
     Tile,
@@ -355,7 +355,7 @@ def _check_seen(weights: dict[Tile, Tensor]) -> None:
 
 
 def _warn_unless_followed(bank: Bank) -> None:
-    if bank.followed or not bank.moved():
+    if bank.followed or not moved(bank):
         return
     warnings.warn(
         "latent weights moved, but motifs and indices never followed them, so the frozen "

@@ -79,6 +79,16 @@ class Shards:
         along = Ranks((group,) if group.size() > 1 else (), layout.ranks.device)
         return cls(layout, counts, along)
 
+    @torch.no_grad()
+    def keep_(self, bank: "Bank") -> None:
+        """Drops what other ranks look after; once."""
+        bank.indices = bank.indices[self.numbers().to(bank.indices.device)]
+        bank.fitting = self.fitting(bank.fitting)
+        for tile in bank.tiles:
+            tile.shard_()
+        if bank.began is not None:
+            bank.begin()
+
     @property
     def ranks(self) -> Ranks:
         return self.layout.ranks
@@ -309,8 +319,9 @@ class ShardedFitting(Fitting):
 
     def _rows(self, share: Share, blocks: Tensor) -> Rows:
         """The blocks of a share that this rank counts, numbered among those of all ranks."""
-        names, layout = {place.name for place in share.members}, self.shards.layout
+        names = {place.name for place in share.members}
         own, starts, lengths, before = [blocks[:0]], [], [], 0
+        layout = self.shards.layout
         for number, whole in enumerate(layout.whole.placements):
             if whole.name not in names:
                 continue

@@ -14,7 +14,6 @@ the mean of their blocks.
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -117,10 +116,6 @@ def _drop(keys: list[str], names: set[str]) -> None:
     keys[:] = [key for key in keys if key not in names]
 
 
-if TYPE_CHECKING:
-    from momos.learning.bank import Bank
-
-
 def trace_of(bank: "Bank") -> Float64[Tensor, "2"]:
     """Sum and norm of the latent weights, by which changes are detected."""
     weights = [held(tile.latent) for tile in bank.tiles] if bank.learn == "weights" else []
@@ -186,6 +181,18 @@ def settle_(bank: "Bank") -> None:
     bank.trace.copy_(trace)
 
 
+@torch.no_grad()
+def moved(bank: "Bank") -> bool:
+    """Whether the latent weights have changed since the start of learning."""
+    if bank.began is None:
+        return False
+    now = trace_of(bank).tolist()
+    # Another device adds in another order.
+    tolerance = 1e-9 * math.sqrt(bank.layout.num_weights * bank.began[1])
+    pairs = zip(bank.began, now, strict=True)
+    return any(not abs(one - two) <= tolerance for one, two in pairs)
+
+
 def why_not(bank: "Bank", state: Mapping[str, Tensor], prefix: str) -> str:
     """Why a state cannot be loaded into a bank; empty if it can."""
     for name, own in (*bank._parameters.items(), *bank._buffers.items()):
@@ -195,13 +202,13 @@ def why_not(bank: "Bank", state: Mapping[str, Tensor], prefix: str) -> str:
         shape = (bank.layout.num_blocks,) if name == "indices" else tuple(own.shape)
         if tuple(given.shape) != shape:
             return (
-                f"{prefix}{name} must have shape {shape}, got "
-                f"{tuple(given.shape)} of another config"
+                f"{prefix}{name} must have shape {shape}, got {tuple(given.shape)} of another "
+                "config"
             )
         if name == "settings" and given.tolist() != own.tolist():
             return (
-                f"bits and zero_motif must be {own.tolist()}, got {given.tolist()} of "
-                "another config"
+                f"bits and zero_motif must be {own.tolist()}, got {given.tolist()} of another "
+                "config"
             )
         if name == "indices" and (most := _largest(given)) >= len(bank.motifs):
             return f"{prefix}{name} must be below {len(bank.motifs)}, got {most}"
@@ -212,26 +219,3 @@ def _largest(indices: Tensor) -> int:
     """The largest index, of those that this rank has."""
     own = local(indices)
     return int(own.max()) if own.numel() else 0
-
-
-@torch.no_grad()
-def moved(bank: "Bank", began: list[float]) -> bool:
-    """Whether latent weights have changed since their trace was `began`."""
-    now = trace_of(bank).tolist()
-    # Another device adds in another order.
-    tolerance = 1e-9 * math.sqrt(bank.layout.num_weights * began[1])
-    return any(not abs(one - two) <= tolerance for one, two in zip(began, now, strict=True))
-
-
-def convert_(bank: "Bank", dtypes: Mapping[torch.dtype, torch.dtype]) -> None:
-    """Gives a bank's layout the dtypes that its network has been converted to."""
-    places = tuple(
-        replace(place, dtype=dtypes[place.dtype]) for place in bank.layout.placements
-    )
-    bank.layout = replace(bank.layout, placements=places)
-    bank.fitting = replace(bank.fitting, layout=bank.layout)
-    for tile, place in zip(bank.tiles, places, strict=True):
-        tile.place = place
-    bank.update_tiles_()
-    if bank.began is not None:
-        bank.begin()  # rounding is not training

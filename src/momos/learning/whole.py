@@ -1,6 +1,5 @@
 """Rounds weights to whole motifs: the whole numbers, in the order 0, -1, 1, -2, 2, ..."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -30,22 +29,6 @@ def whole_indices(
         number = torch.maximum(number, (size > threshold).to(number.dtype))
     place = number.clamp_(max=num_motifs // 2).mul_(2)  # 2v, or -2v - 1 below 0
     return place.sub_((flat < 0).to(place.dtype)).clamp_(min=0).int()
-
-
-def round_tiles_(bank: "Bank", scales: Sequence[Float32[Tensor, " c"]]) -> int:
-    """Rounds all latent weights of a bank; returns how many indices changed."""
-    changed = 0
-    for tile, scale in zip(bank.tiles, scales, strict=True):
-        place = tile.place
-        changed += round_(
-            tile.latent,
-            spread(scale, place, 0, place.num_weights),
-            bank.indices[place.start : place.stop],
-            tile.value,
-            num_motifs=len(bank.motifs),
-            threshold=float(bank.threshold),
-        )
-    return changed
 
 
 def round_(
@@ -81,3 +64,36 @@ def round_(
     number = torch.where(found % 2 == 1, -(found + 1) // 2, found // 2).to(wide)
     value.copy_((number * scale.to(wide)).to(value.dtype).view(value.shape))
     return changed
+
+
+def round_tiles_(bank: "Bank", scales: tuple[Float32[Tensor, " c"], ...]) -> int:
+    """Rounds all latent weights of a bank by these scales; how many indices changed."""
+    changed = 0
+    for tile, scale in zip(bank.tiles, scales, strict=True):
+        place = tile.place
+        changed += round_(
+            tile.latent,
+            spread(scale, place, 0, place.num_weights),
+            bank.indices[place.start : place.stop],
+            tile.value,
+            num_motifs=len(bank.motifs),
+            threshold=float(bank.threshold),
+        )
+    return changed
+
+
+def stretched(bank: "Bank") -> tuple[Float32[Tensor, " c"], ...]:
+    """The scales of all parameters of a bank as its `stretch` says, as a file holds them.
+
+    Raises:
+        ValueError: if one is not a normal bfloat16 number (names the parameter).
+    """
+    scales = (bank.base * bank.stretch.detach().exp()).bfloat16().float()
+    normal = torch.isfinite(scales) & (scales >= torch.finfo(torch.float32).tiny)
+    for name, (start, stop) in bank._spans.items():
+        if not bool(normal[start:stop].all()):
+            raise ValueError(
+                f"scales must be finite and above 0, but training moved one of parameter "
+                f"{name!r} to {float(scales[start:stop][~normal[start:stop]][0])}"
+            )
+    return tuple(scales[start:stop] for start, stop in bank._spans.values())
