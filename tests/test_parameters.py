@@ -97,12 +97,7 @@ ENTRIES: dict[str, Callable[[nn.Module], object]] = {
     "sensitivities": lambda model: momos.sensitivities(model, [], lambda _: torch.zeros(())),
     "fold_scales_": lambda model: momos.fold_scales_(model, torch.zeros(1, 6)),
 }  # fmt: skip
-WHOLE = (
-    "parametrize_",
-    "write_",
-    "sensitivities",
-    "fold_scales_",
-)  # DTensors are refused by
+WHOLE = ("write_", "sensitivities", "fold_scales_")  # what takes no DTensors at all
 
 
 @pytest.mark.parametrize("kind", SHARDED)
@@ -113,6 +108,8 @@ def test_shards_are_refused_wherever_parameters_are_read(kind, processes, path):
     entries = ENTRIES | {"load_": lambda model: momos.load_(model, path)}
     if "DTensor" in message or "fully_shard" in message:
         entries = {name: entries[name] for name in WHOLE}
+        with pytest.raises(ValueError, match=r"learned before the model is sharded, but '"):
+            momos.parametrize_(model, CONFIG, learn="weights")
     other = network()
     project_(other, CONFIG)
     momos.save(other, path)

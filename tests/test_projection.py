@@ -606,3 +606,27 @@ def test_indices_of_sixteen_unsigned_bits_project_and_settle():
     assert mosaic.indices.dtype == torch.uint16
     assert project_(model, config, motifs=mosaic.motifs).moved == 0
     Mosaic.of(model)
+
+
+def test_memory_of_weights_can_still_be_resized() -> None:
+    """As FSDP does with weights that it has gathered."""
+    model = nn.Linear(8, 8)
+    project_(model, MosaicConfig(block_size=2, num_motifs=4))
+    storage = model.weight.untyped_storage()
+    assert storage.resizable()
+    storage.resize_(0)
+    assert storage.nbytes() == 0
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_strided_weights_are_projected_in_place(stride: int) -> None:
+    model, plain = nn.Linear(4, 6), nn.Linear(4, 6)
+    plain.load_state_dict(model.state_dict())
+    held = torch.empty(6 * stride)
+    held[::stride] = model.bias.detach()
+    model.bias = nn.Parameter(held[::stride])
+    config = MosaicConfig(block_size=2, num_motifs=3)
+    project_(model, config)
+    project_(plain, config)
+    assert torch.equal(model.bias, plain.bias)
+    assert torch.equal(held[::stride], plain.bias)

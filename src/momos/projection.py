@@ -113,7 +113,7 @@ def _project_alone_(
 ) -> Projection:
     """The projection in one process: each pass is over all tensors at once."""
     tensors = [tensor for _, tensor in layout.tensors(model)]
-    flats = [tensor.reshape(-1) for tensor in tensors]
+    flats = [tensor.reshape(-1).resolve_neg().contiguous() for tensor in tensors]
     if motifs is None:
         motifs = _choose(model, layout, config, generator, flats)
     if not motifs.is_meta:  # the search refuses those
@@ -128,7 +128,7 @@ def _project_alone_(
         raise
     mosaic = Mosaic.checked(motifs, found.indices, layout, config)
     for tensor, flat in zip(tensors, flats, strict=True):
-        if flat.data_ptr() != tensor.data_ptr():  # not contiguous: flat is a copy
+        if flat.data_ptr() != tensor.data_ptr():  # flat is a contiguous copy
             tensor.copy_(flat.view(tensor.shape))
     mosaic.remember_(model)
     return Projection(mosaic, distortion, moved)

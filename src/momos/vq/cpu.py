@@ -6,6 +6,7 @@ each cell (s ≤ 2, and one more value of each motif). All are described and pro
 """
 
 from collections.abc import Callable, Sequence
+from ctypes import c_char
 from functools import cache
 from importlib import import_module
 from time import perf_counter
@@ -103,7 +104,8 @@ def assign(flats: Sequence[Tensor], motifs: Tensor) -> Tensor:
 def _query(
     engine: object, given: Sequence[Tensor], num_blocks: int, *, wide: bool, num_values: int
 ) -> Tensor:
-    parts = tuple(part.to(_dtype(wide)).contiguous().numpy() for part in given)
+    held = [part.detach().to(_dtype(wide)).contiguous() for part in given]
+    parts = tuple(map(memory_of, held))
     indices = torch.empty(num_blocks, dtype=torch.int32, device="cpu")
     threads = torch.get_num_threads()
     least = FEWEST_BLOCKS * threads
@@ -127,7 +129,7 @@ def _query(
 def take(flats: Sequence[Tensor], rows: Tensor, block_size: int) -> Tensor:
     """The blocks at `rows` of flat tensors of one dtype, as `assign` counts them."""
     blocks = flats[0].new_empty(len(rows), block_size)
-    parts = tuple(bytes_of(flat) for flat in flats)
+    parts = tuple(map(memory_of, flats))
     width = block_size * blocks.itemsize
     if not native().take(parts, rows.long().numpy(), bytes_of(blocks), width):
         raise IndexError("rows must be those of blocks")
@@ -141,7 +143,7 @@ def rewrite_(flats: Sequence[Tensor], motifs: Tensor, indices: Tensor) -> tuple[
     depend neither on the number of threads nor on the processor.
     """
     good, distortion, moved = native().rewrite(
-        tuple(flat.numpy() for flat in flats),
+        tuple(map(memory_of, flats)),
         motifs.contiguous().numpy(),
         indices.numpy(),
         motifs.shape[1],
@@ -155,11 +157,21 @@ def rewrite_(flats: Sequence[Tensor], motifs: Tensor, indices: Tensor) -> tuple[
     return distortion, moved
 
 
+def memory_of(tensor: Tensor) -> Any:
+    """The memory of a contiguous tensor as a buffer, which does not keep it alive.
+
+    With numpy, torch would never again let anyone resize it, as FSDP does with weights.
+    """
+    assert tensor.is_contiguous()
+    assert not tensor.is_neg()
+    return (c_char * tensor.nbytes).from_address(tensor.data_ptr())
+
+
 def finite(values: Tensor) -> bool:
     """Whether all values are finite, in one parallel region."""
     wide = values.dtype == torch.float64
     few = values.detach().to(_dtype(wide)).contiguous()
-    return native().finite(few.numpy(), wide, torch.get_num_threads())
+    return native().finite(memory_of(few), wide, torch.get_num_threads())
 
 
 def narrow(indices: Tensor, num_motifs: int, dtype: torch.dtype) -> Tensor | None:
