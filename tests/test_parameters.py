@@ -97,7 +97,12 @@ ENTRIES: dict[str, Callable[[nn.Module], object]] = {
     "sensitivities": lambda model: momos.sensitivities(model, [], lambda _: torch.zeros(())),
     "fold_scales_": lambda model: momos.fold_scales_(model, torch.zeros(1, 6)),
 }  # fmt: skip
-WHOLE = ("parametrize_", "write_", "sensitivities", "fold_scales_")  # DTensors are refused by
+WHOLE = (
+    "parametrize_",
+    "write_",
+    "sensitivities",
+    "fold_scales_",
+)  # DTensors are refused by
 
 
 @pytest.mark.parametrize("kind", SHARDED)
