@@ -124,8 +124,8 @@ class Plan:
 
     @property
     def projection(self) -> float:
-        """Bytes that one rank sends in a projection: drawn blocks, the same again, cut blocks."""
-        drawn = 2 * self.bank + VALUE * self.cut * self.layout.block_size
+        """Bytes that one rank sends in a projection: drawn blocks and cut blocks."""
+        drawn = self.bank + VALUE * self.cut * self.layout.block_size
         return 2 * self.sent(drawn)
 
     @property
