@@ -50,7 +50,7 @@ def test_traffic_is_that_of_the_formulas_of_the_page() -> None:
     plan = Plan.of(llama(TINY), 4, 16, 2)
     everything = plan.layout.num_weights + sum(map(prod, plan.dense))
     assert plan.plain == 8 * everything / 2
-    assert plan.projection == 8 * 16 * 4 + 4 * plan.cut * 4
+    assert plan.projection == 4 * 16 * 4 + 4 * plan.cut * 4
     assert plan.reassignment == 24 * 16 * 4 + 8 * 16 + 4 * plan.cut * 4
     others = everything - plan.layout.num_weights
     assert plan.learned == (2 * plan.layout.num_blocks + 4 * others + 4 * everything) / 2

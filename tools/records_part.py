@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import matplotlib
 from matplotlib.ticker import FuncFormatter, NullLocator
@@ -105,16 +106,17 @@ def against_marks(task: str, own: Sequence[Cohort]) -> Canvas:
         name, values = cohort.treatment, [*cohort.values.values()]
         face = look_of(name, 0)["color"] if name not in drawn else "white"
         drawn.append(name)
-        look, middle = look_of(name, 0), mean(values)
+        style, middle = look_of(name, 0), mean(values)
         bar = [[middle - min(values)], [max(values) - middle]]
         label = f"{_label(cohort)} (n = {len(values)})"
-        look = {key: look[key] for key in ("color", "marker")} | {"mfc": face}
+        look: dict[str, Any] = {key: style[key] for key in ("color", "marker")}
+        look |= {"mfc": face}
         axes.errorbar(
             cohort.file_bytes, middle, bar, capsize=3, ms=7, ls="", label=label, **look
         )
     for mark, shape in zip(MARKS[task], "s^", strict=False):
-        style = {"color": INK, "marker": shape, "mfc": "white", "ms": 8, "ls": ""}
-        axes.plot(mark.num_bytes, mark.accuracy, label=mark.source, **style)
+        hollow: dict[str, Any] = {"color": INK, "mfc": "white", "ms": 8, "ls": ""}
+        axes.plot(mark.num_bytes, mark.accuracy, marker=shape, label=mark.source, **hollow)
     sizes = [cohort.file_bytes for cohort in own]
     sizes += [mark.num_bytes for mark in MARKS[task]]
     axes.set_xlim(min(sizes) / 1.5, max(sizes) * 1.5)
